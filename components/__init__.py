@@ -1,0 +1,1 @@
+"""Kubeflow Pipelines components for distributed image classification: one package a stage."""

@@ -1,0 +1,129 @@
+"""The contract between ingest and its consumers: which shards make up a data set, and how to know they are whole."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from components.errors import StageFailed
+
+MANIFEST_FILE = "manifest.json"
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+
+class Shard(BaseModel):
+    """One TFRecord file.
+
+    Attributes:
+        file: Path relative to the manifest's `root`.
+        examples: Number of records.
+        bytes: Size of the file on disk.
+        sha256: Checksum of the file on disk, hexadecimal.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    file: str
+    examples: int
+    bytes: int
+    sha256: str
+
+
+class Split(BaseModel):
+    """The shards of one split.
+
+    Attributes:
+        shards: In a fixed order; their number is a multiple of the number of workers.
+        class_counts: Examples of each class, in the order of the manifest's `class_names`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    shards: list[Shard]
+    class_counts: list[int]
+
+    @property
+    def examples(self) -> int:
+        return sum(shard.examples for shard in self.shards)
+
+
+class DatasetManifest(BaseModel):
+    """What a data set consists of.
+
+    Attributes:
+        format: Record layout; see `components/records.py`.
+        name: The data set's name, as given to ingest.
+        version: The source's version.
+        seed: Seed of the split and of the order of the examples.
+        image_shape: (height, width, channels) of every image, uint8.
+        class_names: A label is an index into this list.
+        root: Absolute folder of the shards; empty when they lie beside the manifest.
+        splits: train, validation (carved from the source's training data) and test.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal["tfrecord-gzip-raw-1"] = "tfrecord-gzip-raw-1"
+    name: str
+    version: str
+    seed: int
+    image_shape: tuple[int, int, int]
+    class_names: list[str]
+    root: str = ""
+    splits: dict[SplitName, Split]
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the content: equal for equal images, labels, splits and order, wherever the files lie."""
+        shards = [shard.sha256 for name in SPLITS for shard in self.splits[name].shards]
+        content = json.dumps([self.format, self.image_shape, self.class_names, shards])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+class Dataset:
+    """A manifest together with the folder in which it was found."""
+
+    def __init__(self, directory: str | Path) -> None:
+        """Reads the manifest.
+
+        Raises:
+            StageFailed: When the folder holds no readable manifest.
+        """
+        self.directory = Path(directory)
+        path = self.directory / MANIFEST_FILE
+        try:
+            self.manifest = DatasetManifest.model_validate_json(path.read_text())
+        except (OSError, ValueError) as error:
+            raise StageFailed(f"dataset = {str(directory)!r}: no readable data set manifest ({error})") from None
+
+    def path(self, shard: Shard) -> Path:
+        return Path(self.manifest.root or self.directory) / shard.file
+
+    def verify(self, shards: Iterable[Shard]) -> None:
+        """Compares each shard with the size and checksum in the manifest.
+
+        Raises:
+            StageFailed: Naming the first shard that is missing, truncated or altered.
+        """
+        for shard in shards:
+            path = self.path(shard)
+            if not path.is_file():
+                raise StageFailed(f"shard {path}: the file is missing; ingest the data set again")
+            if path.stat().st_size != shard.bytes:
+                raise StageFailed(
+                    f"shard {path}: {path.stat().st_size} bytes, the manifest says {shard.bytes}: "
+                    "the file is truncated or altered; ingest the data set again"
+                )
+            if file_sha256(path) != shard.sha256:
+                raise StageFailed(
+                    f"shard {path}: its sha256 is not the manifest's: the file is altered; ingest the data set again"
+                )
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,43 @@
+"""Where a deployed model answers."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+ENDPOINT_FILE = "endpoint.json"
+REQUEST_FILE = "request.json"
+
+
+class Endpoint(BaseModel):
+    """A service that passed its smoke prediction.
+
+    Attributes:
+        name: The model's name in URLs.
+        url: Base URL.
+        model_directory: The folder it serves.
+        pid: Process id of a local server.
+        example_label: True class of the image in `request.json`.
+        example_answer: The class that the service answered for it.
+        example_probability: How sure it was.
+    """
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    name: str
+    url: str
+    model_directory: str
+    pid: int
+    example_label: str
+    example_answer: str
+    example_probability: float
+
+    @property
+    def predict_url(self) -> str:
+        return f"{self.url}/v1/models/{self.name}:predict"
+
+    def write(self, directory: Path) -> None:
+        (directory / ENDPOINT_FILE).write_text(self.model_dump_json(indent=2))
+
+    @classmethod
+    def read(cls, directory: Path) -> "Endpoint":
+        return cls.model_validate_json((directory / ENDPOINT_FILE).read_text())

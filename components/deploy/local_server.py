@@ -1,0 +1,138 @@
+"""Deploys to a model server process on this machine."""
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import psutil
+import tenacity
+
+from components.deploy.endpoint import REQUEST_FILE, Endpoint
+from components.deploy.options import LOOPBACK, DeployOptions
+from components.deploy.smoke import request_body, smoke_predict
+from components.errors import StageFailed
+from components.model_card import Example, ModelCard, read_model_card
+
+START_SECONDS = 120.0
+STOP_SECONDS = 10.0
+LAST_LINES = 15
+
+
+class _NotReady(Exception):
+    pass
+
+
+def deploy_locally(model_directory: Path, options: DeployOptions, directory: Path, log: logging.Logger) -> Endpoint:
+    """Starts a model server and leaves it running once it has answered a smoke prediction.
+
+    Args:
+        model_directory: The model, with its numbered version folder.
+        options: Name and port.
+        directory: Folder to make for the server's log, an example request and the endpoint's description.
+        log: Told what happens.
+
+    Raises:
+        StageFailed: When the server does not start or answers wrongly; no server is left then.
+    """
+    card = read_model_card(model_directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    url = f"http://{LOOPBACK}:{options.service_port or _any_port()}"
+    log_file = directory / "server.log"
+    server = _start(model_directory, options.service_name, url, log_file)
+    log.info("model server %d is loading %s", server.pid, card.model_type)
+    try:
+        _wait_until_ready(server, f"{url}/v1/models/{options.service_name}", log_file)
+        predictions = smoke_predict(f"{url}/v1/models/{options.service_name}:predict", card)
+    except BaseException:
+        stop_server(server.pid)
+        raise
+    shown = _shown_example(card, [str(prediction["label"]) for prediction in predictions])
+    (directory / REQUEST_FILE).write_text(json.dumps(request_body([card.examples[shown]])))
+    endpoint = Endpoint(
+        name=options.service_name,
+        url=url,
+        model_directory=str(model_directory.absolute()),
+        pid=server.pid,
+        example_label=card.examples[shown].label,
+        example_answer=predictions[shown]["label"],
+        example_probability=max(predictions[shown]["probabilities"]),
+    )
+    endpoint.write(directory)
+    log.info("serving at %s; smoke prediction of %d images answered right", endpoint.predict_url, len(predictions))
+    return endpoint
+
+
+def stop_server(pid: int) -> None:
+    """Ends a model server, gently first. Does nothing when it is gone, or when the process is something else."""
+    try:
+        process = psutil.Process(pid)
+        if "components.deploy.server" not in process.cmdline():
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_SECONDS)
+    except psutil.NoSuchProcess:
+        pass
+
+
+def _start(model_directory: Path, name: str, url: str, log_file: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "components.deploy.server", f"--model_name={name}"]
+    command += [f"--model_dir={model_directory}", f"--host={LOOPBACK}", f"--http_port={url.rsplit(':', 1)[1]}"]
+    with log_file.open("wb") as output:
+        return subprocess.Popen(
+            command,
+            env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log_file: Path) -> None:
+    waiting = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type((_NotReady, httpx.TransportError)),
+        wait=tenacity.wait_fixed(0.2),
+        stop=tenacity.stop_after_delay(START_SECONDS),
+    )
+
+    def ready() -> None:
+        if server.poll() is not None:
+            raise StageFailed(f"the model server exited with code {server.returncode}; its last lines:\n{tail()}")
+        if httpx.get(url, timeout=5).status_code != httpx.codes.OK:
+            raise _NotReady
+
+    def tail() -> str:
+        return "\n".join(f"  {line}" for line in log_file.read_text(errors="replace").splitlines()[-LAST_LINES:])
+
+    try:
+        waiting(ready)
+    except tenacity.RetryError:
+        raise StageFailed(
+            f"the model server is not ready after {START_SECONDS:.0f} s; its last lines:\n{tail()}"
+        ) from None
+
+
+def _any_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _shown_example(card: ModelCard, answers: list[str]) -> int:
+    """The image to show people: preferably one that the model recognises, and not the first class."""
+
+    def preference(index: int) -> tuple[bool, int]:
+        example: Example = card.examples[index]
+        return answers[index] == example.label, index
+
+    return max(range(len(card.examples)), key=preference)

@@ -1,0 +1,66 @@
+"""The two ways a stage fails, and how a step reports its end."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psutil
+from pydantic import BaseModel, ValidationError
+
+Options = TypeVar("Options", bound=BaseModel)
+
+
+class InvalidInput(ValueError):
+    """A mistake in what the user gave. Every problem names the parameter, its value and what is allowed.
+
+    Attributes:
+        problems: One sentence a problem.
+    """
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class StageFailed(RuntimeError):
+    """A stage could not finish for a reason that its message explains in full."""
+
+
+def checked(options: type[Options], **values: Any) -> Options:
+    """Builds a stage's options from parameters.
+
+    Raises:
+        InvalidInput: With all the problems that the options' own validation found.
+    """
+    try:
+        return options(**values)
+    except ValidationError as error:
+        raise InvalidInput(_sentence(problem) for problem in error.errors()) from None
+
+
+def _sentence(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{name} = {problem['input']!r}: {message}" if name else message
+
+
+@contextmanager
+def reported(stage: str) -> Iterator[None]:
+    """Turns an error that explains itself into its message and exit code 1, without a traceback; says how long it took."""
+    try:
+        yield
+        seconds = time.time() - psutil.Process().create_time()
+        print(f"[{stage}] took {seconds:.1f} s", flush=True)
+    except InvalidInput as error:
+        _exit(stage, error.problems)
+    except StageFailed as error:
+        _exit(stage, [str(error)])
+
+
+def _exit(stage: str, problems: Iterable[str]) -> None:
+    for problem in problems:
+        for line in problem.splitlines():
+            print(f"[{stage}] error: {line}", flush=True)
+    sys.exit(1)

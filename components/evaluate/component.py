@@ -1,0 +1,54 @@
+from kfp import dsl
+
+from components.images import TENSORFLOW_IMAGE
+
+
+@dsl.component(base_image=TENSORFLOW_IMAGE, install_kfp_package=False)
+def evaluate(
+    model: dsl.Input[dsl.Model],
+    shards: dsl.Input[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    confusion: dsl.Output[dsl.ClassificationMetrics],
+    report: dsl.Output[dsl.HTML],
+):
+    """Measures an exported model on the validation and test splits, through the signature that will serve it.
+
+    Args:
+        model: A model from train.
+        shards: The data set from ingest on which it was trained.
+        metrics: Accuracy, loss and macro F1 of both splits, number of parameters and size in bytes.
+        confusion: Confusion matrix of the test split.
+        report: A page with the confusion matrix, scores by class, and the most confidently wrong images.
+    """
+    from pathlib import Path
+
+    from components.errors import reported
+    from components.process_owner import leave_with_owner
+    from components.stage_log import stage_log
+
+    leave_with_owner()
+    model_type = str(model.metadata.get("model_type", model.name))
+    stage = f"evaluate {model_type}"
+    with reported(stage):
+        from components.dataset_manifest import Dataset
+        from components.evaluate.evaluation_page import evaluation_page
+        from components.evaluate.predictions import predict_split
+        from components.evaluate.scores import score
+        from components.model_card import read_model_card
+
+        dataset = Dataset(shards.path)
+        class_names = dataset.manifest.class_names
+        validation = score(predict_split(Path(model.path), dataset, "validation"), class_names)
+        predictions = predict_split(Path(model.path), dataset, "test")
+        test = score(predictions, class_names)
+
+        metrics.log_metric("val_accuracy", validation.accuracy)
+        metrics.log_metric("val_loss", validation.loss)
+        metrics.log_metric("test_accuracy", test.accuracy)
+        metrics.log_metric("test_loss", test.loss)
+        metrics.log_metric("test_macro_f1", test.macro_f1)
+        metrics.log_metric("parameters", read_model_card(model.path).parameters)
+        metrics.log_metric("bytes", sum(path.stat().st_size for path in Path(model.path, "1").rglob("*.*")))
+        confusion.log_confusion_matrix(class_names, test.confusion.tolist())
+        Path(report.path).write_text(evaluation_page(model_type, class_names, validation, test, predictions))
+        stage_log(stage).info("val_accuracy %.4f, test_accuracy %.4f", validation.accuracy, test.accuracy)

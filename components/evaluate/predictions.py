@@ -1,0 +1,91 @@
+"""Runs an exported model over a split, as a client would: encoded images in, answers out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from components import records
+from components.dataset_manifest import Dataset, SplitName
+from components.errors import InvalidInput
+from components.model_card import newest_version, read_model_card
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model answered for a split, image by image.
+
+    Attributes:
+        labels: True classes, int64 [n].
+        logits: float32 [n, classes].
+        pixels: The most confidently wrong images, uint8 [k, height, width, channels].
+        wrong: Their positions in the split, int64 [k], the most confident first.
+    """
+
+    labels: np.ndarray
+    logits: np.ndarray
+    pixels: np.ndarray
+    wrong: np.ndarray
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        exponentials = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    @property
+    def classes(self) -> np.ndarray:
+        return self.logits.argmax(axis=1)
+
+
+def predict_split(model_directory: Path, dataset: Dataset, split: SplitName, kept_wrong: int = 24) -> Predictions:
+    """Encodes each image of a split as PNG and sends it through the model's `serving_default` signature.
+
+    Memory holds the logits and the few worst images, never the split.
+
+    Raises:
+        StageFailed: When a shard is not whole or the model is not complete.
+        InvalidInput: When the model was made for other images or classes.
+    """
+    manifest = dataset.manifest
+    card = read_model_card(model_directory)
+    if (card.image_shape, card.class_names) != (manifest.image_shape, manifest.class_names):
+        raise InvalidInput(
+            f"model = {str(model_directory)!r}: takes {card.image_shape} images of {len(card.class_names)} classes, the "
+            f"data set has {manifest.image_shape} and {len(manifest.class_names)}; evaluate it on its own data set"
+        )
+    shards = manifest.splits[split].shards
+    dataset.verify(shards)
+    loaded = tf.saved_model.load(str(newest_version(model_directory)))
+    serve = loaded.signatures["serving_default"]
+    labels, logits = [], []
+    worst = _Worst(kept_wrong)
+    for pixels, truth in records.read_batches([dataset.path(shard) for shard in shards], manifest.image_shape, BATCH):
+        encoded = tf.stack([tf.io.encode_png(image) for image in pixels])
+        answer = serve(encoded)["logits"].numpy()
+        worst.add(pixels.numpy(), truth.numpy(), answer, sum(map(len, labels)))
+        labels.append(truth.numpy())
+        logits.append(answer)
+    images, positions = worst.images()
+    return Predictions(np.concatenate(labels), np.concatenate(logits), images, positions)
+
+
+class _Worst:
+    """Keeps the images whose wrong class the model was most sure of, by the margin over the true class."""
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._found: list[tuple[float, int, np.ndarray]] = []
+
+    def add(self, pixels: np.ndarray, labels: np.ndarray, logits: np.ndarray, offset: int) -> None:
+        margins = logits.max(axis=1) - logits[np.arange(len(labels)), labels]
+        for index in np.flatnonzero(margins > 0):
+            self._found.append((float(margins[index]), offset + int(index), pixels[index]))
+        self._found.sort(key=lambda found: (-found[0], found[1]))
+        del self._found[self._kept :]
+
+    def images(self) -> tuple[np.ndarray, np.ndarray]:
+        positions = np.array([position for _, position, _ in self._found], np.int64)
+        return np.array([image for *_, image in self._found]), positions

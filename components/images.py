@@ -1,0 +1,12 @@
+"""The container images in which the components run on a cluster (see `images/`)."""
+
+import os
+
+# Set when compiling for another registry or tag: IMAGE_PREFIX=registry.example.com/team/ IMAGE_TAG=1.2 make compile
+_PREFIX = os.environ.get("IMAGE_PREFIX", "kfp-image-classification/")
+_TAG = os.environ.get("IMAGE_TAG", "0.1.0")
+
+# kfp.local warns about images without "python" in their names, which are run in this Python all the same.
+TENSORFLOW_IMAGE = f"{_PREFIX}python-tensorflow:{_TAG}"
+LAUNCHER_IMAGE = f"{_PREFIX}python-launcher:{_TAG}"
+SERVER_IMAGE = f"{_PREFIX}python-server:{_TAG}"

@@ -1,0 +1,68 @@
+from kfp import dsl
+
+from components.images import TENSORFLOW_IMAGE
+
+
+@dsl.component(base_image=TENSORFLOW_IMAGE, install_kfp_package=False)
+def ingest(
+    shards: dsl.Output[dsl.Dataset],
+    preview: dsl.Output[dsl.HTML],
+    dataset: str = "mnist_5k",
+    data_dir: str = "",
+    validation_share: float = 0.1,
+    image_size: int = 0,
+    workers: int = 2,
+    seed: int = 0,
+):
+    """Reads a labelled image data set and writes it as sharded TFRecord files with a manifest.
+
+    Args:
+        shards: The shards of the train, validation and test splits, and `manifest.json`, which lists them with
+            counts and checksums.
+        preview: A page with sample images, class counts and split sizes.
+        dataset: `mnist_5k` (5,000 MNIST digits, no download), the name of any TensorFlow Datasets image
+            classification data set, or `image_folder:PATH` for PATH/CLASS/IMAGE or PATH/SPLIT/CLASS/IMAGE.
+        data_dir: Folder with prepared TensorFlow Datasets; empty for ~/tensorflow_datasets.
+        validation_share: Share of the training images held out to select the best model, above 0 and up to 0.5.
+        image_size: Height and width in pixels to which images are resized; 0 keeps the data set's own size.
+        workers: Training workers to prepare for: the number of shards is a multiple of it.
+        seed: Decides which images validate, and the order of the records.
+    """
+    from pathlib import Path
+
+    from components.errors import checked, reported
+    from components.ingest.options import IngestOptions
+    from components.process_owner import leave_with_owner
+    from components.stage_log import stage_log
+
+    leave_with_owner()
+    with reported("ingest"):
+        options = checked(
+            IngestOptions,
+            dataset=dataset,
+            data_dir=data_dir,
+            validation_share=validation_share,
+            image_size=image_size,
+            workers=workers,
+            seed=seed,
+        )
+        from components.ingest.preview import preview_page
+        from components.ingest.sharding import write_dataset
+        from components.ingest.sources import open_source
+
+        log = stage_log("ingest")
+        source = open_source(options)
+        manifest = write_dataset(source, options, Path(shards.path), log)
+        Path(preview.path).write_text(preview_page(Path(shards.path)))
+        counts = {name: split.examples for name, split in manifest.splits.items()}
+        shards.metadata.update(
+            {
+                "dataset": manifest.name,
+                "version": manifest.version,
+                "fingerprint": manifest.fingerprint,
+                "image_shape": "x".join(map(str, manifest.image_shape)),
+                "classes": len(manifest.class_names),
+                **{f"{name}_examples": count for name, count in counts.items()},
+            }
+        )
+        log.info("%s: %s", manifest.name, ", ".join(f"{count:,} {name}" for name, count in counts.items()))

@@ -1,0 +1,85 @@
+"""What travels with an exported model: what it is, where it came from, and examples of what it must answer."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from components.errors import StageFailed
+
+# TensorFlow Serving leaves this folder of a version alone.
+MODEL_CARD = "assets.extra/model.json"
+
+
+class Example(BaseModel):
+    """A request and the answer it must get.
+
+    Attributes:
+        label: The true class name.
+        png: The image, base64 of PNG.
+        logits: What the trained model answered, one number a class.
+        probabilities: Their softmax.
+    """
+
+    label: str
+    png: str
+    logits: list[float]
+    probabilities: list[float]
+
+
+class ModelCard(BaseModel):
+    """The metadata of one version of a model.
+
+    Attributes:
+        model_type: Name of the model variant.
+        parameters: Number of weights.
+        image_shape: (height, width, channels) of the model's input.
+        class_names: In the order of the logits.
+        dataset: Name of the data set.
+        dataset_fingerprint: Identifies its content.
+        options: Parameters of the training.
+        run: The pipeline run.
+        git_revision: Commit of this package, where known.
+        versions: Of Python and the packages that made the model.
+        examples: For smoke predictions.
+    """
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    model_type: str
+    parameters: int
+    image_shape: tuple[int, int, int]
+    class_names: list[str]
+    dataset: str
+    dataset_fingerprint: str
+    options: dict[str, Any]
+    run: str
+    git_revision: str
+    versions: dict[str, str]
+    examples: list[Example]
+
+
+def newest_version(model_directory: str | Path) -> Path:
+    """The version folder that a model server would load: the one with the highest number.
+
+    Raises:
+        StageFailed: When there is none.
+    """
+    folder = Path(model_directory)
+    versions = sorted((path for path in folder.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
+    if not versions:
+        raise StageFailed(f"model = {str(folder)!r}: no numbered version folder with a SavedModel in it")
+    return versions[-1]
+
+
+def read_model_card(model_directory: str | Path) -> ModelCard:
+    """Reads the card of a model's newest version.
+
+    Raises:
+        StageFailed: When it is missing or unreadable.
+    """
+    path = newest_version(model_directory) / MODEL_CARD
+    try:
+        return ModelCard.model_validate_json(path.read_text())
+    except (OSError, ValueError) as error:
+        raise StageFailed(f"model = {str(model_directory)!r}: no readable {MODEL_CARD} ({error})") from None

@@ -1,0 +1,11 @@
+"""Train: one model, trained by several workers in step as a distributed job."""
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    if name == "train":  # on demand, so that the worker starts without KFP
+        from components.train.component import train
+
+        return train
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,89 @@
+from kfp import dsl
+
+from components.images import TENSORFLOW_IMAGE
+
+
+@dsl.component(base_image=TENSORFLOW_IMAGE, install_kfp_package=False)
+def train(
+    shards: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    curves: dsl.Output[dsl.HTML],
+    model_type: str = "cnn",
+    backend: str = "local",
+    workers: int = 2,
+    epochs: int = 20,
+    batch_size: int = 64,
+    learning_rates: str = "0:1e-3 0.6:1e-4 0.85:1e-5",
+    seed: int = 0,
+    max_restarts: int = 3,
+    work_dir: str = "",
+    run: str = "",
+):
+    """Trains one model with several workers in step (MultiWorkerMirroredStrategy) and exports it for serving.
+
+    Args:
+        shards: A data set from ingest, made for the same number of workers.
+        model: The trained model: a SavedModel in the folder `1`, `model.keras` for further training, and metadata.
+        metrics: Last epoch's loss and accuracy, and the speed.
+        curves: A page with the learning curves.
+        model_type: The model variant: `cnn`, `cnn_dropout` or `cnn_batchnorm`.
+        backend: What runs the workers: `local`, as processes beside this step.
+        workers: Number of workers.
+        epochs: Passes over the training split.
+        batch_size: Images a replica takes in one step; the global batch is this times the number of replicas.
+        learning_rates: Steps of the learning rate, as SHARE:RATE pairs: from that share of the epochs on, that rate.
+        seed: Decides initial weights, dropout and the order of the images.
+        max_restarts: Times the job may start again from its last checkpoint after a worker was lost.
+        work_dir: Folder for checkpoints, logs and TensorBoard; empty for a folder beside the model.
+        run: Name of the pipeline run, recorded with the model.
+    """
+    from pathlib import Path
+
+    from components.errors import checked, reported
+    from components.process_owner import leave_with_owner
+    from components.stage_log import stage_log
+    from components.train.options import TrainingJob, TrainOptions
+
+    leave_with_owner()
+    stage = f"train {model_type}"
+    with reported(stage):
+        options = checked(
+            TrainOptions,
+            model_type=model_type,
+            backend=backend,
+            workers=workers,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rates=learning_rates,
+            seed=seed,
+            max_restarts=max_restarts,
+        )
+        from components.train.curves import curves_page
+        from components.train.run_job import run_job
+
+        directory = Path(work_dir) / model_type if work_dir else Path(model.path).with_name("job")
+        job = TrainingJob(options=options, dataset=shards.path, directory=str(directory.absolute()), run=run)
+        log = stage_log(stage)
+        result = run_job(job, Path(model.path), log)
+
+        last = result.history[-1]
+        for name in ("loss", "accuracy", "val_loss", "val_accuracy", "images_per_second"):
+            metrics.log_metric(name, last[name])
+        Path(curves.path).write_text(curves_page(model_type, result.history))
+        model.framework = "tensorflow"
+        model.metadata.update(
+            {
+                "model_type": model_type,
+                "parameters": result.card.parameters,
+                "dataset_uri": shards.uri,
+                "dataset_fingerprint": result.card.dataset_fingerprint,
+                "git_revision": result.card.git_revision,
+                "run": run,
+                "images_per_second": last["images_per_second"],
+                "work_dir": job.directory,
+                "history": result.history,
+                "seconds": result.seconds,
+            }
+        )
+        log.info("val_accuracy %.4f after %d epochs", last["val_accuracy"], len(result.history))

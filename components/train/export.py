@@ -1,0 +1,173 @@
+"""The exported model: a SavedModel in a numbered version folder, as TensorFlow Serving and KServe expect it.
+
+    model/
+      model.keras                the Keras model, for further training
+      1/saved_model.pb           the served graph
+      1/assets.extra/model.json  what it is, where it came from, and example requests with the answers they must get
+
+The graph is frozen: weights are constants, so there is no variable-reading operation that an older server lacks, and
+nothing that can be lost beside the one file.
+"""
+
+import base64
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from components import records
+from components.dataset_manifest import Dataset
+from components.errors import StageFailed
+from components.model_card import MODEL_CARD, Example, ModelCard
+from components.preprocessing import ImageShape, decode_images, model_input
+from components.train.models import MODELS
+from components.train.options import TrainingJob
+
+VERSION = "1"
+TOLERANCE = 1e-5
+EXAMPLES_SEARCHED = 256
+
+
+def export_model(trained: keras.Model, job: TrainingJob, dataset: Dataset, directory: Path) -> None:
+    """Writes a trained model, checks what was written, and only then gives it its name.
+
+    Args:
+        trained: The model as trained, under any distribution strategy.
+        job: What it was trained by.
+        dataset: What it was trained on.
+        directory: The model's folder, to be made.
+
+    Raises:
+        StageFailed: When the exported model does not answer as the trained one does.
+    """
+    manifest = dataset.manifest
+    model = MODELS[job.options.model_type](manifest.image_shape, len(manifest.class_names))
+    model.set_weights(trained.get_weights())
+    partial = directory.with_name(directory.name + ".partial")
+    served = partial / VERSION
+    served.mkdir(parents=True, exist_ok=True)
+    save_served_graph(model, manifest.image_shape, manifest.class_names, served)
+    model.save(partial / "model.keras")
+    card = _model_card(model, job, dataset)
+    (served / MODEL_CARD).parent.mkdir(exist_ok=True)
+    (served / MODEL_CARD).write_text(card.model_dump_json(indent=2))
+    _verify(served, card)
+    partial.rename(directory)
+
+
+def save_served_graph(model: keras.Model, image_shape: ImageShape, class_names: list[str], directory: Path) -> None:
+    """Saves a frozen SavedModel with two signatures, which answer alike.
+
+    `serving_default` takes `image_bytes`, string [n]: PNG or JPEG images of any size. `pixels` takes `pixels`, uint8
+    [n, height, width, channels]. Both answer `logits` and `probabilities`, float32 [n, classes], `class_index`,
+    int64 [n], and `label`, string [n].
+    """
+    names = tf.constant(class_names)
+
+    def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = model(model_input(pixels), training=False)
+        index = tf.argmax(logits, axis=-1)
+        return {
+            "logits": logits,
+            "probabilities": tf.nn.softmax(logits),
+            "class_index": index,
+            "label": tf.gather(names, index),
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def from_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answer(decode_images(image_bytes, image_shape))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.uint8, name="pixels")])
+    def from_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answer(pixels)
+
+    tf.saved_model.save(
+        tf.Module(), str(directory), signatures={"serving_default": _frozen(from_bytes), "pixels": _frozen(from_pixels)}
+    )
+
+
+def _frozen(function: Any) -> Any:
+    concrete = function.get_concrete_function()
+    frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+    outputs = sorted(concrete.structured_outputs)
+
+    @tf.function(input_signature=concrete.structured_input_signature[0])
+    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return dict(zip(outputs, frozen(images), strict=True))
+
+    return serve
+
+
+def _model_card(model: keras.Model, job: TrainingJob, dataset: Dataset) -> ModelCard:
+    manifest = dataset.manifest
+    return ModelCard(
+        model_type=job.options.model_type,
+        parameters=model.count_params(),
+        image_shape=manifest.image_shape,
+        class_names=manifest.class_names,
+        dataset=manifest.name,
+        dataset_fingerprint=manifest.fingerprint,
+        options=job.options.model_dump(),
+        run=job.run,
+        git_revision=_git_revision(),
+        versions={
+            "python": sys.version.split()[0],
+            **{name: version(name) for name in ("tensorflow", "keras", "kfp-image-classification")},
+        },
+        examples=_examples(model, dataset),
+    )
+
+
+def _examples(model: keras.Model, dataset: Dataset) -> list[Example]:
+    """One validation image of each class among the first few, preferring one that the model recognises."""
+    manifest = dataset.manifest
+    paths = [dataset.path(shard) for shard in manifest.splits["validation"].shards]
+    pixels, labels = next(iter(records.read_batches(paths, manifest.image_shape, EXAMPLES_SEARCHED)))
+    logits = model(model_input(pixels), training=False)
+    probabilities = tf.nn.softmax(logits).numpy()
+    found: dict[int, int] = {}
+    for index in np.argsort(probabilities.argmax(axis=1) != labels.numpy(), kind="stable"):
+        found.setdefault(int(labels[index]), int(index))
+    return [
+        Example(
+            label=manifest.class_names[label],
+            png=base64.b64encode(tf.io.encode_png(pixels[index]).numpy()).decode(),
+            logits=logits[index].numpy().tolist(),
+            probabilities=probabilities[index].tolist(),
+        )
+        for label, index in sorted(found.items())
+    ]
+
+
+def _verify(served: Path, card: ModelCard) -> None:
+    answer = tf.saved_model.load(str(served)).signatures["serving_default"](
+        tf.constant([base64.b64decode(example.png) for example in card.examples])
+    )
+    difference = np.abs(answer["logits"].numpy() - np.array([example.logits for example in card.examples])).max()
+    if not difference <= TOLERANCE:
+        raise StageFailed(f"the exported model's logits differ from the trained model's by {difference:g}; not published")
+
+
+def _git_revision() -> str:
+    if "GIT_REVISION" in os.environ:  # set when an image is built
+        return os.environ["GIT_REVISION"]
+    try:
+        result = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return result.stdout.strip()
+

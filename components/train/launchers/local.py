@@ -1,0 +1,236 @@
+"""Runs the workers of a training job as processes of this machine."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from components.errors import StageFailed
+from components.process_owner import OWNER_VARIABLE
+from components.train.launchers.base import Launcher, Verdict
+from components.train.options import TrainingJob
+
+RETRYABLE_EXIT_CODE = 128
+LAST_LINES = 15
+POLL_SECONDS = 0.1
+# Between a worker's failure and stopping its peers: time for them to notice, and to say what they saw.
+GRACE_SECONDS = 5.0
+LOCK_SECONDS = 30.0
+PORTS = (20_000, 32_768)
+# What TensorFlow says on every start, whatever its log level: kept in the worker's log file, not shown.
+_CHATTER = re.compile(r"[IW]\d{4} \d\d:|WARNING: All log messages before absl|.*failed call to cuInit|To enable the following instructions")
+
+
+@dataclass
+class _Worker:
+    index: int
+    process: subprocess.Popen[str]
+    reader: threading.Thread
+    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
+
+
+def verdict(exit_codes: Sequence[int | None]) -> Verdict:
+    """Judges a job by its workers' exit codes: None while one runs, negative when a signal ended it.
+
+    The worker that failed for a reason of its own is named, before those that only lost their peer.
+    """
+    failed = [(index, code) for index, code in enumerate(exit_codes) if code]
+    if not failed:
+        return Verdict("running" if None in exit_codes else "succeeded")
+    permanent = [(index, code) for index, code in failed if 0 < code < RETRYABLE_EXIT_CODE]
+    killed = [(index, code) for index, code in failed if code < 0]
+    index, code = (permanent or killed or failed)[0]
+    how = f"was ended by signal {-code}" if code < 0 else f"exited with code {code}"
+    return Verdict("failed", f"worker-{index} {how}", retryable=not permanent)
+
+
+class LocalLauncher(Launcher):
+    """Starts one process a worker, restarts all of them when one is lost, and leaves none behind.
+
+    A lock in the job's folder, which the workers inherit, keeps a second launcher out until the last worker of the
+    first is gone, even when the first was killed.
+    """
+
+    def __init__(self, job: TrainingJob, log: logging.Logger) -> None:
+        self._job = job
+        self._log = log
+        self._directory = Path(job.directory)
+        self._workers: list[_Worker] = []
+        self._lock: IO[str] | None = None
+        self._port_locks: list[IO[str]] = []
+
+    def submit(self) -> str:
+        """Starts the workers.
+
+        Raises:
+            StageFailed: When another launcher's workers hold the job's folder.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self._directory / "lock")
+        self._start_workers()
+        return self._directory.name
+
+    def wait(self) -> Verdict:
+        restarts = 0
+        while True:
+            result = self._wait_for_workers()
+            if result.state == "succeeded":
+                return result
+            tail = self._last_lines(result)
+            self.cancel()
+            if not result.retryable or restarts >= self._job.options.max_restarts:
+                return Verdict("failed", f"{result.reason}; its last lines:\n{tail}", result.retryable)
+            restarts += 1
+            self._log.info(
+                "%s; restart %d of %d from the last checkpoint", result.reason, restarts, self._job.options.max_restarts
+            )
+            self._lock = _locked(self._directory / "lock")
+            self._start_workers()
+
+    def cancel(self) -> None:
+        for worker in self._workers:
+            worker.process.terminate()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for worker in self._workers:
+            try:
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+            worker.reader.join()
+        self._workers = []
+        for lock in self._port_locks:
+            lock.close()
+            Path(lock.name).unlink(missing_ok=True)
+        self._port_locks = []
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def _wait_for_workers(self) -> Verdict:
+        failed_since: float | None = None
+        while True:
+            codes = [worker.process.poll() for worker in self._workers]
+            result = verdict(codes)
+            if result.state == "failed":
+                failed_since = failed_since or time.monotonic()
+                if None in codes and time.monotonic() - failed_since < GRACE_SECONDS:
+                    time.sleep(POLL_SECONDS)
+                    continue
+            if result.state != "running":
+                for worker in self._workers:
+                    if worker.process.poll() is not None:
+                        worker.reader.join()
+                return result
+            time.sleep(POLL_SECONDS)
+
+    def _last_lines(self, result: Verdict) -> str:
+        worker = next(worker for worker in self._workers if result.reason.startswith(f"worker-{worker.index} "))
+        return "\n".join(f"  {line}" for line in worker.last_lines)
+
+    def _start_workers(self) -> None:
+        count = self._job.options.workers
+        ports, locks = zip(*(_reserved_port() for _ in range(count)), strict=True)
+        self._port_locks = list(locks)
+        addresses = [f"127.0.0.1:{port}" for port in ports]
+        cores = _divided_cores(count)
+        logs = self._directory / "logs"
+        logs.mkdir(exist_ok=True)
+        for index in range(count):
+            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            process = subprocess.Popen(
+                [sys.executable, "-m", "components.train.worker", "--job", self._job.model_dump_json()],
+                env={
+                    "TF_CPP_MIN_LOG_LEVEL": "2",
+                    "NO_GCE_CHECK": "true",  # TensorFlow would look for Google's metadata server
+                    **os.environ,
+                    "PYTHONUNBUFFERED": "1",
+                    "TF_CONFIG": json.dumps(config),
+                    OWNER_VARIABLE: str(os.getpid()),
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                pass_fds=[self._lock.fileno()] if self._lock else [],
+            )
+            if cores:
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(process.pid, cores[index])
+            lines: deque[str] = deque(maxlen=LAST_LINES)
+            reader = threading.Thread(
+                target=self._pass_on, args=(index, process, lines, logs / f"worker-{index}.log"), daemon=True
+            )
+            reader.start()
+            self._workers.append(_Worker(index, process, reader, lines))
+
+    def _pass_on(self, index: int, process: subprocess.Popen[str], last_lines: deque[str], path: Path) -> None:
+        assert process.stdout is not None
+        with path.open("a") as file:
+            for line in _lines(process.stdout):
+                file.write(line + "\n")
+                file.flush()
+                if not _CHATTER.match(line):
+                    last_lines.append(line)
+                    self._log.info("worker-%d | %s", index, line)
+
+
+def _lines(stream: IO[str]) -> Iterator[str]:
+    for line in stream:
+        if line.strip():
+            yield line.rstrip()
+
+
+def _locked(path: Path) -> IO[str]:
+    file = path.open("w")
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                file.close()
+                raise StageFailed(
+                    f"{path.parent}: another launcher's workers still train there; end them, or use another folder"
+                ) from None
+            time.sleep(POLL_SECONDS)
+
+
+def _reserved_port() -> tuple[int, IO[str]]:
+    """A free port and the lock that keeps other launchers of this machine from choosing it too.
+
+    A worker binds its port only seconds later, when TensorFlow is loaded. Until then a port of the kernel's ephemeral
+    range could be given to anybody's outgoing connection, so it is taken from below that range.
+    """
+    while True:
+        port = random.SystemRandom().randrange(*PORTS)
+        lock = Path(tempfile.gettempdir(), f"training-port-{port}.lock").open("w")
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            probe.bind(("", port))
+            return port, lock
+        lock.close()
+
+
+def _divided_cores(count: int) -> list[set[int]]:
+    """Divides this process's cores among workers; nothing where there are too few, or the system cannot pin."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    cores = sorted(os.sched_getaffinity(0))
+    return [set(cores[index::count]) for index in range(count)] if count <= len(cores) else []

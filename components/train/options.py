@@ -1,0 +1,94 @@
+"""What train takes, and what it accepts."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from components.dataset_manifest import DatasetManifest
+from components.errors import InvalidInput
+from components.train.learning_rate import LearningRateSteps
+from components.train.models import MODELS, check_model
+
+TrainBackend = Literal["local"]
+
+
+def _known_model(name: str) -> str:
+    if name not in MODELS:
+        raise ValueError(f"unknown model; choose from {', '.join(sorted(MODELS))}")
+    return name
+
+
+def _schedule(text: str) -> str:
+    LearningRateSteps.parse(text)
+    return text
+
+
+class TrainOptions(BaseModel):
+    """Parameters of train.
+
+    Attributes:
+        model_type: Name of a registered model variant.
+        backend: What runs the workers: `local` processes.
+        workers: Number of worker processes that train in step.
+        epochs: Passes over the training split.
+        batch_size: Images a replica takes in one step; the global batch is this times the replicas.
+        learning_rates: Steps of the learning rate as SHARE:RATE pairs.
+        seed: Decides initial weights, dropout and the order of the images.
+        max_restarts: How many times the job starts again from its last checkpoint after a worker was lost.
+    """
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    model_type: Annotated[str, AfterValidator(_known_model)]
+    backend: TrainBackend = "local"
+    workers: int = Field(ge=1, le=1024)
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rates: Annotated[str, AfterValidator(_schedule)]
+    seed: int = Field(ge=0, lt=2**31)
+    max_restarts: int = Field(default=3, ge=0)
+
+
+class TrainingJob(BaseModel):
+    """All that a worker needs to know; travels to it as JSON.
+
+    Attributes:
+        options: The parameters.
+        dataset: Folder of the data set's manifest.
+        directory: The job's own folder, the same for all workers: checkpoints, logs, TensorBoard, the model.
+        run: Name of the pipeline run, for the model's metadata.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    options: TrainOptions
+    dataset: str
+    directory: str
+    run: str = ""
+
+
+def check_fit(options: TrainOptions, manifest: DatasetManifest) -> None:
+    """Checks that a data set and the options go together.
+
+    Raises:
+        InvalidInput: With every reason why they do not.
+    """
+    problems = []
+    train = manifest.splits["train"]
+    global_batch = options.workers * options.batch_size
+    if global_batch > train.examples:
+        problems.append(
+            f"batch_size = {options.batch_size}: {options.workers} workers make a global batch of {global_batch}, more "
+            f"than the {train.examples} training images; use at most {train.examples // options.workers}"
+        )
+    if len(train.shards) % options.workers:
+        problems.append(
+            f"workers = {options.workers}: the data set has {len(train.shards)} training shards, which is not a "
+            "multiple; ingest it with the same number of workers"
+        )
+    try:
+        check_model(options.model_type, manifest.image_shape)
+    except InvalidInput as error:
+        problems += error.problems
+    if problems:
+        raise InvalidInput(problems)

@@ -1,0 +1,1 @@
+"""Pipelines assembled from the components."""
