@@ -48,7 +48,7 @@ def _sentence(problem: Any) -> str:
 
 @contextmanager
 def reported(stage: str) -> Iterator[None]:
-    """Turns an error that explains itself into its message and exit code 1, without a traceback; says how long it took."""
+    """Ends a step: prints how long it took, or an error's own words, without a traceback, and exit code 1."""
     try:
         yield
         seconds = time.time() - psutil.Process().create_time()

@@ -43,7 +43,9 @@ def _parser(pipeline: Any) -> argparse.ArgumentParser:
     action.add_argument("--run", action="store_true", help="run the pipeline on this machine, without a cluster")
     action.add_argument("--compile", action="store_true", help="write the pipeline as IR YAML for Kubeflow Pipelines")
     parser.add_argument("--serve", action="store_true", help="with --run: keep serving the model until Ctrl-C")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="with --run: folder for runs (default: runs)")
+    parser.add_argument(
+        "--runs-dir", type=Path, default=Path("runs"), help="with --run: folder for runs (default: runs)"
+    )
     parser.add_argument("--no-cache", action="store_true", help="with --run: run every step, also those done before")
     parser.add_argument("--verbose", action="store_true", help="with --run: show everything that is logged")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """The whole way from a data set to a served model.
 
-    ingest -> for each model: train -> evaluate -> select -> (good enough?) -> deploy
+ingest -> for each model: train -> evaluate -> select -> (good enough?) -> deploy
 """
 
 from typing import List
@@ -25,8 +25,8 @@ def e2e(
     models: List[str] = ["cnn", "cnn_dropout", "cnn_batchnorm"],
     workers: int = 2,
     epochs: int = 20,
-    batch_size: int = 64,
-    learning_rates: str = "0:1e-3 0.6:1e-4 0.85:1e-5",
+    batch_size: int = 32,
+    learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
     seed: int = 0,
     max_restarts: int = 3,
     min_accuracy: float = 0.9,

@@ -5,11 +5,13 @@ import contextlib
 import hashlib
 import importlib.metadata
 import io
+import json
 import os
 import re
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -26,7 +28,7 @@ from components.errors import StageFailed
 from components.ingest.options import IMAGE_FOLDER_PREFIX
 from components.process_owner import OWNER_VARIABLE
 from components.select.leaderboard import Leaderboard
-from pipelines import summary
+from pipelines.summary import StageTime, print_summary
 
 INTERRUPTED = 130
 TERMINATE_SECONDS = 5.0
@@ -68,6 +70,7 @@ class LocalRun:
                 "NO_GCE_CHECK": "true",  # TensorFlow Datasets would look for Google's metadata server
             }
         )
+        warnings.filterwarnings("ignore", message=".*have no effect in the current local runner")
         local.init(
             local.SubprocessRunner(use_venv=False),
             pipeline_root=str(self.directory),
@@ -86,11 +89,11 @@ class LocalRun:
     def print_summary(self, parameters: Mapping[str, Any], keeps_serving: bool) -> None:
         """Tells what came out, where it lies, and how to ask the model."""
         assert self._output is not None
-        summary.print_summary(
+        print_summary(
             directory=self.directory,
             ranking=self._ranking(),
             endpoint=self._endpoint(),
-            seconds=self._output.seconds,
+            times=self._output.times,
             total_seconds=time.monotonic() - self._started,
             keeps_serving=keeps_serving,
         )
@@ -135,7 +138,9 @@ class LocalRun:
             latest.unlink(missing_ok=True)
             latest.symlink_to(self.directory.name)
         except OSError as error:
-            raise StageFailed(f"runs_dir = {str(self.directory.parent)!r}: cannot be written ({error.strerror})") from None
+            raise StageFailed(
+                f"runs_dir = {str(self.directory.parent)!r}: cannot be written ({error.strerror})"
+            ) from None
 
     def _step_output(self, step: str, output: str) -> Path | None:
         return next(self.directory.glob(f"*/{step}/{output}"), None)
@@ -145,8 +150,6 @@ class LocalRun:
         return Endpoint.read(folder) if folder and (folder / ENDPOINT_FILE).exists() else None
 
     def _ranking(self) -> Leaderboard:
-        import json
-
         outputs = self._step_output("select", "executor_output.json")
         assert outputs is not None
         board = json.loads(outputs.read_text())["artifacts"]["leaderboard"]["artifacts"][0]
@@ -174,6 +177,7 @@ class _StepOutput(io.TextIOBase):
     """Standard output while steps run: all of it goes to the log file, what stages tell people goes to the terminal."""
 
     _STAGE_LINE = re.compile(r"\s*(\[(?:ingest|train|evaluate|select|deploy)[^\]]*\] .*)")
+    _SPENT = re.compile(r"\[([^\]]+)\] spent (.*)")
     _SECONDS = re.compile(r"\[([^\]]+)\] took ([\d.]+) s")
     _CACHED = re.compile(r"Task (\S+) cache hit")
 
@@ -182,7 +186,8 @@ class _StepOutput(io.TextIOBase):
         self._log = log
         self._verbose = verbose
         self._line = ""
-        self.seconds: list[tuple[str, float | None]] = []
+        self.times: list[StageTime] = []
+        self._spent: dict[str, str] = {}
 
     def writable(self) -> bool:
         return True
@@ -201,13 +206,15 @@ class _StepOutput(io.TextIOBase):
     def _take(self, line: str) -> None:
         stage_line = self._STAGE_LINE.match(line)
         if cached := self._CACHED.search(line):
-            self.seconds.append((cached[1], None))
+            self.times.append(StageTime(cached[1], None))
             self._show(f"[{cached[1]}] taken over from an earlier run with the same parameters")
         elif stage_line and (took := self._SECONDS.match(stage_line[1])):
-            self.seconds.append((took[1], float(took[2])))
+            self.times.append(StageTime(took[1], float(took[2]), self._spent.get(took[1], "")))
+        elif stage_line and (spent := self._SPENT.match(stage_line[1])):
+            self._spent[spent[1]] = spent[2]
         if self._verbose:
             self._show(line)
-        elif stage_line and not self._SECONDS.match(stage_line[1]):
+        elif stage_line and not self._SECONDS.match(stage_line[1]) and not self._SPENT.match(stage_line[1]):
             self._show(stage_line[1])
 
     def _show(self, line: str) -> None:

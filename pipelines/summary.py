@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -12,11 +13,20 @@ from components.deploy.endpoint import REQUEST_FILE, Endpoint
 from components.select.leaderboard import Leaderboard
 
 
+@dataclass(frozen=True)
+class StageTime:
+    """How long a step took from the start of its process; None when it came from the cache."""
+
+    stage: str
+    seconds: float | None
+    details: str = ""
+
+
 def print_summary(
     directory: Path,
     ranking: Leaderboard,
     endpoint: Endpoint | None,
-    seconds: Sequence[tuple[str, float | None]],
+    times: Sequence[StageTime],
     total_seconds: float,
     keeps_serving: bool,
 ) -> None:
@@ -27,7 +37,7 @@ def print_summary(
     console.print(_models(ranking))
     console.print(ranking.decision)
     console.print()
-    console.print(_times(seconds, total_seconds))
+    console.print(_times(times, total_seconds))
     shown = _relative(directory)
     console.print(f"[bold]pages[/]  {shown}/pages/leaderboard.html and others beside it")
     console.print(f"[bold]model[/]  {shown}/model")
@@ -74,12 +84,14 @@ def _models(ranking: Leaderboard) -> Table:
     return table
 
 
-def _times(seconds: Sequence[tuple[str, float | None]], total_seconds: float) -> Table:
-    table = Table(title="Where the time went (models train two at a time)", title_justify="left", show_footer=True)
+def _times(times: Sequence[StageTime], total_seconds: float) -> Table:
+    title = "Where the time went (steps of two models overlap; `start` is the loading of TensorFlow)"
+    table = Table(title=title, title_justify="left", show_footer=True)
     table.add_column("stage", footer="whole run")
     table.add_column("seconds", justify="right", footer=f"{total_seconds:.1f}")
-    for stage, taken in seconds:
-        table.add_row(stage, "from cache" if taken is None else f"{taken:.1f}")
+    table.add_column("of which")
+    for time in times:
+        table.add_row(time.stage, "from cache" if time.seconds is None else f"{time.seconds:.1f}", time.details)
     return table
 
 

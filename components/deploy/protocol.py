@@ -78,7 +78,9 @@ def v2_response(answer: Answer, request: InferRequest) -> InferResponse:
         output = InferOutput(name, list(values.shape), V2_TYPES[name])
         output.set_data_from_numpy(values, binary_data=False)
         outputs.append(output)
-    return InferResponse(response_id=request.id or str(uuid.uuid4()), model_name=request.model_name, infer_outputs=outputs)
+    return InferResponse(
+        response_id=request.id or str(uuid.uuid4()), model_name=request.model_name, infer_outputs=outputs
+    )
 
 
 def _b64(instance: Any) -> str | None:

@@ -19,7 +19,9 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.server import RESTServer
 
 from components.deploy.protocol import Answer, Images, images_from_v1, images_from_v2, v1_response, v2_response
+from components.deploy.smoke import request_body
 from components.errors import StageFailed
+from components.lean_import import import_without
 from components.model_card import newest_version, read_model_card
 from components.process_owner import leave_with_owner
 
@@ -34,13 +36,14 @@ class ImageClassifier(Model):
 
     def load(self) -> bool:
         """Loads the newest version and answers its examples once, so that the first client does not wait."""
-        import tensorflow as tf
+        with import_without("keras"):
+            import tensorflow as tf
 
         loaded = tf.saved_model.load(str(newest_version(self._directory)))
         self._loaded = loaded  # the signatures do not keep the model alive
         self._from_bytes = loaded.signatures["serving_default"]
         self._from_pixels = loaded.signatures["pixels"]
-        self._answer(images_from_v1({"instances": [{"b64": e.png} for e in self._card.examples]}, self._card.image_shape))
+        self._answer(images_from_v1(request_body(self._card.examples), self._card.image_shape))
         self.ready = True
         return True
 
@@ -67,7 +70,9 @@ class ImageClassifier(Model):
                 tensors = self._from_bytes(tf.constant(images.encoded))
         except tf.errors.InvalidArgumentError:
             raise InvalidInput("an image cannot be decoded; expected PNG or JPEG") from None
-        answer: Answer = {name: np.asarray(tensors[name]) for name in ("label", "class_index", "probabilities", "logits")}
+        answer: Answer = {
+            name: np.asarray(tensors[name]) for name in ("label", "class_index", "probabilities", "logits")
+        }
         return answer
 
 

@@ -23,6 +23,7 @@ def evaluate(
     from pathlib import Path
 
     from components.errors import reported
+    from components.lean_import import import_without
     from components.process_owner import leave_with_owner
     from components.stage_log import stage_log
 
@@ -30,6 +31,8 @@ def evaluate(
     model_type = str(model.metadata.get("model_type", model.name))
     stage = f"evaluate {model_type}"
     with reported(stage):
+        with import_without("keras"):
+            import tensorflow  # noqa: F401
         from components.dataset_manifest import Dataset
         from components.evaluate.evaluation_page import evaluation_page
         from components.evaluate.predictions import predict_split

@@ -53,8 +53,8 @@ def predict_split(model_directory: Path, dataset: Dataset, split: SplitName, kep
     card = read_model_card(model_directory)
     if (card.image_shape, card.class_names) != (manifest.image_shape, manifest.class_names):
         raise InvalidInput(
-            f"model = {str(model_directory)!r}: takes {card.image_shape} images of {len(card.class_names)} classes, the "
-            f"data set has {manifest.image_shape} and {len(manifest.class_names)}; evaluate it on its own data set"
+            f"model = {str(model_directory)!r}: takes {card.image_shape} images of {len(card.class_names)} classes, "
+            f"the data set has {manifest.image_shape} and {len(manifest.class_names)}; evaluate it on its own data set"
         )
     shards = manifest.splits[split].shards
     dataset.verify(shards)

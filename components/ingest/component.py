@@ -32,6 +32,7 @@ def ingest(
 
     from components.errors import checked, reported
     from components.ingest.options import IngestOptions
+    from components.lean_import import import_without
     from components.process_owner import leave_with_owner
     from components.stage_log import stage_log
 
@@ -46,6 +47,8 @@ def ingest(
             workers=workers,
             seed=seed,
         )
+        with import_without("keras"):
+            import tensorflow  # noqa: F401
         from components.ingest.preview import preview_page
         from components.ingest.sharding import write_dataset
         from components.ingest.sources import open_source

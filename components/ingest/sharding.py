@@ -52,9 +52,7 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
     plan = split_plan(source, options)
     with ExitStack() as open_writers:
         writers = {
-            name: open_writers.enter_context(
-                _SplitWriter(partial, name, plan.count(name), source, options)
-            )
+            name: open_writers.enter_context(_SplitWriter(partial, name, plan.count(name), source, options))
             for name in SPLITS
         }
         for name, pixels, label in _with_progress(plan.assigned_images(), sum(map(plan.count, SPLITS)), log):

@@ -168,9 +168,7 @@ def _image_folder(options: IngestOptions) -> Source:
 def _check_images(root: Path, depth: int, dataset: str) -> None:
     from PIL import Image
 
-    paths = sorted(
-        path for path in root.glob("/".join(["*"] * depth)) if path.suffix.lower() in FOLDER_IMAGE_SUFFIXES
-    )
+    paths = sorted(path for path in root.glob("/".join(["*"] * depth)) if path.suffix.lower() in FOLDER_IMAGE_SUFFIXES)
     if not paths:
         raise InvalidInput(
             f"dataset = {dataset!r}: no images in {root}; expected {root}/CLASS/IMAGE or {root}/train/CLASS/IMAGE "

@@ -51,7 +51,14 @@ def select(
                     images_per_second=float(model.metadata.get("images_per_second", 0)),
                     **{
                         name: evaluation.metadata[name]
-                        for name in ("val_accuracy", "test_accuracy", "test_macro_f1", "parameters", "bytes")
+                        for name in (
+                            "val_accuracy",
+                            "val_loss",
+                            "test_accuracy",
+                            "test_macro_f1",
+                            "parameters",
+                            "bytes",
+                        )
                     },
                 )
                 for model, evaluation in zip(models, evaluations)  # noqa: B905 - lengths are checked above

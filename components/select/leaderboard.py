@@ -1,4 +1,4 @@
-"""Ranks models: by validation accuracy, and by size where that is equal. Test accuracy is shown, never used."""
+"""Ranks models: by validation accuracy, then size, then validation loss. Test accuracy is shown, never used."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -29,6 +29,7 @@ class Candidate(BaseModel):
         evaluation_uri: Where its metrics lie.
         dataset_uri: Where the data set lies on which it was trained.
         val_accuracy: What the ranking goes by.
+        val_loss: Decides between models that are equal in accuracy and size.
         test_accuracy: For the reader.
         test_macro_f1: For the reader.
         parameters: Number of weights; of two equally accurate models the smaller one wins.
@@ -43,6 +44,7 @@ class Candidate(BaseModel):
     evaluation_uri: str
     dataset_uri: str
     val_accuracy: float
+    val_loss: float
     test_accuracy: float
     test_macro_f1: float
     parameters: int
@@ -79,8 +81,10 @@ class Leaderboard(BaseModel):
 
 
 def rank(candidates: Iterable[Candidate], options: SelectOptions) -> Leaderboard:
-    """Orders the candidates; those that are equal in accuracy and size stay in the order given."""
-    ordered = sorted(candidates, key=lambda candidate: (-candidate.val_accuracy, candidate.parameters))
+    """Orders the candidates; those that are equal in all three respects stay in the order given."""
+    ordered = sorted(
+        candidates, key=lambda candidate: (-candidate.val_accuracy, candidate.parameters, candidate.val_loss)
+    )
     return Leaderboard(candidates=ordered, min_accuracy=options.min_accuracy)
 
 
@@ -107,7 +111,8 @@ def leaderboard_page(leaderboard: Leaderboard) -> str:
                 "Models",
                 html_report.table(columns, rows, highlighted_row=0 if leaderboard.passed else None)
                 + html_report.note(
-                    "Ranked by validation accuracy, then by fewer parameters. The test split decides nothing: its "
+                    "Ranked by validation accuracy, then by fewer parameters, then by validation loss. The "
+                    "test split decides nothing: its "
                     "accuracy is what to expect of new images."
                 ),
             )

@@ -10,8 +10,6 @@ from components.train.job_files import HISTORY_FILE
 from components.train.learning_rate import LearningRateSteps
 
 
-
-
 class EpochLog(keras.callbacks.Callback):
     """Prints each epoch with its learning rate and speed, and appends it to a JSON-lines file."""
 

@@ -13,8 +13,8 @@ def train(
     backend: str = "local",
     workers: int = 2,
     epochs: int = 20,
-    batch_size: int = 64,
-    learning_rates: str = "0:1e-3 0.6:1e-4 0.85:1e-5",
+    batch_size: int = 32,
+    learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
     seed: int = 0,
     max_restarts: int = 3,
     work_dir: str = "",
@@ -86,4 +86,5 @@ def train(
                 "seconds": result.seconds,
             }
         )
+        log.info("spent %s", ", ".join(f"{seconds:.1f} s on {phase}" for phase, seconds in result.seconds.items()))
         log.info("val_accuracy %.4f after %d epochs", last["val_accuracy"], len(result.history))

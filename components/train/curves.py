@@ -33,9 +33,7 @@ def curves_page(model_type: str, history: History) -> str:
                 "Learning curves",
                 html_report.picture(learning_curves(history), f"Loss and accuracy of {model_type} by epoch"),
             ),
-            html_report.Section(
-                "Epochs", html_report.table([column.replace("_", " ") for column in columns], rows)
-            ),
+            html_report.Section("Epochs", html_report.table([column.replace("_", " ") for column in columns], rows)),
         ],
     )
 

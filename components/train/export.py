@@ -153,7 +153,9 @@ def _verify(served: Path, card: ModelCard) -> None:
     )
     difference = np.abs(answer["logits"].numpy() - np.array([example.logits for example in card.examples])).max()
     if not difference <= TOLERANCE:
-        raise StageFailed(f"the exported model's logits differ from the trained model's by {difference:g}; not published")
+        raise StageFailed(
+            f"the exported model's logits differ from the trained model's by {difference:g}; not published"
+        )
 
 
 def _git_revision() -> str:
@@ -170,4 +172,3 @@ def _git_revision() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return result.stdout.strip()
-

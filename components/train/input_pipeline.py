@@ -26,9 +26,7 @@ def worker_shards(shards: Sequence[Shard], index: int, workers: int) -> list[Sha
 
 def steps_per_epoch(shards: Sequence[Shard], workers: int, worker_batch: int) -> int:
     """Steps that every worker can take in an epoch: decided by the worker with the fewest images."""
-    fewest = min(
-        sum(shard.examples for shard in worker_shards(shards, index, workers)) for index in range(workers)
-    )
+    fewest = min(sum(shard.examples for shard in worker_shards(shards, index, workers)) for index in range(workers))
     return fewest // worker_batch
 
 

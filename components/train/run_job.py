@@ -13,8 +13,8 @@ from typing import Any
 from components.dataset_manifest import Dataset
 from components.errors import StageFailed
 from components.model_card import ModelCard, read_model_card
-from components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY
 from components.train.curves import read_history
+from components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY
 from components.train.launchers import Launcher, LocalLauncher
 from components.train.options import TrainingJob, check_fit
 from components.train.worker_report import WorkerReport

@@ -4,7 +4,6 @@ Keras' own `fit` does not work with several workers under Keras 3 and MultiWorke
 written out here: many steps in one `tf.function` call, gradients summed over all workers in each step.
 """
 
-import contextlib
 import hashlib
 import math
 import os
@@ -29,11 +28,11 @@ from components.train.models import MODELS
 from components.train.options import TrainingJob, check_fit
 from components.train.worker_report import WorkerReport
 
-
 # Long enough to hide the cost of a call, short enough to show progress.
 MAX_STEPS_PER_CALL = 100
 CHECKPOINT_SECONDS = 10.0
 VALIDATION_BATCH = 512
+CHIEF_SECONDS = 120.0
 
 TrainSteps = Callable[[object, tf.Tensor], tf.Tensor]
 
@@ -42,13 +41,16 @@ class NonFiniteLoss(StageFailed):
     """The loss became NaN or infinite: going on would only destroy the model."""
 
 
-def train_model(job: TrainingJob, cluster: Cluster, report: WorkerReport) -> None:
+def train_model(job: TrainingJob, cluster: Cluster, report: WorkerReport) -> tuple[object, ...]:
     """Trains one worker's part of a job; on the chief, exports the model in the end.
 
     Args:
         job: What to train.
         cluster: Who trains together, and which of them this process is.
         report: Filled with times and the checksum of the final weights, and written.
+
+    Returns:
+        What has to be kept until the process ends, the strategy first: its destruction can wait for lost workers.
 
     Raises:
         InvalidInput: When data set and options do not go together.
@@ -146,11 +148,23 @@ def train_model(job: TrainingJob, cluster: Cluster, report: WorkerReport) -> Non
         with report.phase("export"):
             export_model(model, job, dataset, Path(job.directory, MODEL_DIRECTORY))
     report.write(job.directory)
-    # Nobody leaves while another still needs it. All work is done and on disk by now: whoever is gone already need not
-    # be waited for, and TensorFlow's alarm about it is of no use to anybody.
+    if not cluster.is_chief:
+        _wait_for_chief(job)
+    return strategy, batches
+
+
+def _wait_for_chief(job: TrainingJob) -> None:
+    """Keeps this worker alive until the chief has written its report, the last thing it does.
+
+    A worker that left at once could take its part of the last sum with it, which the chief may not have fetched yet. A
+    barrier in TensorFlow would have the same flaw: whoever leaves it first can leave the other waiting, for 30 seconds.
+    """
+    # TensorFlow's alarm about a chief that is done and gone is of no use to anybody.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    with contextlib.suppress(tf.errors.OpError):
-        _sum_over_workers(strategy, tf.zeros(1))
+    report = WorkerReport.path(job.directory, 0)
+    deadline = time.monotonic() + CHIEF_SECONDS
+    while not report.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _train_steps(

@@ -16,10 +16,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from pydantic import ValidationError
 
 from components.errors import InvalidInput, StageFailed
+from components.lean_import import import_without
 from components.process_owner import leave_with_owner
 from components.train.cluster import Cluster, cluster_from_environment
 from components.train.options import TrainingJob
@@ -28,46 +30,48 @@ from components.train.worker_report import WorkerReport
 BAD_INPUT, BAD_LOSS, PEER_LOST = 2, 3, 138
 
 
-def main() -> int:
-    """Runs the worker and returns its exit code."""
+def main() -> NoReturn:
+    """Runs the worker and ends the process."""
     parser = argparse.ArgumentParser(prog="python -m components.train.worker", description="Trains as one worker.")
     parser.add_argument("--job", required=True, help="the training job as JSON (components.train.options.TrainingJob)")
     try:
         job = TrainingJob.model_validate_json(parser.parse_args().job)
         cluster = cluster_from_environment(os.environ)
     except (ValidationError, InvalidInput) as error:
-        print(f"error: {error}", flush=True)
-        return BAD_INPUT
+        _leave(BAD_INPUT, f"error: {error}")
     leave_with_owner()
-    return _train(job, cluster)
+    _train(job, cluster)
 
 
-def _train(job: TrainingJob, cluster: Cluster) -> int:
+def _train(job: TrainingJob, cluster: Cluster) -> NoReturn:
     Path(job.directory).mkdir(parents=True, exist_ok=True)
     report = WorkerReport(index=cluster.index)
 
-    import tensorflow as tf
+    with import_without("sklearn", "pandas"):
+        import keras  # noqa: F401
+        import tensorflow as tf
 
     from components.train.training import NonFiniteLoss, train_model
 
     report.process_started()
     try:
-        train_model(job, cluster, report)
+        held = train_model(job, cluster, report)
     except NonFiniteLoss as error:
-        print(f"error: {error}", flush=True)
-        return BAD_LOSS
+        _leave(BAD_LOSS, f"error: {error}")
     except (InvalidInput, StageFailed) as error:
-        print(f"error: {error}", flush=True)
-        return BAD_INPUT
+        _leave(BAD_INPUT, f"error: {error}")
     except tf.errors.OpError as error:
-        print(f"another worker was lost: {type(error).__name__}: {error.message.splitlines()[0]}", flush=True)
-        return PEER_LOST
-    return 0
+        _leave(PEER_LOST, f"another worker was lost: {type(error).__name__}: {error.message.splitlines()[0]}")
+    _leave(0, f"trained under {type(held[0]).__name__}")
+
+
+def _leave(code: int, message: str) -> NoReturn:
+    """Ends the process at once, with no destructor run: those of the strategy and of the interpreter wait for peers
+    that may be gone already, up to a minute."""
+    print(message, flush=True)
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Interpreter shutdown waits for peers that may be gone already, up to a minute.
-    os._exit(code)
+    main()

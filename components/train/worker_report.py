@@ -40,4 +40,6 @@ class WorkerReport(BaseModel):
     def write(self, directory: str) -> None:
         path = self.path(directory, self.index)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.model_dump_json(indent=2))
+        partial = path.with_suffix(".partial")
+        partial.write_text(self.model_dump_json(indent=2))
+        partial.rename(path)

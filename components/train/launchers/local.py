@@ -1,16 +1,12 @@
 """Runs the workers of a training job as processes of this machine."""
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
-import random
 import re
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -19,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from components.errors import StageFailed
 from components.process_owner import OWNER_VARIABLE
 from components.train.launchers.base import Launcher, Verdict
+from components.train.launchers.machine import free_ports, lock_cores, lock_folder
 from components.train.options import TrainingJob
 
 RETRYABLE_EXIT_CODE = 128
@@ -29,10 +25,10 @@ LAST_LINES = 15
 POLL_SECONDS = 0.1
 # Between a worker's failure and stopping its peers: time for them to notice, and to say what they saw.
 GRACE_SECONDS = 5.0
-LOCK_SECONDS = 30.0
-PORTS = (20_000, 32_768)
 # What TensorFlow says on every start, whatever its log level: kept in the worker's log file, not shown.
-_CHATTER = re.compile(r"[IW]\d{4} \d\d:|WARNING: All log messages before absl|.*failed call to cuInit|To enable the following instructions")
+_CHATTER = re.compile(
+    r"[IW]\d{4} \d\d:|WARNING: All log messages before absl|.*failed call to cuInit|To enable the following instr"
+)
 
 
 @dataclass
@@ -62,7 +58,8 @@ class LocalLauncher(Launcher):
     """Starts one process a worker, restarts all of them when one is lost, and leaves none behind.
 
     A lock in the job's folder, which the workers inherit, keeps a second launcher out until the last worker of the
-    first is gone, even when the first was killed.
+    first is gone, even when the first was killed. Each worker has a core to itself where there are enough, and jobs
+    wait for each other's cores: workers that share one keep their peers waiting in every step.
     """
 
     def __init__(self, job: TrainingJob, log: logging.Logger) -> None:
@@ -70,8 +67,7 @@ class LocalLauncher(Launcher):
         self._log = log
         self._directory = Path(job.directory)
         self._workers: list[_Worker] = []
-        self._lock: IO[str] | None = None
-        self._port_locks: list[IO[str]] = []
+        self._locks: list[IO[str]] = []
 
     def submit(self) -> str:
         """Starts the workers.
@@ -80,7 +76,6 @@ class LocalLauncher(Launcher):
             StageFailed: When another launcher's workers hold the job's folder.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self._directory / "lock")
         self._start_workers()
         return self._directory.name
 
@@ -98,7 +93,6 @@ class LocalLauncher(Launcher):
             self._log.info(
                 "%s; restart %d of %d from the last checkpoint", result.reason, restarts, self._job.options.max_restarts
             )
-            self._lock = _locked(self._directory / "lock")
             self._start_workers()
 
     def cancel(self) -> None:
@@ -113,13 +107,9 @@ class LocalLauncher(Launcher):
                 worker.process.wait()
             worker.reader.join()
         self._workers = []
-        for lock in self._port_locks:
+        for lock in self._locks:
             lock.close()
-            Path(lock.name).unlink(missing_ok=True)
-        self._port_locks = []
-        if self._lock:
-            self._lock.close()
-            self._lock = None
+        self._locks = []
 
     def _wait_for_workers(self) -> Verdict:
         failed_since: float | None = None
@@ -144,10 +134,10 @@ class LocalLauncher(Launcher):
 
     def _start_workers(self) -> None:
         count = self._job.options.workers
-        ports, locks = zip(*(_reserved_port() for _ in range(count)), strict=True)
-        self._port_locks = list(locks)
-        addresses = [f"127.0.0.1:{port}" for port in ports]
-        cores = _divided_cores(count)
+        self._locks = [lock_folder(self._directory)]
+        cores = lock_cores(count, lambda: self._log.info("waiting for the cores that another training job uses"))
+        self._locks += cores.values()
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
         logs = self._directory / "logs"
         logs.mkdir(exist_ok=True)
         for index in range(count):
@@ -167,11 +157,11 @@ class LocalLauncher(Launcher):
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                pass_fds=[self._lock.fileno()] if self._lock else [],
+                pass_fds=[lock.fileno() for lock in self._locks],
             )
-            if cores:
+            if len(cores) == count:
                 with contextlib.suppress(ProcessLookupError):
-                    os.sched_setaffinity(process.pid, cores[index])
+                    os.sched_setaffinity(process.pid, [list(cores)[index]])
             lines: deque[str] = deque(maxlen=LAST_LINES)
             reader = threading.Thread(
                 target=self._pass_on, args=(index, process, lines, logs / f"worker-{index}.log"), daemon=True
@@ -194,43 +184,3 @@ def _lines(stream: IO[str]) -> Iterator[str]:
     for line in stream:
         if line.strip():
             yield line.rstrip()
-
-
-def _locked(path: Path) -> IO[str]:
-    file = path.open("w")
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                file.close()
-                raise StageFailed(
-                    f"{path.parent}: another launcher's workers still train there; end them, or use another folder"
-                ) from None
-            time.sleep(POLL_SECONDS)
-
-
-def _reserved_port() -> tuple[int, IO[str]]:
-    """A free port and the lock that keeps other launchers of this machine from choosing it too.
-
-    A worker binds its port only seconds later, when TensorFlow is loaded. Until then a port of the kernel's ephemeral
-    range could be given to anybody's outgoing connection, so it is taken from below that range.
-    """
-    while True:
-        port = random.SystemRandom().randrange(*PORTS)
-        lock = Path(tempfile.gettempdir(), f"training-port-{port}.lock").open("w")
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            probe.bind(("", port))
-            return port, lock
-        lock.close()
-
-
-def _divided_cores(count: int) -> list[set[int]]:
-    """Divides this process's cores among workers; nothing where there are too few, or the system cannot pin."""
-    if not hasattr(os, "sched_getaffinity"):
-        return []
-    cores = sorted(os.sched_getaffinity(0))
-    return [set(cores[index::count]) for index in range(count)] if count <= len(cores) else []

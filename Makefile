@@ -1,0 +1,42 @@
+# `make help` lists what there is. A stamp in .venv keeps a second call from installing, or asking the network, again.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help run serve compile test test-all lint lock clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+run: .venv/installed ## run the whole pipeline on this machine; options in ARGS="--models cnn --serve"
+	$(BIN)/python pipelines/e2e.py --run $(ARGS)
+
+serve: .venv/installed ## run the pipeline and keep serving the best model until Ctrl-C
+	$(BIN)/python pipelines/e2e.py --run --serve $(ARGS)
+
+compile: .venv/installed ## write compiled/e2e.yaml for the Kubeflow Pipelines UI
+	$(BIN)/python pipelines/e2e.py --compile
+
+test: .venv/installed ## run the tests (a few minutes)
+	$(BIN)/python -m pytest -m "not slow and not cluster" $(ARGS)
+
+test-all: .venv/installed ## run the slow tests too, and those for a live cluster where there is one
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/installed ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lock: .venv/installed ## renew requirements.lock from pyproject.toml
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
+	  --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+
+clean: ## remove the environment and all runs
+	rm -rf .venv runs
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version.split()[0] + "; name another with make PYTHON=...") if not (3, 11) <= sys.version_info < (3, 14) else 0'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
