@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -38,6 +38,22 @@ def checked(options: type[Options], **values: Any) -> Options:
         return options(**values)
     except ValidationError as error:
         raise InvalidInput(_sentence(problem) for problem in error.errors()) from None
+
+
+def run_checks(checks: Iterable[Callable[[], object]]) -> None:
+    """Runs every check, also when one before it failed, so that a user hears of everything at once.
+
+    Raises:
+        InvalidInput: With the problems of all checks, each told once.
+    """
+    problems: dict[str, None] = {}
+    for check in checks:
+        try:
+            check()
+        except InvalidInput as error:
+            problems.update(dict.fromkeys(error.problems))
+    if problems:
+        raise InvalidInput(problems)
 
 
 def _sentence(problem: Any) -> str:

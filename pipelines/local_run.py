@@ -6,12 +6,12 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import logging
 import os
 import re
 import shutil
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -70,7 +70,6 @@ class LocalRun:
                 "NO_GCE_CHECK": "true",  # TensorFlow Datasets would look for Google's metadata server
             }
         )
-        warnings.filterwarnings("ignore", message=".*have no effect in the current local runner")
         local.init(
             local.SubprocessRunner(use_venv=False),
             pipeline_root=str(self.directory),
@@ -79,7 +78,13 @@ class LocalRun:
         )
         with (self.directory / "run.log").open("w") as log:
             self._output = _StepOutput(sys.stdout, log, self._verbose)
-            with _print_restored(), contextlib.redirect_stdout(self._output):
+            # Warnings, too, and what kfp.local logs while a step's own logging is not set up.
+            logging.basicConfig(level=logging.INFO, format="%(message)s", stream=self._output)
+            with (
+                _print_restored(),
+                contextlib.redirect_stdout(self._output),
+                contextlib.redirect_stderr(self._output),
+            ):
                 try:
                     pipeline(**parameters)
                 except RuntimeError as error:

@@ -3,15 +3,18 @@
 import argparse
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, get_args, get_origin
 
 import docstring_parser
 
 from components.deploy.options import DeployOptions
-from components.errors import InvalidInput, checked
+from components.errors import InvalidInput, Options, checked, run_checks
 from components.ingest.options import IngestOptions
+from components.lean_import import import_without
 from components.select.leaderboard import SelectOptions
-from components.train.options import TrainOptions
+from components.train.models import check_model
+from components.train.options import TrainOptions, check_batch
 
 PipelineFunction = Callable[..., Any]
 
@@ -46,23 +49,50 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     Raises:
         InvalidInput: With every problem found, each naming its parameter.
     """
-    problems: dict[str, None] = {}
     models = parameters["models"]
-    if not models:
-        problems["models = []: name at least one model"] = None
-    if len(set(models)) != len(models):
-        problems[f"models = {models!r}: each model can be named once"] = None
-    checks: list[tuple[type, dict[str, Any]]] = [
-        (IngestOptions, {}),
-        *((TrainOptions, {"model_type": model, "backend": parameters["train_backend"]}) for model in models),
-        (SelectOptions, {}),
-        (DeployOptions, {"backend": parameters["deploy_backend"]}),
+    run_checks(
+        [
+            lambda: _check_models(models),
+            lambda: _options(IngestOptions, parameters),
+            *(partial(_train_options, parameters, model) for model in models),
+            lambda: _options(SelectOptions, parameters),
+            lambda: _options(DeployOptions, parameters, backend=parameters["deploy_backend"]),
+        ]
+    )
+
+
+def check_data_set(parameters: Mapping[str, Any]) -> None:
+    """Looks at the data set before a local run, without reading its images or downloading anything.
+
+    Raises:
+        InvalidInput: When there is no such data set, or the models cannot be trained on it with these parameters.
+    """
+    from components.ingest.sources import open_source
+    from components.ingest.split_plan import plan_splits
+
+    with import_without("keras"):
+        options = _options(IngestOptions, parameters)
+        source = open_source(options, dry=True)
+    checks: list[Callable[[], None]] = [
+        partial(check_model, model, source.image_shape) for model in parameters["models"]
     ]
-    for options, own in checks:
-        shared = {name: parameters[name] for name in options.model_fields if name in parameters}
-        try:
-            checked(options, **{**shared, **own})
-        except InvalidInput as error:
-            problems.update(dict.fromkeys(error.problems))
-    if problems:
-        raise InvalidInput(problems)
+    if source.splits:
+        train_options = _train_options(parameters, parameters["models"][0])
+        checks.append(lambda: check_batch(train_options, plan_splits(source, options).count("train")))
+    run_checks(checks)
+
+
+def _check_models(models: list[str]) -> None:
+    if not models:
+        raise InvalidInput("models = []: name at least one model")
+    if len(set(models)) != len(models):
+        raise InvalidInput(f"models = {models!r}: each model can be named once")
+
+
+def _train_options(parameters: Mapping[str, Any], model: str) -> TrainOptions:
+    return _options(TrainOptions, parameters, model_type=model, backend=parameters["train_backend"])
+
+
+def _options(options: type[Options], parameters: Mapping[str, Any], **own: Any) -> Options:
+    shared = {name: parameters[name] for name in options.model_fields if name in parameters}
+    return checked(options, **{**shared, **own})

@@ -23,14 +23,12 @@ from components.dataset_manifest import (
 )
 from components.errors import InvalidInput
 from components.ingest.options import IngestOptions
-from components.ingest.sources import LabelledImage, Source
+from components.ingest.sources import Source
+from components.ingest.split_plan import plan_splits
 
 # Several shards a worker, so that shuffling their order in each epoch mixes the data; more when they would grow large.
 MIN_SHARDS_PER_WORKER = 4
 MAX_RAW_SHARD_BYTES = 128 * 2**20
-# For sources without a test split. The seed is fixed: results with different seeds stay comparable.
-TEST_SHARE = 0.2
-TEST_SEED = 20_211
 PROGRESS_SECONDS = 5.0
 
 
@@ -49,7 +47,7 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    plan = split_plan(source, options)
+    plan = plan_splits(source, options)
     with ExitStack() as open_writers:
         writers = {
             name: open_writers.enter_context(_SplitWriter(partial, name, plan.count(name), source, options))
@@ -69,52 +67,6 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
     shutil.rmtree(directory, ignore_errors=True)
     partial.rename(directory)
     return manifest
-
-
-class SplitPlan:
-    """Which image of a source goes to which split."""
-
-    def __init__(self, source: Source, validation_share: float, seed: int) -> None:
-        self._source = source
-        self._test = next((source.splits[name] for name in ("test", "validation") if name in source.splits), None)
-        count = source.splits["train"].examples
-        # One byte an image: an index into SPLITS.
-        self._roles = np.full(count, SPLITS.index("train"), np.uint8)
-        if self._test is None:
-            chosen = np.random.default_rng(TEST_SEED).permutation(count)[: round(count * TEST_SHARE)]
-            self._roles[chosen] = SPLITS.index("test")
-        rest = np.flatnonzero(self._roles == SPLITS.index("train"))
-        chosen = np.random.default_rng(seed).permutation(rest)[: round(len(rest) * validation_share)]
-        self._roles[chosen] = SPLITS.index("validation")
-
-    def count(self, split: SplitName) -> int:
-        own = int(np.count_nonzero(self._roles == SPLITS.index(split)))
-        return own + (self._test.examples if split == "test" and self._test else 0)
-
-    def assigned_images(self) -> Iterator[tuple[SplitName, np.ndarray, int]]:
-        for role, (pixels, label) in zip(self._roles, self._source.splits["train"].images(), strict=True):
-            yield SPLITS[role], pixels, label
-        if self._test:
-            for pixels, label in self._test.images():
-                yield "test", pixels, label
-
-
-def split_plan(source: Source, options: IngestOptions) -> SplitPlan:
-    """Plans the splits.
-
-    Raises:
-        InvalidInput: When a split would have fewer images than there are workers.
-    """
-    plan = SplitPlan(source, options.validation_share, options.seed)
-    short = [
-        f"dataset = {source.name!r}: only {plan.count(name)} {name} images for workers = {options.workers}; "
-        "each worker needs at least one: use fewer workers, another validation_share or a larger data set"
-        for name in SPLITS
-        if plan.count(name) < options.workers
-    ]
-    if short:
-        raise InvalidInput(short)
-    return plan
 
 
 def shard_count(examples: int, image_bytes: int, workers: int) -> int:
@@ -181,6 +133,3 @@ def _with_progress(
             last = time.monotonic()
             log.info("%d of %d images (%d %%)", index, total, 100 * index // total)
         yield item
-
-
-__all__ = ["LabelledImage", "SplitPlan", "shard_count", "split_plan", "write_dataset"]

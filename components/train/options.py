@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from components.dataset_manifest import DatasetManifest
-from components.errors import InvalidInput
+from components.errors import InvalidInput, run_checks
 from components.train.learning_rate import LearningRateSteps
 from components.train.models import MODELS, check_model
 
@@ -67,28 +67,39 @@ class TrainingJob(BaseModel):
     run: str = ""
 
 
+def check_batch(options: TrainOptions, train_examples: int) -> None:
+    """Checks that the training split fills at least one global batch.
+
+    Raises:
+        InvalidInput: With the largest batch size that it can fill.
+    """
+    global_batch = options.workers * options.batch_size
+    if global_batch > train_examples:
+        raise InvalidInput(
+            f"batch_size = {options.batch_size}: {options.workers} workers make a global batch of {global_batch}, more "
+            f"than the {train_examples} training images; use at most {train_examples // options.workers}"
+        )
+
+
 def check_fit(options: TrainOptions, manifest: DatasetManifest) -> None:
     """Checks that a data set and the options go together.
 
     Raises:
         InvalidInput: With every reason why they do not.
     """
-    problems = []
     train = manifest.splits["train"]
-    global_batch = options.workers * options.batch_size
-    if global_batch > train.examples:
-        problems.append(
-            f"batch_size = {options.batch_size}: {options.workers} workers make a global batch of {global_batch}, more "
-            f"than the {train.examples} training images; use at most {train.examples // options.workers}"
+    run_checks(
+        [
+            lambda: check_batch(options, train.examples),
+            lambda: _check_shards(options, len(train.shards)),
+            lambda: check_model(options.model_type, manifest.image_shape),
+        ]
+    )
+
+
+def _check_shards(options: TrainOptions, shards: int) -> None:
+    if shards % options.workers:
+        raise InvalidInput(
+            f"workers = {options.workers}: the data set has {shards} training shards, which is not a multiple; ingest "
+            "it with the same number of workers"
         )
-    if len(train.shards) % options.workers:
-        problems.append(
-            f"workers = {options.workers}: the data set has {len(train.shards)} training shards, which is not a "
-            "multiple; ingest it with the same number of workers"
-        )
-    try:
-        check_model(options.model_type, manifest.image_shape)
-    except InvalidInput as error:
-        problems += error.problems
-    if problems:
-        raise InvalidInput(problems)

@@ -1,0 +1,49 @@
+"""What tests share: the digits as shards, and one model that two real worker processes trained."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("NO_GCE_CHECK", "true")
+
+from components.dataset_manifest import Dataset
+from components.ingest.options import IngestOptions
+from components.stage_log import stage_log
+from components.train.options import TrainingJob, TrainOptions
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def ingest_options() -> IngestOptions:
+    return IngestOptions(dataset="mnist_5k", validation_share=0.1, workers=2, seed=0)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory, ingest_options: IngestOptions) -> Dataset:
+    """The 5,000 digits as ingest writes them for two workers."""
+    from components.ingest.sharding import write_dataset
+    from components.ingest.sources import open_source
+
+    directory = tmp_path_factory.mktemp("digits") / "shards"
+    write_dataset(open_source(ingest_options), ingest_options, directory, stage_log("test"))
+    return Dataset(directory)
+
+
+@pytest.fixture(scope="session")
+def train_options() -> TrainOptions:
+    return TrainOptions(model_type="cnn", workers=2, epochs=3, batch_size=32, learning_rates="0:1e-3", seed=7)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, digits: Dataset, train_options: TrainOptions) -> SimpleNamespace:
+    """A model that two worker processes trained: `model` is its folder, `job` the job, `result` what the job told."""
+    from components.train.run_job import run_job
+
+    directory = tmp_path_factory.mktemp("trained")
+    job = TrainingJob(options=train_options, dataset=str(digits.directory), directory=str(directory / "job"), run="r1")
+    result = run_job(job, directory / "model", stage_log("test"))
+    return SimpleNamespace(model=directory / "model", job=job, result=result)

@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components import records
+from components.dataset_manifest import SPLITS, Dataset, SplitName
+from components.errors import InvalidInput
+from components.ingest.options import IngestOptions
+from components.ingest.preview import preview_page
+from components.ingest.sharding import shard_count, write_dataset
+from components.ingest.sources import Source, SourceSplit, open_source
+from components.stage_log import stage_log
+
+LOG = stage_log("test")
+
+
+def contents(dataset: Dataset, split: SplitName) -> list[tuple[bytes, int]]:
+    paths = [dataset.path(shard) for shard in dataset.manifest.splits[split].shards]
+    batches = records.read_batches(paths, dataset.manifest.image_shape, 500)
+    return [
+        (image.numpy().tobytes(), int(label))
+        for images, labels in batches
+        for image, label in zip(images, labels, strict=True)
+    ]
+
+
+def tiny_source(examples: int, **splits: SourceSplit) -> Source:
+    def images():
+        for index in range(examples):
+            yield np.full((8, 8, 1), index % 256, np.uint8), index % 2
+
+    return Source("tiny", "1", ["even", "odd"], (8, 8, 1), {"train": SourceSplit(examples, images), **splits})
+
+
+def test_every_image_is_in_one_split_once(digits: Dataset, ingest_options: IngestOptions) -> None:
+    written = sorted(item for split in SPLITS for item in contents(digits, split))
+    source = sorted((pixels.tobytes(), label) for pixels, label in open_source(ingest_options).splits["train"].images())
+    assert written == source
+    assert {split: digits.manifest.splits[split].examples for split in SPLITS} == {
+        "train": 3600,
+        "validation": 400,
+        "test": 1000,
+    }
+
+
+def test_counts_are_of_what_is_there(digits: Dataset) -> None:
+    for split in SPLITS:
+        labels = [label for _, label in contents(digits, split)]
+        assert np.bincount(labels, minlength=10).tolist() == digits.manifest.splits[split].class_counts
+
+
+def test_same_seed_same_files_other_seed_other_validation(
+    digits: Dataset, ingest_options: IngestOptions, tmp_path: Path
+) -> None:
+    same = write_dataset(open_source(ingest_options), ingest_options, tmp_path / "same", LOG)
+    assert same == digits.manifest
+    reseeded = ingest_options.model_copy(update={"seed": 1})
+    other = write_dataset(open_source(reseeded), reseeded, tmp_path / "other", LOG)
+    assert other.fingerprint != same.fingerprint
+    assert sorted(contents(Dataset(tmp_path / "other"), "test")) == sorted(contents(digits, "test"))
+    assert sorted(contents(Dataset(tmp_path / "other"), "validation")) != sorted(contents(digits, "validation"))
+
+
+def test_own_test_split_is_used(tmp_path: Path, ingest_options: IngestOptions) -> None:
+    held_out = tiny_source(10).splits["train"]
+    manifest = write_dataset(tiny_source(40, test=held_out), ingest_options, tmp_path / "d", LOG)
+    assert {split: manifest.splits[split].examples for split in SPLITS} == {"train": 36, "validation": 4, "test": 10}
+
+
+@pytest.mark.parametrize(
+    ("examples", "image_bytes", "workers", "expected"),
+    [(3600, 784, 2, 8), (3600, 784, 3, 12), (5, 784, 2, 4), (2, 784, 2, 2), (1_000_000, 224 * 224 * 3, 4, 1124)],
+)
+def test_shard_count(examples: int, image_bytes: int, workers: int, expected: int) -> None:
+    assert shard_count(examples, image_bytes, workers) == expected
+
+
+def test_shards_are_equally_large(digits: Dataset) -> None:
+    for split in SPLITS:
+        counts = [shard.examples for shard in digits.manifest.splits[split].shards]
+        assert max(counts) - min(counts) <= 1
+        assert len(counts) % 2 == 0
+
+
+def test_too_few_images_for_the_workers(tmp_path: Path) -> None:
+    options = IngestOptions(dataset="tiny", validation_share=0.1, workers=3, seed=0)
+    with pytest.raises(InvalidInput) as error:
+        write_dataset(tiny_source(10), options, tmp_path / "d", LOG)
+    assert [problem.split(";")[0] for problem in error.value.problems] == [
+        "dataset = 'tiny': only 1 validation images for workers = 3",
+        "dataset = 'tiny': only 2 test images for workers = 3",
+    ]
+
+
+def test_interrupted_ingest_leaves_nothing_under_the_name(tmp_path: Path, ingest_options: IngestOptions) -> None:
+    def breaks():
+        yield np.zeros((8, 8, 1), np.uint8), 0
+        raise OSError("the disk went away")
+
+    source = Source("broken", "1", ["a"], (8, 8, 1), {"train": SourceSplit(100, breaks)})
+    with pytest.raises(OSError, match="the disk went away"):
+        write_dataset(source, ingest_options, tmp_path / "d", LOG)
+    assert not (tmp_path / "d").exists()
+    write_dataset(tiny_source(100), ingest_options, tmp_path / "d", LOG)
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
+def test_preview_shows_images_and_counts(digits: Dataset) -> None:
+    page = preview_page(digits.directory)
+    assert "5,000 images of 28 x 28 pixels" in page
+    assert 'src="data:image/png;base64,' in page
+    assert f"<b>{digits.manifest.splits['train'].class_counts[3]:,}</b>" in page

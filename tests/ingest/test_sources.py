@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.errors import InvalidInput
+from components.ingest.options import IngestOptions
+from components.ingest.sharding import write_dataset
+from components.ingest.sources import open_source
+from components.stage_log import stage_log
+
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data" / "tfds"
+needs_shared_data = pytest.mark.skipif(
+    not SHARED_DATA.is_dir(), reason="no folder of prepared data sets beside this one"
+)
+
+
+def options(dataset: str, **other: object) -> IngestOptions:
+    return IngestOptions(**{"dataset": dataset, "validation_share": 0.2, "workers": 1, "seed": 0, **other})
+
+
+def image_folder(root: Path, classes: dict[str, int], size: tuple[int, int] = (20, 30)) -> Path:
+    for label, (name, count) in enumerate(classes.items()):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            Image.new("RGB", size, (label * 100, index, 50)).save(root / name / f"{index}.png")
+    return root
+
+
+def test_built_in_digits_are_mixed_and_whole() -> None:
+    source = open_source(options("mnist_5k"))
+    images = list(source.splits["train"].images())
+    assert len(images) == 5000
+    assert images[0][0].shape == source.image_shape == (28, 28, 1)
+    assert np.bincount([label for _, label in images]).tolist() == [500] * 10
+    assert len({label for _, label in images[:50]}) > 5, "sorted by class, batches would hold one class each"
+
+
+def test_folder_of_classes(tmp_path: Path) -> None:
+    source = open_source(options(f"image_folder:{image_folder(tmp_path / 'd', {'cat': 6, 'dog': 4})}", image_size=16))
+    assert source.class_names == ["cat", "dog"]
+    assert source.image_shape == (16, 16, 3)
+    labels = [label for pixels, label in source.splits["train"].images() if pixels.shape == (16, 16, 3)]
+    assert sorted(labels) == [0] * 6 + [1] * 4
+
+
+def test_folder_with_splits(tmp_path: Path) -> None:
+    image_folder(tmp_path / "train", {"cat": 6, "dog": 4})
+    image_folder(tmp_path / "test", {"cat": 2, "dog": 1})
+    source = open_source(options(f"image_folder:{tmp_path}"))
+    assert {name: split.examples for name, split in source.splits.items()} == {"train": 10, "test": 3}
+    assert source.image_shape == (64, 64, 3)
+    manifest = write_dataset(source, options(f"image_folder:{tmp_path}"), tmp_path / "out", stage_log("test"))
+    assert {name: split.examples for name, split in manifest.splits.items()} == {"train": 8, "validation": 2, "test": 3}
+    assert manifest.splits["test"].class_counts == [2, 1]
+
+
+def test_empty_and_corrupt_images_are_named(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"cat": 3, "dog": 3})
+    (tmp_path / "cat" / "1.png").write_bytes(b"")
+    (tmp_path / "dog" / "2.png").write_bytes((tmp_path / "dog" / "1.png").read_bytes()[:40])
+    with pytest.raises(InvalidInput) as error:
+        open_source(options(f"image_folder:{tmp_path}"))
+    assert len(error.value.problems) == 2
+    assert "cat/1.png is empty" in error.value.problems[0]
+    assert "dog/2.png is not a readable image" in error.value.problems[1]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("no_such_data_set", r"dataset = 'no_such_data_set': Dataset no_such_data_set not found"),
+        ("glue", r"dataset = 'glue': not an image classification data set: .* and has .*Text"),
+        ("image_folder:/no/such/folder", r"/no/such/folder is not a folder"),
+        ("image_folder:.", r"no images in ."),
+    ],
+)
+def test_bad_data_sets(dataset: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInput, match=message):
+        open_source(options(dataset, data_dir=str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_data_dir_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file where a folder is needed")
+    with pytest.raises(InvalidInput, match=r"data_dir = .*cannot be written; choose another data_dir"):
+        open_source(options("mnist", data_dir=str(tmp_path / "file" / "data")))
+
+
+@needs_shared_data
+@pytest.mark.parametrize(("name", "shape", "test"), [("mnist", (28, 28, 1), 10_000), ("cifar10", (32, 32, 3), 2_000)])
+def test_tensorflow_datasets(name: str, shape: tuple[int, int, int], test: int) -> None:
+    source = open_source(options(name, data_dir=str(SHARED_DATA)))
+    assert source.image_shape == shape
+    assert source.splits["test"].examples == test
+    pixels, label = next(source.splits["test"].images())
+    assert pixels.shape == shape
+    assert pixels.dtype == np.uint8
+    assert 0 <= label < 10

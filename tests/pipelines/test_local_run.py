@@ -1,0 +1,219 @@
+"""The main job as a newcomer runs it: `python pipelines/e2e.py --run`, in processes of its own."""
+
+import inspect
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from kfp import components as kfp_components
+from kfp import local
+from PIL import Image
+
+from pipelines.e2e import e2e
+
+REPOSITORY = Path(__file__).parents[2]
+DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(e2e.pipeline_func).parameters.items()}
+SCRIPT = REPOSITORY / "pipelines" / "e2e.py"
+QUICK = ["--models", "cnn", "cnn_dropout", "--epochs", "2", "--batch-size", "50", "--min-accuracy", "0.5"]
+START_SECONDS = 200
+
+
+def start(directory: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, "--run", *QUICK, *options],
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def read_until(process: subprocess.Popen[str], pattern: str) -> str:
+    assert process.stdout is not None
+    shown = ""
+    deadline = time.monotonic() + START_SECONDS
+    for line in process.stdout:
+        shown += line
+        if re.search(pattern, line):
+            return shown
+        assert time.monotonic() < deadline, shown
+    raise AssertionError(f"ended without {pattern!r}:\n{shown}")
+
+
+def left_over(directory: Path) -> list[psutil.Process]:
+    """Processes that any run in the folder started and that still live."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        if process.info["status"] != psutil.STATUS_ZOMBIE and str(directory) in " ".join(process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
+def assert_nothing_left(directory: Path) -> None:
+    deadline = time.monotonic() + 5
+    while left_over(directory) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left_over(directory) == []
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """A whole run with --serve, stopped by Ctrl-C in the end."""
+    directory = tmp_path_factory.mktemp("run")
+    process = start(directory, "--serve")
+    shown = read_until(process, r"^\s*curl ")
+    yield SimpleNamespace(directory=directory, process=process, shown=shown, run=directory / "runs" / "latest")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert_nothing_left(directory)
+
+
+def test_printed_curl_line_is_answered_right(served: SimpleNamespace) -> None:
+    curl = next(line for line in served.shown.splitlines() if line.strip().startswith("curl "))
+    answer = subprocess.run(shlex.split(curl), cwd=served.directory, capture_output=True, text=True, check=True).stdout
+    told = re.search(r"shown a (\d) and answered (\d)", served.shown)
+    assert told
+    assert json.loads(answer)["predictions"][0]["label"] == told[2] == told[1]
+
+
+def test_summary_ranks_the_models_and_tells_the_time(served: SimpleNamespace) -> None:
+    rows = re.findall(r"│ (cnn\w*)\s+│\s+([\d.]+)%", served.shown)
+    assert sorted(name for name, _ in rows) == ["cnn", "cnn_dropout"]
+    assert float(rows[0][1]) >= float(rows[1][1])
+    for stage in ("ingest", "train cnn", "evaluate cnn", "train cnn_dropout", "select", "deploy", "whole run"):
+        assert re.search(rf"│ {stage}\s+│\s+\d+\.\d", served.shown), stage
+
+
+def test_logs_of_all_workers_are_shown_with_prefix(served: SimpleNamespace) -> None:
+    for model in ("cnn", "cnn_dropout"):
+        for worker in (0, 1):
+            assert f"[train {model}] worker-{worker} | worker {worker} of 2" in served.shown
+
+
+def test_pages_model_and_service_lie_where_the_summary_says(served: SimpleNamespace) -> None:
+    pages = {path.name for path in (served.run / "pages").iterdir()}
+    models = ("cnn", "cnn_dropout")
+    assert pages == {"leaderboard.html", "dataset.html"} | {
+        f"{kind}-{model}.html" for kind in ("training", "evaluation") for model in models
+    }
+    assert (served.run / "model" / "1" / "saved_model.pb").is_file()
+    assert (served.run / "service" / "request.json").is_file()
+
+
+def test_each_model_has_its_own_folder(served: SimpleNamespace) -> None:
+    jobs = list(served.run.glob("*/for-loop-*/train/job"))
+    assert len(jobs) == 2
+    assert all((job / "checkpoints" / "checkpoint").is_file() for job in jobs)
+
+
+def test_compiled_pipeline_runs_with_cached_steps_and_gate(
+    served: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The committed IR itself: steps done before come from KFP's cache; below the gate, nothing is deployed."""
+    monkeypatch.chdir(tmp_path)
+    (cache,) = (served.directory / "runs" / ".cache").iterdir()
+    local.init(
+        local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(tmp_path / "runs"),
+        enable_caching=True,
+        cache_root=str(cache),
+    )
+    pipeline = kfp_components.load_component_from_file(str(REPOSITORY / "compiled" / "e2e.yaml"))
+    changes = {"models": ["cnn", "cnn_dropout"], "epochs": 2, "batch_size": 50, "min_accuracy": 1.0}
+    with caplog.at_level("INFO"):
+        pipeline(**{**DEFAULTS, **changes})
+    assert caplog.text.count("cache hit") == 5, caplog.text
+    shown = capfd.readouterr().out
+    assert "below the gate min_accuracy = 100.00%: nothing is deployed." in shown
+    assert not list(tmp_path.glob("runs/*/deploy"))
+
+
+def test_second_run_is_cached_and_leaves_nothing(served: SimpleNamespace) -> None:
+    process = start(served.directory, "--min-accuracy", "0.999")
+    shown, _ = process.communicate(timeout=START_SECONDS)
+    assert process.returncode == 0, shown
+    for step in ("ingest", "train", "evaluate"):
+        assert f"[{step}] taken over from an earlier run" in shown
+    assert "nothing is deployed" in shown
+    assert "curl" not in shown
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [r"worker-0 \| worker 0 of 2", r"model server \d+ is loading"],
+    ids=["training", "deploying"],
+)
+def test_stopped_at_any_moment_nothing_is_left(moment: str, tmp_path: Path) -> None:
+    process = start(tmp_path, "--models", "cnn", "--epochs", "1" if "server" in moment else "500")
+    read_until(process, moment)
+    assert left_over(tmp_path)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert_nothing_left(tmp_path)
+
+
+def test_killed_run_leaves_nothing(tmp_path: Path) -> None:
+    """SIGKILL cannot be handled: every process has to notice by itself."""
+    process = start(tmp_path, "--models", "cnn", "--epochs", "500")
+    read_until(process, r"worker-0 \| worker 0 of 2")
+    process.kill()
+    process.wait()
+    assert_nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset", "no_such_data_set"], "error: dataset = 'no_such_data_set': Dataset no_such_data_set not found."),
+        (["--dataset", "glue"], "error: dataset = 'glue': not an image classification data set: "),
+        (
+            ["--batch-size", "2000"],
+            "error: batch_size = 2000: 2 workers make a global batch of 4000, more than the 3600",
+        ),
+        (["--image-size", "10"], "error: model_type = 'cnn': needs images of at least 18 pixels"),
+    ],
+)
+def test_unusable_data_is_told_before_anything_is_made(options: list[str], message: str, tmp_path: Path) -> None:
+    process = start(tmp_path, *options)
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert shown.startswith(message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_step_says_why_and_exits_with_failure(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for index in range(150):
+            Image.new("RGB", (20, 20), (index, 0, 0)).save(tmp_path / "images" / name / f"{index}.png")
+    (tmp_path / "images" / "dog" / "7.png").write_bytes(b"")
+    process = start(tmp_path, "--dataset", f"image_folder:{tmp_path / 'images'}")
+    shown, _ = process.communicate(timeout=START_SECONDS)
+    assert process.returncode == 1
+    assert f"[ingest] error: dataset = 'image_folder:{tmp_path}/images': {tmp_path}/images/dog/7.png is empty" in shown
+    assert "Traceback" not in shown
+    assert f"All logs: {tmp_path}" in shown
+    assert_nothing_left(tmp_path)
+
+
+def test_runs_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    process = start(tmp_path, "--runs-dir", "file/runs")
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "cannot be written" in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

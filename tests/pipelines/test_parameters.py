@@ -1,0 +1,77 @@
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.errors import InvalidInput
+from pipelines.e2e import e2e
+from pipelines.parameters import check_parameters
+
+SCRIPT = Path(__file__).parents[2] / "pipelines" / "e2e.py"
+DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(e2e.pipeline_func).parameters.items()}
+
+
+def test_defaults_are_good() -> None:
+    check_parameters(DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"dataset": ""}, "dataset = ''"),
+        ({"models": []}, "models = []"),
+        ({"models": ["cnn", "cnn"]}, "models = ['cnn', 'cnn']: each model can be named once"),
+        ({"models": ["cnn", "vgg"]}, "model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout"),
+        ({"workers": 0}, "workers = 0"),
+        ({"epochs": 0}, "epochs = 0"),
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"validation_share": 0.0}, "validation_share = 0.0"),
+        ({"validation_share": 0.6}, "validation_share = 0.6"),
+        ({"image_size": 4}, "image_size = 4: must be 0 (the data set's own size) or from 8 to 1024 pixels"),
+        ({"learning_rates": "1e-3"}, "learning_rates = '1e-3': expected SHARE:RATE pairs"),
+        ({"seed": -1}, "seed = -1"),
+        ({"max_restarts": -1}, "max_restarts = -1"),
+        ({"min_accuracy": 90}, "min_accuracy = 90"),
+        ({"service_name": "My Service"}, "service_name = 'My Service'"),
+        ({"service_port": 70000}, "service_port = 70000"),
+        ({"train_backend": "slurm"}, "backend = 'slurm'"),
+        ({"deploy_backend": "seldon"}, "backend = 'seldon'"),
+    ],
+)
+def test_each_problem_is_told_once(change: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        check_parameters({**DEFAULTS, **change})
+    assert len(error.value.problems) == 1
+    assert error.value.problems[0].startswith(problem)
+
+
+def test_problems_of_all_stages_are_told_together() -> None:
+    with pytest.raises(InvalidInput) as error:
+        check_parameters({**DEFAULTS, "workers": 0, "min_accuracy": 2, "service_name": "?", "models": ["a", "b"]})
+    assert len(error.value.problems) == 5
+
+
+def test_command_line_tells_every_parameter_with_its_default() -> None:
+    shown = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, check=True).stdout
+    for name in DEFAULTS:
+        assert f"--{name.replace('_', '-')} " in shown
+    assert "(default: 'cnn cnn_dropout cnn_batchnorm')" in " ".join(shown.split())
+
+
+def test_bad_input_ends_before_anything_is_made(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, SCRIPT, "--run", "--workers", "0", "--models", "cnn", "vgg"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        "error: workers = 0: Input should be greater than or equal to 1",
+        "error: model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout",
+    ]
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,53 @@
+import pytest
+
+from components.errors import InvalidInput, checked
+from components.select.leaderboard import Candidate, SelectOptions, leaderboard_page, rank
+
+
+def candidate(name: str, val_accuracy: float, test_accuracy: float = 0.5, parameters: int = 10, val_loss: float = 0.1):
+    return Candidate(
+        name=name,
+        uri=f"/{name}",
+        evaluation_uri="",
+        dataset_uri="",
+        val_accuracy=val_accuracy,
+        val_loss=val_loss,
+        test_accuracy=test_accuracy,
+        test_macro_f1=0.5,
+        parameters=parameters,
+        bytes=1000,
+    )
+
+
+@pytest.mark.parametrize(
+    ("candidates", "order"),
+    [
+        ([candidate("low", 0.8), candidate("high", 0.9)], ["high", "low"]),
+        ([candidate("a", 0.9, test_accuracy=0.1), candidate("b", 0.8, test_accuracy=0.99)], ["a", "b"]),
+        ([candidate("big", 0.9, parameters=20), candidate("small", 0.9, parameters=10)], ["small", "big"]),
+        ([candidate("sure", 0.9, val_loss=0.2), candidate("surer", 0.9, val_loss=0.1)], ["surer", "sure"]),
+        ([candidate("first", 0.9), candidate("second", 0.9)], ["first", "second"]),
+    ],
+)
+def test_order(candidates: list[Candidate], order: list[str]) -> None:
+    assert [c.name for c in rank(candidates, SelectOptions(min_accuracy=0)).candidates] == order
+
+
+@pytest.mark.parametrize(("gate", "passed"), [(0.0, True), (0.9, True), (0.9001, False)])
+def test_gate(gate: float, passed: bool) -> None:
+    ranking = rank([candidate("a", 0.9, test_accuracy=1.0)], SelectOptions(min_accuracy=gate))
+    assert ranking.passed is passed
+    assert ("nothing is deployed" in ranking.decision) is not passed
+    page = leaderboard_page(ranking)
+    assert ('class="best"' in page) is passed
+
+
+def test_names_cannot_break_the_page() -> None:
+    page = leaderboard_page(rank([candidate("<script>alert(1)</script>", 0.9)], SelectOptions(min_accuracy=0)))
+    assert "<script>" not in page
+
+
+@pytest.mark.parametrize("gate", [-0.1, 1.1, float("nan")])
+def test_bad_gate(gate: float) -> None:
+    with pytest.raises(InvalidInput, match="^min_accuracy = "):
+        checked(SelectOptions, min_accuracy=gate)

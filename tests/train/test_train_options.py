@@ -1,0 +1,55 @@
+import pytest
+
+from components.dataset_manifest import Dataset
+from components.errors import InvalidInput, checked
+from components.train.options import TrainOptions, check_fit
+
+GOOD = {"model_type": "cnn", "workers": 2, "epochs": 1, "batch_size": 32, "learning_rates": "0:1e-3", "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "vgg"}, "model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout"),
+        ({"backend": "slurm"}, "backend = 'slurm': Input should be 'local'"),
+        ({"workers": 0}, "workers = 0: Input should be greater than or equal to 1"),
+        ({"workers": 2.5}, "workers = 2.5: Input should be a valid integer"),
+        ({"epochs": 0}, "epochs = 0: Input should be greater than or equal to 1"),
+        ({"batch_size": -1}, "batch_size = -1: Input should be greater than or equal to 1"),
+        ({"learning_rates": "0:1e9"}, "learning_rates = '0:1e9': each rate must be above 0 and at most 10"),
+        ({"seed": -1}, "seed = -1: Input should be greater than or equal to 0"),
+    ],
+)
+def test_bad_options(change: dict, message: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        checked(TrainOptions, **{**GOOD, **change})
+    assert len(error.value.problems) == 1
+    assert error.value.problems[0].startswith(message)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(InvalidInput) as error:
+        checked(TrainOptions, **{**GOOD, "workers": 0, "epochs": 0, "model_type": "vgg"})
+    assert len(error.value.problems) == 3
+
+
+def test_numbers_may_arrive_as_floats() -> None:
+    assert checked(TrainOptions, **{**GOOD, "workers": 2.0}).workers == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 1801}, "batch_size = 1801: 2 workers make a global batch of 3602, more than the 3600 training"),
+        ({"workers": 3}, "workers = 3: the data set has 8 training shards"),
+    ],
+)
+def test_options_that_do_not_fit_the_data_set(digits: Dataset, change: dict, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        check_fit(TrainOptions(**{**GOOD, **change}), digits.manifest)
+
+
+def test_images_too_small_for_the_model(digits: Dataset) -> None:
+    tiny = digits.manifest.model_copy(update={"image_shape": (8, 8, 1)})
+    with pytest.raises(InvalidInput, match="needs images of at least 18 pixels"):
+        check_fit(TrainOptions(**GOOD), tiny)
