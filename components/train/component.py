@@ -89,5 +89,5 @@ def train(
                 "seconds": result.seconds,
             }
         )
-        log.info("spent %s", ", ".join(f"{seconds:.1f} s on {phase}" for phase, seconds in result.seconds.items()))
+        log.info("spent %s", ", ".join(f"{name} {time:.1f}" for name, time in result.seconds.items() if time > 0.5))
         log.info("val_accuracy %.4f after %d epochs", last["val_accuracy"], len(result.history))
