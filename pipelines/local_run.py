@@ -122,19 +122,23 @@ class LocalRun:
             stop_server(endpoint.pid)
 
     def stop_everything(self, signum: int, frame: FrameType | None) -> None:
-        """Handles Ctrl-C and SIGTERM: ends every process of the run, then this one."""
-        sys.__stdout__.write("\nstopping: ending all workers and servers\n")
-        self.stop_server()
-        processes = psutil.Process().children(recursive=True)
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
-        _, alive = psutil.wait_procs(processes, TERMINATE_SECONDS)
-        for process in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        sys.__stdout__.flush()
-        os._exit(INTERRUPTED)
+        """Handles Ctrl-C and SIGTERM: ends every process of the run, then this one.
+
+        Whatever this misses, a process just being started, say, ends by itself when it finds this one gone.
+        """
+        try:
+            print("\nstopping: ending all workers and servers", file=sys.__stdout__, flush=True)
+            self.stop_server()
+            processes = psutil.Process().children(recursive=True)
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.terminate()
+            _, alive = psutil.wait_procs(processes, TERMINATE_SECONDS)
+            for process in alive:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        finally:
+            os._exit(INTERRUPTED)
 
     def _make_directory(self) -> None:
         try:

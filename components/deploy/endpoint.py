@@ -36,7 +36,9 @@ class Endpoint(BaseModel):
         return f"{self.url}/v1/models/{self.name}:predict"
 
     def write(self, directory: Path) -> None:
-        (directory / ENDPOINT_FILE).write_text(self.model_dump_json(indent=2))
+        partial = directory / f"{ENDPOINT_FILE}.partial"
+        partial.write_text(self.model_dump_json(indent=2))
+        partial.rename(directory / ENDPOINT_FILE)
 
     @classmethod
     def read(cls, directory: Path) -> "Endpoint":

@@ -1,5 +1,6 @@
 """Checkpoints of a training job: written by the chief, read by all."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,27 +12,79 @@ if TYPE_CHECKING:
 KEPT = 3
 
 
-class Checkpoints:
-    """The last few states of model, optimizer and step in one folder.
+@dataclass(frozen=True)
+class Position:
+    """Where training stands.
 
-    The position in the data needs no record of its own: it follows from the step (see `input_pipeline`).
+    Attributes:
+        step: Steps taken since the start; the position in the data follows from it (see `input_pipeline`).
+        totals: Sum of losses and number of correct images in the current epoch so far.
+    """
+
+    step: int
+    totals: tuple[float, float]
+
+
+class Checkpoints:
+    """The last few states of model, optimizer and position in one folder.
+
+    A checkpoint counts when it can be read to its end: TensorFlow writes the index of a checkpoint last, and keeps a
+    checksum of every tensor.
     """
 
     def __init__(self, directory: Path, model: "keras.Model", optimizer: "keras.optimizers.Optimizer") -> None:
-        self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
-        checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, step=self._step)
-        self._manager = tf.train.CheckpointManager(checkpoint, str(directory), max_to_keep=KEPT)
+        self._directory = directory
+        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._totals = tf.Variable([0.0, 0.0], trainable=False)
+        self._checkpoint = tf.train.Checkpoint(
+            model=model, optimizer=optimizer, step=self._step, epoch_totals=self._totals
+        )
 
-    def restore(self) -> int:
-        """Restores the newest checkpoint, where there is one.
+    def restore(self) -> Position | None:
+        """Restores the newest checkpoint that is whole.
 
         Returns:
-            The number of steps that were taken before it.
+            The position after which it was written; None where there is none.
         """
-        self._manager.restore_or_initialize()
-        return int(self._step.numpy())
+        for path in reversed(self._paths()):
+            try:
+                self._checkpoint.read(str(path)).assert_existing_objects_matched()
+            except Exception as error:  # a damaged file can fail in any of TensorFlow's readers
+                print(f"checkpoint {path.name} is damaged ({type(error).__name__}); using the one before", flush=True)
+                continue
+            loss, correct = self._totals.numpy().tolist()
+            return Position(int(self._step.numpy()), (loss, correct))
+        return None
 
-    def save(self, step: int) -> None:
-        """Saves the state after `step` steps. Only the chief calls this."""
-        self._step.assign(step)
-        self._manager.save(checkpoint_number=step)
+    def save(self, position: Position) -> bool:
+        """Saves the state at a position; the checkpoints before stay until it is whole. Only the chief calls this.
+
+        Returns:
+            Whether it was saved. Where not, for want of space, say, training goes on: the one before stays good.
+        """
+        self._step.assign(position.step)
+        self._totals.assign(position.totals)
+        path = self._directory / f"step-{position.step:010d}"
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._checkpoint.write(str(path))
+        except (tf.errors.OpError, OSError) as error:
+            self._remove(path)
+            print(f"checkpoint after step {position.step} was not written: {error}; the one before stays", flush=True)
+            return False
+        for old in self._paths()[:-KEPT]:
+            self._remove(old)
+        return True
+
+    def _paths(self) -> list[Path]:
+        return sorted(path.with_suffix("") for path in self._directory.glob("step-*.index"))
+
+    def _remove(self, path: Path) -> None:
+        # The index first: without it, the rest is no checkpoint.
+        for file in sorted(self._directory.glob(f"{path.name}*"), key=lambda file: file.suffix != ".index"):
+            if file.is_dir():
+                for part in file.iterdir():
+                    part.unlink(missing_ok=True)
+                file.rmdir()
+            else:
+                file.unlink(missing_ok=True)

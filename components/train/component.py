@@ -16,7 +16,11 @@ def train(
     batch_size: int = 32,
     learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
     seed: int = 0,
+    gradient_dtype: str = "float32",
     max_restarts: int = 3,
+    checkpoint_seconds: float = 15.0,
+    hang_seconds: int = 10,
+    peer_seconds: int = 300,
     work_dir: str = "",
     run: str = "",
 ):
@@ -34,7 +38,11 @@ def train(
         batch_size: Images a replica takes in one step; the global batch is this times the number of replicas.
         learning_rates: Steps of the learning rate, as SHARE:RATE pairs: from that share of the epochs on, that rate.
         seed: Decides initial weights, dropout and the order of the images.
+        gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
         max_restarts: Times the job may start again from its last checkpoint after a worker was lost.
+        checkpoint_seconds: Time between two checkpoints, at least; what a lost worker costs, at most.
+        hang_seconds: Without a sign of life for so long, a worker counts as lost.
+        peer_seconds: How long a worker waits for all others at the start.
         work_dir: Folder for checkpoints, logs and TensorBoard; empty for a folder beside the model.
         run: Name of the pipeline run, recorded with the model.
     """
@@ -58,7 +66,11 @@ def train(
             batch_size=batch_size,
             learning_rates=learning_rates,
             seed=seed,
+            gradient_dtype=gradient_dtype,
             max_restarts=max_restarts,
+            checkpoint_seconds=checkpoint_seconds,
+            hang_seconds=hang_seconds,
+            peer_seconds=peer_seconds,
         )
         from components.train.curves import curves_page
         from components.train.run_job import run_job

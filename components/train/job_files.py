@@ -1,4 +1,6 @@
 """Names in a job's folder on which the worker and the launcher agree."""
 
 HISTORY_FILE = "history.jsonl"
+JOB_FILE = "job.json"
 MODEL_DIRECTORY = "model"
+PROGRESS_FILE = "progress"

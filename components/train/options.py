@@ -1,10 +1,11 @@
 """What train takes, and what it accepts."""
 
+import json
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from components.dataset_manifest import DatasetManifest
+from components.dataset_manifest import Dataset, DatasetManifest
 from components.errors import InvalidInput, run_checks
 from components.train.learning_rate import LearningRateSteps
 from components.train.models import MODELS, check_model
@@ -34,7 +35,11 @@ class TrainOptions(BaseModel):
         batch_size: Images a replica takes in one step; the global batch is this times the replicas.
         learning_rates: Steps of the learning rate as SHARE:RATE pairs.
         seed: Decides initial weights, dropout and the order of the images.
+        gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
         max_restarts: How many times the job starts again from its last checkpoint after a worker was lost.
+        checkpoint_seconds: Between two checkpoints, at least; what a lost worker costs, at most.
+        hang_seconds: Without a sign of life for so long, a worker counts as lost.
+        peer_seconds: How long a worker waits for all others at the start.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
@@ -46,7 +51,11 @@ class TrainOptions(BaseModel):
     batch_size: int = Field(ge=1)
     learning_rates: Annotated[str, AfterValidator(_schedule)]
     seed: int = Field(ge=0, lt=2**31)
+    gradient_dtype: Literal["float32", "bfloat16"] = "float32"
     max_restarts: int = Field(default=3, ge=0)
+    checkpoint_seconds: float = Field(default=15.0, ge=0)
+    hang_seconds: int = Field(default=10, ge=2)
+    peer_seconds: int = Field(default=300, ge=1)
 
 
 class TrainingJob(BaseModel):
@@ -65,6 +74,14 @@ class TrainingJob(BaseModel):
     dataset: str
     directory: str
     run: str = ""
+
+    def identity(self) -> str:
+        """What must be the same for a job to continue from another's checkpoints, as text."""
+        # These change how a job is run, not what comes out.
+        indifferent = {"backend", "max_restarts", "checkpoint_seconds", "hang_seconds", "peer_seconds"}
+        return json.dumps(
+            {"dataset": Dataset(self.dataset).manifest.fingerprint, **self.options.model_dump(exclude=indifferent)}
+        )
 
 
 def check_batch(options: TrainOptions, train_examples: int) -> None:

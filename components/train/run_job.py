@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,7 +85,13 @@ def _report(job: TrainingJob, index: int) -> WorkerReport:
 
 @contextmanager
 def _terminated_as_exit() -> Iterator[None]:
-    """Lets a SIGTERM unwind the stack, so that the workers are ended before this process is."""
+    """Lets a SIGTERM unwind the stack, so that the workers are ended before this process is.
+
+    Python lets only the main thread handle signals; a job that another thread runs is its caller's to end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def leave(signum: int, frame: FrameType | None) -> None:
         sys.exit(128 + signum)

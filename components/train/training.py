@@ -1,14 +1,17 @@
-"""The training loop: all workers take the same steps, each on its own images.
+"""The training of one worker: all workers take the same steps, each on its own images.
 
 Keras' own `fit` does not work with several workers under Keras 3 and MultiWorkerMirroredStrategy, so the loop is
 written out here: many steps in one `tf.function` call, gradients summed over all workers in each step.
+
+Nothing that decides the weights depends on when a run was interrupted: the images of a step, their augmentation and the
+features that dropout drops follow from the seed and the step alone, and the rest is in the checkpoint.
 """
 
+import contextlib
 import hashlib
 import math
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -16,25 +19,23 @@ import tensorflow as tf
 
 from components.dataset_manifest import Dataset
 from components.errors import StageFailed
-from components.preprocessing import model_input
 from components.train.callbacks import forget_epochs_after, training_callbacks
-from components.train.checkpoints import Checkpoints
+from components.train.checkpoints import Checkpoints, Position
 from components.train.cluster import Cluster
+from components.train.coordination import connect
 from components.train.export import export_model
+from components.train.gradients import FusedAdam
 from components.train.input_pipeline import steps_per_epoch, training_batches, validation_batches, worker_shards
-from components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY
+from components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY, PROGRESS_FILE
 from components.train.learning_rate import LearningRateSteps
 from components.train.models import MODELS
 from components.train.options import TrainingJob, check_fit
+from components.train.preemption import Preempted, PreemptionNotice
+from components.train.steps import Pace, build_train_steps, build_validation
 from components.train.worker_report import WorkerReport
 
-# Long enough to hide the cost of a call, short enough to show progress.
-MAX_STEPS_PER_CALL = 100
-CHECKPOINT_SECONDS = 10.0
 VALIDATION_BATCH = 512
 CHIEF_SECONDS = 120.0
-
-TrainSteps = Callable[[object, tf.Tensor], tf.Tensor]
 
 
 class NonFiniteLoss(StageFailed):
@@ -56,9 +57,10 @@ def train_model(job: TrainingJob, cluster: Cluster, report: WorkerReport) -> tup
         InvalidInput: When data set and options do not go together.
         StageFailed: When a shard is not whole.
         NonFiniteLoss: When the loss is not a finite number.
+        Preempted: When a worker was told to go; the state is saved then.
         tf.errors.OpError: When another worker is lost.
     """
-    options = job.options
+    options, directory = job.options, Path(job.directory)
     dataset = Dataset(job.dataset)
     check_fit(options, dataset.manifest)
     train_split, validation_split = dataset.manifest.splits["train"], dataset.manifest.splits["validation"]
@@ -67,13 +69,15 @@ def train_model(job: TrainingJob, cluster: Cluster, report: WorkerReport) -> tup
     dataset.verify([*train_shards, *validation_shards])
 
     with report.phase("connect"):
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = connect(cluster, options)
+    notice = PreemptionNotice()
     local_replicas = strategy.num_replicas_in_sync // cluster.workers
     worker_batch = options.batch_size * local_replicas
+    global_batch = worker_batch * cluster.workers
     steps = steps_per_epoch(train_split.shards, cluster.workers, worker_batch)
     print(
         f"worker {cluster.index} of {cluster.workers}: {len(train_shards)} of {len(train_split.shards)} shards, "
-        f"{steps} steps an epoch, global batch {worker_batch * cluster.workers}",
+        f"{steps} steps an epoch, global batch {global_batch}",
         flush=True,
     )
 
@@ -81,19 +85,18 @@ def train_model(job: TrainingJob, cluster: Cluster, report: WorkerReport) -> tup
         keras.utils.set_random_seed(options.seed)
         with strategy.scope():
             model = MODELS[options.model_type](dataset.manifest.image_shape, len(dataset.manifest.class_names))
-            optimizer = keras.optimizers.Adam()
+            optimizer = FusedAdam(options.gradient_dtype)
             optimizer.build(model.trainable_variables)
             model.compile(optimizer=optimizer)
-            checkpoints = Checkpoints(Path(job.directory, "checkpoints"), model, optimizer)
-        step = checkpoints.restore()
-        if step:
-            print(f"resumed after step {step}, epoch {step // steps + 1}", flush=True)
-            forget_epochs_after(Path(job.directory, HISTORY_FILE), step // steps)
+        checkpoints = Checkpoints(directory / "checkpoints", model, optimizer)
+        position = checkpoints.restore() or Position(0, (0.0, 0.0))
+        _tell_resumption(position, directory)
+        forget_epochs_after(directory / HISTORY_FILE, position.step // steps)
         # Each worker drops other features than its peers, and after a restart not those it dropped before.
-        _place_random_layers(model, [options.seed + cluster.index, step])
+        _place_random_layers(model, [options.seed + cluster.index, position.step])
 
-    train_steps = _train_steps(strategy, model, optimizer, worker_batch * cluster.workers)
-    validate = _validation(strategy, model)
+    train_steps = build_train_steps(strategy, model, optimizer, global_batch)
+    validate = build_validation(strategy, model)
     batches = iter(
         strategy.distribute_datasets_from_function(
             lambda context: training_batches(
@@ -102,55 +105,94 @@ def train_model(job: TrainingJob, cluster: Cluster, report: WorkerReport) -> tup
                 context.get_per_replica_batch_size(options.batch_size * strategy.num_replicas_in_sync),
                 steps * local_replicas,
                 options.seed,
-                step * local_replicas,
+                position.step * local_replicas,
             )
         )
     )
+    schedule = LearningRateSteps.parse(options.learning_rates)
     callbacks = keras.callbacks.CallbackList(
-        training_callbacks(
-            Path(job.directory),
-            LearningRateSteps.parse(options.learning_rates),
-            options.epochs,
-            steps * worker_batch * cluster.workers,
-            cluster.is_chief,
-        ),
-        model=model,
+        training_callbacks(directory, schedule, options.epochs, steps * global_batch, cluster.is_chief), model=model
     )
     callbacks.on_train_begin()
+    pace = Pace(cluster.workers)
     last_saved = time.monotonic()
-    while step < options.epochs * steps:
-        epoch = step // steps
+    while position.step < options.epochs * steps:
+        epoch = position.step // steps
+        epoch_end = (epoch + 1) * steps
         callbacks.on_epoch_begin(epoch)
         with report.phase("train"):
-            images = 0
-            totals = tf.zeros(2)
-            while step < (epoch + 1) * steps:
-                count = min(MAX_STEPS_PER_CALL, (epoch + 1) * steps - step)
-                totals += train_steps(batches, tf.constant(count))
-                step += count
-                images += count * worker_batch * cluster.workers
-                _check_finite(totals, step, optimizer)
+            while position.step < epoch_end:
+                count = pace.steps(epoch_end - position.step)
+                started = time.monotonic()
+                carried = tf.constant([float(notice.given), pace.last_seconds])
+                loss, correct, told_to_go, seconds = train_steps(batches, tf.constant(count), carried).numpy().tolist()
+                pace.called(count, time.monotonic() - started, seconds)
+                position = Position(position.step + count, (position.totals[0] + loss, position.totals[1] + correct))
+                _check_finite(loss, position.step, optimizer)
+                if cluster.is_chief:
+                    _note_progress(position, directory)
+                    due = time.monotonic() - last_saved > options.checkpoint_seconds
+                    if position.step < epoch_end and (told_to_go or due):
+                        checkpoints.save(position)
+                        last_saved = time.monotonic()
+                if told_to_go:
+                    break
+            if position.step < epoch_end:
+                raise Preempted(f"told to go; saved after step {position.step}")
         with report.phase("validate"):
             val_loss, val_accuracy = validate(validation_batches(dataset, validation_shards, VALIDATION_BATCH))
-        loss, accuracy = (float(total) / images for total in totals)
+        loss, accuracy = (total / (steps * global_batch) for total in position.totals)
         callbacks.on_epoch_end(
             epoch, {"loss": loss, "accuracy": accuracy, "val_loss": val_loss, "val_accuracy": val_accuracy}
         )
+        position = Position(position.step, (0.0, 0.0))
         last_epoch = epoch + 1 == options.epochs
-        if cluster.is_chief and (last_epoch or time.monotonic() - last_saved > CHECKPOINT_SECONDS):
+        due = time.monotonic() - last_saved > options.checkpoint_seconds
+        if cluster.is_chief and (last_epoch or told_to_go or due):
             with report.phase("checkpoint"):
-                checkpoints.save(step)
+                checkpoints.save(position)
             last_saved = time.monotonic()
+        if told_to_go:
+            raise Preempted(f"told to go; saved after step {position.step}, the end of epoch {epoch + 1}")
     callbacks.on_train_end()
 
     report.weights_sha256 = _weights_sha256(model)
-    if cluster.is_chief:
+    if cluster.is_chief and not (directory / MODEL_DIRECTORY).is_dir():
         with report.phase("export"):
-            export_model(model, job, dataset, Path(job.directory, MODEL_DIRECTORY))
+            export_model(model, job, dataset, directory / MODEL_DIRECTORY)
     report.write(job.directory)
     if not cluster.is_chief:
         _wait_for_chief(job)
     return strategy, batches
+
+
+def _tell_resumption(position: Position, directory: Path) -> None:
+    if position.step:
+        reached = position.step
+        with contextlib.suppress(OSError, ValueError):
+            reached = int((directory / PROGRESS_FILE).read_text())
+        repeated = max(0, reached - position.step)
+        print(f"resumed after step {position.step}; {repeated} steps are repeated", flush=True)
+
+
+def _note_progress(position: Position, directory: Path) -> None:
+    # Only to tell how much a restart repeats: not worth failing for.
+    with contextlib.suppress(OSError):
+        (directory / PROGRESS_FILE).write_text(str(position.step))
+
+
+def _check_finite(loss: float, step: int, optimizer: keras.optimizers.Optimizer) -> None:
+    if not math.isfinite(loss):
+        rate = float(optimizer.learning_rate.numpy())
+        raise NonFiniteLoss(f"the loss is {loss} by step {step} at learning rate {rate:g}; lower learning_rates")
+
+
+def _place_random_layers(model: keras.Model, state: list[int]) -> None:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            _place_random_layers(layer, state)
+        elif hasattr(layer, "seed_generator"):
+            layer.seed_generator.state.assign(state)
 
 
 def _wait_for_chief(job: TrainingJob) -> None:
@@ -165,84 +207,6 @@ def _wait_for_chief(job: TrainingJob) -> None:
     deadline = time.monotonic() + CHIEF_SECONDS
     while not report.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-
-
-def _train_steps(
-    strategy: tf.distribute.Strategy, model: keras.Model, optimizer: keras.optimizers.Optimizer, global_batch: int
-) -> TrainSteps:
-    """Builds the function that takes a number of steps and returns [sum of losses, correct images] over all workers."""
-    replicas = strategy.num_replicas_in_sync
-
-    def replica_step(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            logits = model(model_input(pixels), training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            # Gradients are summed over the replicas, so each counts its part of the global batch.
-            loss = tf.reduce_sum(losses) / global_batch + sum(model.losses) / replicas
-        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
-        return tf.stack([tf.reduce_sum(losses), _correct(logits, labels)])
-
-    @tf.function
-    def train_steps(batches: object, count: tf.Tensor) -> tf.Tensor:
-        totals = tf.zeros(2)
-        for _ in tf.range(count):
-            results = strategy.run(replica_step, args=next(batches))
-            totals += tf.add_n(strategy.experimental_local_results(results))
-        return _sum_over_workers(strategy, totals)
-
-    return train_steps
-
-
-def _validation(
-    strategy: tf.distribute.Strategy, model: keras.Model
-) -> Callable[[tf.data.Dataset], tuple[float, float]]:
-    """Builds the function that measures mean loss and accuracy over all workers' validation images."""
-
-    @tf.function(reduce_retracing=True)
-    def measure(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        logits = model(model_input(pixels), training=False)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        return tf.stack([tf.reduce_sum(losses), _correct(logits, labels), tf.cast(tf.size(labels), tf.float32)])
-
-    def validate(batches: tf.data.Dataset) -> tuple[float, float]:
-        own = tf.zeros(3)
-        for pixels, labels in batches:
-            own += measure(pixels, labels)
-        loss, correct, images = _sum_over_workers(strategy, own).numpy()
-        return float(loss / images), float(correct / images)
-
-    return validate
-
-
-def _correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32))
-
-
-@tf.function(reduce_retracing=True)
-def _sum_over_workers(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
-    """Sums a value that each worker holds once; waits for all of them."""
-    local_replicas = len(strategy.extended.worker_devices)
-
-    def replica_sum(own: tf.Tensor) -> tf.Tensor:
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, own / local_replicas)
-
-    return strategy.experimental_local_results(strategy.run(replica_sum, args=(value,)))[0]
-
-
-def _check_finite(totals: tf.Tensor, step: int, optimizer: keras.optimizers.Optimizer) -> None:
-    if not math.isfinite(float(totals[0])):
-        rate = float(optimizer.learning_rate.numpy())
-        raise NonFiniteLoss(
-            f"the loss is {float(totals[0])} by step {step} at learning rate {rate:g}; lower learning_rates"
-        )
-
-
-def _place_random_layers(model: keras.Model, state: list[int]) -> None:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            _place_random_layers(layer, state)
-        elif hasattr(layer, "seed_generator"):
-            layer.seed_generator.state.assign(state)
 
 
 def _weights_sha256(model: keras.Model) -> str:

@@ -8,13 +8,12 @@ where 1 to 127 are permanent failures and 128 and above are worth another try:
 | 0 | the whole job is done |
 | 2 | bad input |
 | 3 | the loss is NaN or infinite |
-| 138 | another worker was lost |
-| 143 | terminated |
+| 138 | another worker was lost, or did not come |
+| 143 | told to go (SIGTERM, to any worker): the state is saved |
 """
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,10 +23,10 @@ from components.errors import InvalidInput, StageFailed
 from components.lean_import import import_without
 from components.process_owner import leave_with_owner
 from components.train.cluster import Cluster, cluster_from_environment
+from components.train.exit_codes import BAD_INPUT, BAD_LOSS, PEER_LOST, PREEMPTED, leave
 from components.train.options import TrainingJob
+from components.train.preemption import Preempted
 from components.train.worker_report import WorkerReport
-
-BAD_INPUT, BAD_LOSS, PEER_LOST = 2, 3, 138
 
 
 def main() -> NoReturn:
@@ -38,7 +37,7 @@ def main() -> NoReturn:
         job = TrainingJob.model_validate_json(parser.parse_args().job)
         cluster = cluster_from_environment(os.environ)
     except (ValidationError, InvalidInput) as error:
-        _leave(BAD_INPUT, f"error: {error}")
+        leave(BAD_INPUT, f"error: {error}")
     leave_with_owner()
     _train(job, cluster)
 
@@ -51,26 +50,23 @@ def _train(job: TrainingJob, cluster: Cluster) -> NoReturn:
         import keras  # noqa: F401
         import tensorflow as tf
 
+    from components.train.coordination import PeersUnreachable
     from components.train.training import NonFiniteLoss, train_model
 
     report.process_started()
     try:
         held = train_model(job, cluster, report)
     except NonFiniteLoss as error:
-        _leave(BAD_LOSS, f"error: {error}")
-    except (InvalidInput, StageFailed) as error:
-        _leave(BAD_INPUT, f"error: {error}")
+        leave(BAD_LOSS, f"error: {error}")
+    except (InvalidInput, StageFailed, OSError) as error:
+        leave(BAD_INPUT, f"error: {error}")
+    except PeersUnreachable as error:
+        leave(PEER_LOST, f"error: {error}")
+    except Preempted as notice:
+        leave(PREEMPTED, str(notice))
     except tf.errors.OpError as error:
-        _leave(PEER_LOST, f"another worker was lost: {type(error).__name__}: {error.message.splitlines()[0]}")
-    _leave(0, f"trained under {type(held[0]).__name__}")
-
-
-def _leave(code: int, message: str) -> NoReturn:
-    """Ends the process at once, with no destructor run: those of the strategy and of the interpreter wait for peers
-    that may be gone already, up to a minute."""
-    print(message, flush=True)
-    sys.stderr.flush()
-    os._exit(code)
+        leave(PEER_LOST, f"another worker was lost: {type(error).__name__}: {error.message.splitlines()[0]}")
+    leave(0, f"trained under {type(held[0]).__name__}")
 
 
 if __name__ == "__main__":

@@ -162,7 +162,8 @@ def test_stopped_at_any_moment_nothing_is_left(moment: str, tmp_path: Path) -> N
     read_until(process, moment)
     assert left_over(tmp_path)
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
+    shown, _ = process.communicate(timeout=20)
+    assert process.returncode == 130, shown
     assert_nothing_left(tmp_path)
 
 

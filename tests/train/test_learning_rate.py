@@ -19,6 +19,7 @@ def test_steps_of_the_original_system() -> None:
         ("0:1e-3 1:1e-4", "below 1"),
         ("0:0", "above 0"),
         ("0:nan", "above 0"),
+        ("0:inf", "above 0"),
     ],
 )
 def test_bad_schedules(text: str, message: str) -> None:

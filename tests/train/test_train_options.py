@@ -16,7 +16,7 @@ GOOD = {"model_type": "cnn", "workers": 2, "epochs": 1, "batch_size": 32, "learn
         ({"workers": 2.5}, "workers = 2.5: Input should be a valid integer"),
         ({"epochs": 0}, "epochs = 0: Input should be greater than or equal to 1"),
         ({"batch_size": -1}, "batch_size = -1: Input should be greater than or equal to 1"),
-        ({"learning_rates": "0:1e9"}, "learning_rates = '0:1e9': each rate must be above 0 and at most 10"),
+        ({"learning_rates": "0:-1"}, "learning_rates = '0:-1': each rate must be a number above 0"),
         ({"seed": -1}, "seed = -1: Input should be greater than or equal to 0"),
     ],
 )

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from components.errors import InvalidInput
 from components.process_owner import OWNER_VARIABLE
+from components.train.job_files import JOB_FILE
 from components.train.launchers.base import Launcher, Verdict
 from components.train.launchers.machine import free_ports, lock_cores, lock_folder
 from components.train.options import TrainingJob
@@ -68,14 +70,17 @@ class LocalLauncher(Launcher):
         self._directory = Path(job.directory)
         self._workers: list[_Worker] = []
         self._locks: list[IO[str]] = []
+        self._lost_at = 0.0
 
     def submit(self) -> str:
-        """Starts the workers.
+        """Starts the workers, after those of a launcher that was killed are gone; they continue from its checkpoint.
 
         Raises:
+            InvalidInput: When the job's folder holds another job's state.
             StageFailed: When another launcher's workers hold the job's folder.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
+        self._claim_directory()
         self._start_workers()
         return self._directory.name
 
@@ -90,6 +95,7 @@ class LocalLauncher(Launcher):
             if not result.retryable or restarts >= self._job.options.max_restarts:
                 return Verdict("failed", f"{result.reason}; its last lines:\n{tail}", result.retryable)
             restarts += 1
+            self._lost_at = time.monotonic()
             self._log.info(
                 "%s; restart %d of %d from the last checkpoint", result.reason, restarts, self._job.options.max_restarts
             )
@@ -111,6 +117,19 @@ class LocalLauncher(Launcher):
             lock.close()
         self._locks = []
 
+    def _claim_directory(self) -> None:
+        """Keeps a job from continuing from the checkpoints of a different one."""
+        file, own = self._directory / JOB_FILE, self._job.identity()
+        if not file.exists():
+            partial = file.with_suffix(".partial")
+            partial.write_text(own)
+            partial.rename(file)
+        elif file.read_text() != own:
+            raise InvalidInput(
+                f"work_dir = {str(self._directory)!r}: holds the state of a job with other parameters or data; "
+                "use another folder, or remove it"
+            )
+
     def _wait_for_workers(self) -> Verdict:
         failed_since: float | None = None
         while True:
@@ -123,8 +142,11 @@ class LocalLauncher(Launcher):
                     continue
             if result.state != "running":
                 for worker in self._workers:
-                    if worker.process.poll() is not None:
-                        worker.reader.join()
+                    # They have had their time: one that hangs, or is stopped, does not answer a gentler signal either.
+                    worker.process.kill()
+                for worker in self._workers:
+                    worker.process.wait()
+                    worker.reader.join()
                 return result
             time.sleep(POLL_SECONDS)
 
@@ -178,6 +200,8 @@ class LocalLauncher(Launcher):
                 if not _CHATTER.match(line):
                     last_lines.append(line)
                     self._log.info("worker-%d | %s", index, line)
+                if index == 0 and self._lost_at and line.startswith("resumed after step"):
+                    self._log.info("back in training %.1f s after the loss", time.monotonic() - self._lost_at)
 
 
 def _lines(stream: IO[str]) -> Iterator[str]:

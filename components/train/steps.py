@@ -1,0 +1,105 @@
+"""What workers compute together: training steps, validation, and sums over all of them."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from components.preprocessing import model_input
+
+# About a second of steps a call: long enough to hide a call's cost, short enough to notice a preemption in time.
+SECONDS_PER_CALL = 1.0
+FIRST_CALLS_STEPS = 10
+MOST_STEPS = 500
+
+TrainSteps = Callable[[object, tf.Tensor, tf.Tensor], tf.Tensor]
+Validate = Callable[[tf.data.Dataset], tuple[float, float]]
+
+
+class Pace:
+    """How many steps the next call takes; the same number on every worker, as it follows from their common times."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._calls: list[tuple[int, float]] = []
+        self._steps = FIRST_CALLS_STEPS
+
+    def steps(self, left: int) -> int:
+        return min(self._steps, left)
+
+    @property
+    def last_seconds(self) -> float:
+        """This worker's time for the last call, to be summed over all with the next."""
+        return self._calls[-1][1] if self._calls else 0.0
+
+    def called(self, steps: int, seconds: float, all_workers_last_seconds: float) -> None:
+        # The first call's time is that of tracing, so the second call's time is the first that counts.
+        if len(self._calls) >= 2 and all_workers_last_seconds > 0:
+            per_step = all_workers_last_seconds / self._workers / self._calls[-1][0]
+            self._steps = max(1, min(MOST_STEPS, int(SECONDS_PER_CALL / per_step)))
+        self._calls.append((steps, seconds))
+
+
+def build_train_steps(
+    strategy: tf.distribute.Strategy, model: keras.Model, optimizer: keras.optimizers.Optimizer, global_batch: int
+) -> TrainSteps:
+    """Builds the function that takes a number of steps.
+
+    Returns:
+        A function of the batches, the number of steps (int32), and anything to be summed over the workers on the way
+        (float32 [n]). It returns the sums over all workers: of the losses, of the correct images, and of those.
+    """
+    replicas = strategy.num_replicas_in_sync
+
+    def replica_step(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            logits = model(model_input(pixels), training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            # Gradients are summed over the replicas, so each counts its part of the global batch.
+            loss = tf.reduce_sum(losses) / global_batch + sum(model.losses) / replicas
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        return tf.stack([tf.reduce_sum(losses), _correct(logits, labels)])
+
+    @tf.function
+    def train_steps(batches: object, count: tf.Tensor, carried: tf.Tensor) -> tf.Tensor:
+        totals = tf.zeros(2)
+        for _ in tf.range(count):
+            results = strategy.run(replica_step, args=next(batches))
+            totals += tf.add_n(strategy.experimental_local_results(results))
+        return sum_over_workers(strategy, tf.concat([totals, carried], 0))
+
+    return train_steps
+
+
+def build_validation(strategy: tf.distribute.Strategy, model: keras.Model) -> Validate:
+    """Builds the function that measures mean loss and accuracy over all workers' validation images."""
+
+    @tf.function(reduce_retracing=True)
+    def measure(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        logits = model(model_input(pixels), training=False)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        return tf.stack([tf.reduce_sum(losses), _correct(logits, labels), tf.cast(tf.size(labels), tf.float32)])
+
+    def validate(batches: tf.data.Dataset) -> tuple[float, float]:
+        own = tf.zeros(3)
+        for pixels, labels in batches:
+            own += measure(pixels, labels)
+        loss, correct, images = sum_over_workers(strategy, own).numpy()
+        return float(loss / images), float(correct / images)
+
+    return validate
+
+
+def _correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32))
+
+
+@tf.function(reduce_retracing=True)
+def sum_over_workers(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
+    """Sums a value that each worker holds once; waits for all of them."""
+    local_replicas = len(strategy.extended.worker_devices)
+
+    def replica_sum(own: tf.Tensor) -> tf.Tensor:
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, own / local_replicas)
+
+    return strategy.experimental_local_results(strategy.run(replica_sum, args=(value,)))[0]

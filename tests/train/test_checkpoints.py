@@ -1,0 +1,84 @@
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from components.train.checkpoints import KEPT, Checkpoints, Position
+
+
+def checkpoints(directory: Path, seed: int) -> tuple[Checkpoints, keras.Model]:
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([keras.layers.Input((256,)), keras.layers.Dense(256)])
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(model.trainable_variables)
+    return Checkpoints(directory, model, optimizer), model
+
+
+def files(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_newest_is_restored_and_few_are_kept(tmp_path: Path) -> None:
+    written, model = checkpoints(tmp_path, 0)
+    assert written.restore() is None
+    for step in range(1, 6):
+        assert written.save(Position(step * 10, (1.5, step)))
+    assert len([name for name in files(tmp_path) if name.endswith(".index")]) == KEPT
+    read, other = checkpoints(tmp_path, 1)
+    assert read.restore() == Position(50, (1.5, 5.0))
+    assert np.array_equal(model.get_weights()[0], other.get_weights()[0])
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "missing data", "index"])
+def test_damaged_newest_falls_back_to_the_one_before(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written, model = checkpoints(tmp_path, 0)
+    written.save(Position(10, (0, 0)))
+    good = model.get_weights()[0]
+    model.set_weights([good + 1, model.get_weights()[1]])
+    written.save(Position(20, (0, 0)))
+    data = next(tmp_path.glob("step-0000000020.data*"))
+    content = bytearray(data.read_bytes())
+    if damage == "truncated":
+        data.write_bytes(content[: len(content) // 2])
+    elif damage == "altered":
+        content[len(content) // 2] ^= 255
+        data.write_bytes(content)
+    elif damage == "missing data":
+        data.unlink()
+    else:
+        (tmp_path / "step-0000000020.index").write_bytes(b"nonsense")
+    read, other = checkpoints(tmp_path, 1)
+    assert read.restore() == Position(10, (0.0, 0.0))
+    assert np.array_equal(other.get_weights()[0], good)
+    assert "checkpoint step-0000000020 is damaged" in capsys.readouterr().out
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", tmp_path], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("cannot mount a small disk here (needs root)")
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_full_disk_leaves_the_checkpoint_before(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written, model = checkpoints(small_disk, 0)
+    assert written.save(Position(10, (0, 0)))
+    before = files(small_disk)
+    (small_disk / "filler").write_bytes(bytes(1_800_000))
+    assert not written.save(Position(20, (0, 0)))
+    assert "checkpoint after step 20 was not written" in capsys.readouterr().out
+    assert files(small_disk) == sorted([*before, "filler"])
+    (small_disk / "filler").unlink()
+    read, other = checkpoints(small_disk, 1)
+    assert read.restore() == Position(10, (0.0, 0.0))
+    assert np.array_equal(model.get_weights()[0], other.get_weights()[0])
+    assert written.save(Position(30, (0, 0)))

@@ -1,0 +1,243 @@
+"""Faults in the middle of a real training: afterwards the weights are those of an undisturbed run, bit for bit."""
+
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from components.dataset_manifest import Dataset
+from components.errors import InvalidInput, StageFailed
+from components.train.options import TrainingJob, TrainOptions
+from components.train.run_job import TrainingResult, run_job
+from components.train.worker_report import WorkerReport
+
+# Dropout and batches both depend on the position in the training: a run that loses it ends with other weights.
+OPTIONS = TrainOptions(
+    model_type="cnn_dropout",
+    workers=2,
+    epochs=16,
+    batch_size=32,
+    learning_rates="0:1e-3 0.5:1e-4",
+    seed=5,
+    checkpoint_seconds=0.5,
+    hang_seconds=3,
+)
+START_SECONDS = 60
+
+
+class Log(logging.Handler):
+    """What a launcher told, with the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[float, str]] = []
+        self.logger = logging.Logger("fault")
+        self.logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append((time.monotonic(), record.getMessage()))
+
+    @property
+    def text(self) -> str:
+        return "\n".join(line for _, line in self.lines)
+
+    def wait_for(self, pattern: str) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not re.search(pattern, self.text):
+            assert time.monotonic() < deadline, self.text
+            time.sleep(0.05)
+
+
+def make_job(digits: Dataset, directory: Path, **change: object) -> TrainingJob:
+    options = OPTIONS.model_copy(update=change)
+    return TrainingJob(options=options, dataset=str(digits.directory), directory=str(directory / "job"))
+
+
+def workers(of: psutil.Process) -> dict[int, psutil.Process]:
+    found = [child for child in of.children(recursive=True) if "components.train.worker" in child.cmdline()]
+    return {json.loads(child.environ()["TF_CONFIG"])["task"]["index"]: child for child in found}
+
+
+def weights(job: TrainingJob) -> str:
+    reports = [WorkerReport.model_validate_json(WorkerReport.path(job.directory, i).read_text()) for i in (0, 1)]
+    assert reports[0].weights_sha256 == reports[1].weights_sha256
+    return reports[0].weights_sha256
+
+
+@pytest.fixture(scope="module")
+def undisturbed(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, TrainingResult]:
+    directory = tmp_path_factory.mktemp("undisturbed")
+    job = make_job(digits, directory)
+    result = run_job(job, directory / "model", Log().logger)
+    return weights(job), result
+
+
+def disturbed_run(
+    job: TrainingJob, model: Path, disturb: Callable[[dict[int, psutil.Process]], None]
+) -> tuple[Log, TrainingResult]:
+    """Runs a job, and does something to its workers during the fourth epoch."""
+    log = Log()
+    results: list[TrainingResult | BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(run_job(job, model, log.logger))
+        except BaseException as error:
+            results.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    log.wait_for(r"epoch +3/")
+    disturb(workers(psutil.Process()))
+    thread.join(120)
+    assert not thread.is_alive()
+    if isinstance(results[0], BaseException):
+        raise results[0]
+    return log, results[0]
+
+
+@pytest.mark.parametrize(
+    ("victim", "sent", "told", "most_seconds"),
+    [
+        (1, signal.SIGKILL, "worker-1 was ended by signal 9; restart 1 of 3", 3),
+        (0, signal.SIGKILL, "worker-0 was ended by signal 9; restart 1 of 3", 3),
+        (1, signal.SIGTERM, "exited with code 143; restart 1 of 3", 4),
+        (1, signal.SIGSTOP, "restart 1 of 3", 12),
+        (0, signal.SIGSTOP, "restart 1 of 3", 12),
+    ],
+    ids=["worker killed", "chief killed", "worker told to go", "worker hangs", "chief hangs"],
+)
+def test_job_recovers_with_the_same_weights(
+    victim: int,
+    sent: signal.Signals,
+    told: str,
+    most_seconds: float,
+    digits: Dataset,
+    undisturbed: tuple[str, TrainingResult],
+    tmp_path: Path,
+) -> None:
+    job = make_job(digits, tmp_path)
+    at: list[float] = []
+
+    def disturb(of: dict[int, psutil.Process]) -> None:
+        of[victim].send_signal(sent)
+        at.append(time.monotonic())
+
+    log, result = disturbed_run(job, tmp_path / "model", disturb)
+    assert weights(job) == undisturbed[0]
+    assert told in log.text
+    restarted = next(when for when, line in log.lines if "restart 1 of 3" in line)
+    assert restarted - at[0] < most_seconds, "noticed too late"
+    resumed = re.search(r"resumed after step (\d+); (\d+) steps are repeated", log.text)
+    assert resumed, log.text
+    assert int(resumed[1]) > 0
+    assert re.search(r"back in training [\d.]+ s after the loss", log.text)
+    if sent == signal.SIGTERM:
+        assert "told to go; saved after step" in log.text
+        assert int(resumed[2]) == 0, "a preempted job repeats nothing"
+    assert [row["epoch"] for row in result.history] == list(range(1, 17))
+    expected = [row["val_accuracy"] for row in undisturbed[1].history]
+    assert [row["val_accuracy"] for row in result.history] == pytest.approx(expected, abs=1e-6)
+
+
+def test_rerun_after_the_launcher_was_killed(
+    digits: Dataset, undisturbed: tuple[str, TrainingResult], tmp_path: Path
+) -> None:
+    job = make_job(digits, tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from components.stage_log import stage_log\n"
+        "from components.train.options import TrainingJob; from components.train.run_job import run_job\n"
+        "run_job(TrainingJob.model_validate_json(sys.argv[1]), Path(sys.argv[2]), stage_log('first'))"
+    )
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", code, job.model_dump_json(), str(tmp_path / "model")], stdout=subprocess.PIPE, text=True
+    )
+    assert launcher.stdout is not None
+    for line in launcher.stdout:
+        if re.search(r"epoch +3/", line):
+            break
+    left = workers(psutil.Process(launcher.pid))
+    assert sorted(left) == [0, 1]
+    launcher.kill()
+    launcher.wait()
+    log = Log()
+    run_job(job, tmp_path / "model", log.logger)
+    assert re.search(r"resumed after step [1-9]", log.text)
+    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in left.values())
+    assert weights(job) == undisturbed[0]
+
+
+def test_job_gives_up_after_its_restarts(digits: Dataset, tmp_path: Path) -> None:
+    job = make_job(digits, tmp_path, max_restarts=0)
+    with pytest.raises(StageFailed, match="worker-1 was ended by signal 9; its last lines:"):
+        disturbed_run(job, tmp_path / "model", lambda of: of[1].kill())
+    assert not (tmp_path / "model").exists()
+
+
+def test_infinite_loss_stops_the_job_with_step_and_rate(digits: Dataset, tmp_path: Path) -> None:
+    job = make_job(digits, tmp_path, learning_rates="0:1e38")
+    log = Log()
+    with pytest.raises(StageFailed, match=r"worker-\d exited with code 3") as error:
+        run_job(job, tmp_path / "model", log.logger)
+    assert re.search(
+        r"error: the loss is (nan|inf) by step \d+ at learning rate 1e\+38; lower learning_rates", str(error.value)
+    )
+    assert "restart" not in log.text
+
+
+def test_folder_of_another_job_is_refused(digits: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "job.json").write_text(make_job(digits, tmp_path, epochs=17).identity())
+    with pytest.raises(InvalidInput, match="holds the state of a job with other parameters or data"):
+        run_job(make_job(digits, tmp_path), tmp_path / "model", Log().logger)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "worker-1.does-not-exist.invalid:2222"])
+def test_peer_that_never_comes(address: str, digits: Dataset, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        own = probe.getsockname()[1]
+    silent = address.format(port=port)
+    config = {"cluster": {"worker": [f"127.0.0.1:{own}", silent]}, "task": {"type": "worker", "index": 0}}
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "components.train.worker",
+            "--job",
+            make_job(digits, tmp_path, peer_seconds=4).model_dump_json(),
+        ],
+        env={**os.environ, "TF_CONFIG": json.dumps(config)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 138
+    assert f"error: no answer within peer_seconds = 4 from worker-1 at {silent}: is it running" in ended.stdout
+
+
+def test_malformed_tf_config(digits: Dataset, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "components.train.worker", "--job", make_job(digits, tmp_path).model_dump_json()],
+        env={**os.environ, "TF_CONFIG": "{"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stdout.startswith("error: TF_CONFIG = '{': cannot be read")
