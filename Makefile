@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help run serve compile test test-all lint lock clean
+.PHONY: help run serve compile test test-all bench-train lint lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -21,6 +21,9 @@ test: .venv/installed ## run the tests (a few minutes)
 
 test-all: .venv/installed ## run the slow tests too, and those for a live cluster where there is one
 	$(BIN)/python -m pytest $(ARGS)
+
+bench-train: .venv/installed ## measure training speed against the original's way and the bound (ten minutes)
+	$(BIN)/python -m benchmarks.train.run $(ARGS)
 
 lint: .venv/installed ## check style and types
 	$(BIN)/ruff check .

@@ -1,7 +1,6 @@
 """What happens around each epoch: the learning rate is set, and the epoch's results are logged, plotted and kept."""
 
 import json
-import time
 from pathlib import Path
 
 import keras
@@ -13,25 +12,17 @@ from components.train.learning_rate import LearningRateSteps
 class EpochLog(keras.callbacks.Callback):
     """Prints each epoch with its learning rate and speed, and appends it to a JSON-lines file."""
 
-    def __init__(self, path: Path, epochs: int, images_per_epoch: int) -> None:
+    def __init__(self, path: Path, epochs: int) -> None:
         super().__init__()
         self._path = path
         self._epochs = epochs
-        self._images = images_per_epoch
-        self._started = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        seconds = time.monotonic() - self._started
         rate = float(self.model.optimizer.learning_rate.numpy())
         row = {
             "epoch": epoch + 1,
-            **{name: float(value) for name, value in (logs or {}).items() if name != "learning_rate"},
+            **{name: float(value) for name, value in (logs or {}).items()},
             "learning_rate": rate,
-            "seconds": seconds,
-            "images_per_second": self._images / seconds,
         }
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -44,7 +35,7 @@ class EpochLog(keras.callbacks.Callback):
 
 
 def training_callbacks(
-    directory: Path, schedule: LearningRateSteps, epochs: int, images_per_epoch: int, is_chief: bool
+    directory: Path, schedule: LearningRateSteps, epochs: int, is_chief: bool
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of one worker: all follow the schedule, the chief alone logs."""
     callbacks: list[keras.callbacks.Callback] = [
@@ -53,7 +44,7 @@ def training_callbacks(
     if is_chief:
         callbacks += [
             keras.callbacks.TensorBoard(str(directory / "tensorboard"), write_graph=False),
-            EpochLog(directory / HISTORY_FILE, epochs, images_per_epoch),
+            EpochLog(directory / HISTORY_FILE, epochs),
         ]
     return callbacks
 

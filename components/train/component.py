@@ -16,6 +16,7 @@ def train(
     batch_size: int = 32,
     learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
     seed: int = 0,
+    augmentation: str = "none",
     gradient_dtype: str = "float32",
     max_restarts: int = 3,
     checkpoint_seconds: float = 15.0,
@@ -31,13 +32,14 @@ def train(
         model: The trained model: a SavedModel in the folder `1`, `model.keras` for further training, and metadata.
         metrics: Last epoch's loss and accuracy, and the speed.
         curves: A page with the learning curves.
-        model_type: The model variant: `cnn`, `cnn_dropout` or `cnn_batchnorm`.
+        model_type: The model variant: `cnn`, `cnn_dropout`, `cnn_batchnorm`, `cnn_small` or `resnet`.
         backend: What runs the workers: `local`, as processes beside this step.
         workers: Number of workers.
         epochs: Passes over the training split.
         batch_size: Images a replica takes in one step; the global batch is this times the number of replicas.
         learning_rates: Steps of the learning rate, as SHARE:RATE pairs: from that share of the epochs on, that rate.
         seed: Decides initial weights, dropout and the order of the images.
+        augmentation: Random changes to the training images: `none`, `shift`, or `shift_flip` (for photographs).
         gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
         max_restarts: Times the job may start again from its last checkpoint after a worker was lost.
         checkpoint_seconds: Time between two checkpoints, at least; what a lost worker costs, at most.
@@ -66,6 +68,7 @@ def train(
             batch_size=batch_size,
             learning_rates=learning_rates,
             seed=seed,
+            augmentation=augmentation,
             gradient_dtype=gradient_dtype,
             max_restarts=max_restarts,
             checkpoint_seconds=checkpoint_seconds,

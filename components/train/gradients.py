@@ -24,6 +24,14 @@ class FusedAdam(keras.optimizers.Adam):
         """
         super().__init__(**arguments)
         self._reduction_dtype = tf.as_dtype(reduction_dtype)
+        self._averaged: list[tf.Variable] = []
+
+    def average_also(self, variables: list[keras.Variable]) -> None:
+        """Keeps the moving statistics of normalisation layers equal on all workers: averaged in every step.
+
+        Under Keras 3 each worker would keep its own, and the model would depend on which of them exports it.
+        """
+        self._averaged = [variable.value for variable in variables if variable.dtype == "float32"]
 
     def _all_reduce_sum_gradients(
         self, grads_and_vars: list[tuple[tf.Tensor, tf.Variable]]
@@ -31,10 +39,20 @@ class FusedAdam(keras.optimizers.Adam):
         context = tf.distribute.get_replica_context()
         if context is None or context.num_replicas_in_sync == 1:
             return grads_and_vars
-        gradients = [tf.reshape(tf.cast(gradient, self._reduction_dtype), [-1]) for gradient, _ in grads_and_vars]
-        total = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.concat(gradients, 0))
-        parts = tf.split(total, [variable.shape.num_elements() for _, variable in grads_and_vars])
-        return [
-            (tf.reshape(tf.cast(part, variable.dtype), variable.shape), variable)
-            for part, (_, variable) in zip(parts, grads_and_vars, strict=True)
-        ]
+        shares = [statistic / context.num_replicas_in_sync for statistic in self._averaged]
+        gradients = [gradient for gradient, _ in grads_and_vars]
+        if self._reduction_dtype == tf.float32:
+            summed = _fused_sum(context, gradients + shares, tf.float32)
+        else:
+            summed = _fused_sum(context, gradients, self._reduction_dtype)
+            summed += _fused_sum(context, shares, tf.float32) if shares else []
+        for statistic, mean in zip(self._averaged, summed[len(gradients) :], strict=True):
+            statistic.assign(mean)
+        return [(total, variable) for total, (_, variable) in zip(summed, grads_and_vars, strict=False)]
+
+
+def _fused_sum(context: tf.distribute.ReplicaContext, tensors: list[tf.Tensor], dtype: tf.DType) -> list[tf.Tensor]:
+    flat = tf.concat([tf.reshape(tf.cast(tensor, dtype), [-1]) for tensor in tensors], 0)
+    total = context.all_reduce(tf.distribute.ReduceOp.SUM, flat)
+    parts = tf.split(total, [tensor.shape.num_elements() for tensor in tensors])
+    return [tf.reshape(tf.cast(part, tensor.dtype), tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]

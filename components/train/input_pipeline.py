@@ -5,6 +5,7 @@ inside tf.data; doing it here skips that rewrite, which costs several times the 
 stream is a function of (seed, epoch, step), training continues after a restart with the very batch that was next.
 """
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from components import records
 from components.dataset_manifest import Dataset, Shard
-from components.preprocessing import ImageShape
+from components.train.augmentation import AUGMENTATIONS
 
 # Enough to mix small images thoroughly, and a bound on memory for large ones.
 SHUFFLE_BYTES = 64 * 2**20
@@ -31,7 +32,13 @@ def steps_per_epoch(shards: Sequence[Shard], workers: int, worker_batch: int) ->
 
 
 def training_batches(
-    dataset: Dataset, shards: Sequence[Shard], batch_size: int, batches_per_epoch: int, seed: int, first_batch: int = 0
+    dataset: Dataset,
+    shards: Sequence[Shard],
+    batch_size: int,
+    batches_per_epoch: int,
+    seed: int,
+    first_batch: int = 0,
+    augmentation: str = "none",
 ) -> tf.data.Dataset:
     """Streams a worker's training batches for ever.
 
@@ -42,6 +49,7 @@ def training_batches(
         batches_per_epoch: Batches taken from each pass over the shards; the rest of a pass is left out.
         seed: Decides the order of files and images in each epoch.
         first_batch: Position in the stream at which to start.
+        augmentation: Name of the random changes to the images.
 
     Returns:
         Batches of uint8 pixels [batch_size, height, width, channels] and int64 labels [batch_size].
@@ -71,15 +79,19 @@ def training_batches(
     stream = tf.data.Dataset.counter(first_epoch, dtype=tf.int64).flat_map(epoch_batches).skip(skipped)
     # Knowing that the stream never ends spares the strategy a round of messages before each step.
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-    return _static_batches(stream, image_shape, batch_size).apply(endless).prefetch(4)
+    augment = AUGMENTATIONS[augmentation]
+    # Workers have different shards, so this sets their augmentation apart.
+    own_seed = tf.constant(seed + zlib.crc32(shards[0].file.encode()), tf.int64)
 
-
-def _static_batches(stream: tf.data.Dataset, image_shape: ImageShape, batch_size: int) -> tf.data.Dataset:
-    def parse(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def parse(position: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pixels, labels = records.parse_batch(batch, image_shape)
-        return tf.ensure_shape(pixels, (batch_size, *image_shape)), tf.ensure_shape(labels, (batch_size,))
+        pixels = tf.ensure_shape(pixels, (batch_size, *image_shape))
+        if augment:
+            pixels = augment(pixels, tf.stack([own_seed, position]))
+        return pixels, tf.ensure_shape(labels, (batch_size,))
 
-    return stream.map(parse, num_parallel_calls=1)
+    parsed = stream.enumerate(start=first_batch).map(parse, num_parallel_calls=1)
+    return parsed.apply(endless).prefetch(4)
 
 
 def validation_batches(dataset: Dataset, shards: Sequence[Shard], batch_size: int) -> tf.data.Dataset:

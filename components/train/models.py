@@ -72,6 +72,55 @@ def cnn(image_shape: ImageShape, classes: int) -> "keras.Model":
     )
 
 
+@model("cnn_small", smallest_side=8)
+def cnn_small(image_shape: ImageShape, classes: int) -> "keras.Model":
+    """One convolution and a dense layer: little to compute, much to send; what the benchmarks measure with."""
+    from keras import Sequential, layers
+
+    return Sequential(
+        [
+            layers.Input(image_shape),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+            layers.Dense(classes),
+        ],
+        name="cnn_small",
+    )
+
+
+@model("resnet", smallest_side=16)
+def resnet(image_shape: ImageShape, classes: int) -> "keras.Model":
+    """A small residual network for colour images: three groups of blocks with 16, 32 and 64 channels.
+
+    After He et al., "Identity Mappings in Deep Residual Networks" (2016): normalisation and activation before each
+    convolution.
+    """
+    import keras
+    from keras import layers
+
+    def normalized(x: "keras.KerasTensor") -> "keras.KerasTensor":
+        # Each worker normalises by its own batch, as data-parallel training usually does: synchronising costs two
+        # rounds of messages a layer. The moving statistics are averaged all the same (see `gradients.py`).
+        return layers.Activation("relu")(layers.BatchNormalization(momentum=0.9)(x))
+
+    def block(x: "keras.KerasTensor", channels: int, strides: int) -> "keras.KerasTensor":
+        before = normalized(x)
+        y = layers.Conv2D(channels, 3, strides, padding="same", use_bias=False)(before)
+        y = layers.Conv2D(channels, 3, padding="same", use_bias=False)(normalized(y))
+        if x.shape[-1] != channels:
+            x = layers.Conv2D(channels, 1, strides, use_bias=False)(before)
+        return layers.Add()([x, y])
+
+    images = layers.Input(image_shape)
+    x = layers.Conv2D(16, 3, padding="same", use_bias=False)(images)
+    for channels, strides in ((16, 1), (32, 2), (64, 2)):
+        x = block(x, channels, strides)
+    features = layers.GlobalAveragePooling2D()(normalized(x))
+    return keras.Model(images, layers.Dense(classes)(features), name="resnet")
+
+
 @model("cnn_dropout", smallest_side=18)
 def cnn_dropout(image_shape: ImageShape, classes: int) -> "keras.Model":
     """`cnn` with half of the features dropped before the last convolution."""

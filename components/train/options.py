@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from components.dataset_manifest import Dataset, DatasetManifest
 from components.errors import InvalidInput, run_checks
+from components.train.augmentation import AUGMENTATIONS
 from components.train.learning_rate import LearningRateSteps
 from components.train.models import MODELS, check_model
 
@@ -16,6 +17,12 @@ TrainBackend = Literal["local"]
 def _known_model(name: str) -> str:
     if name not in MODELS:
         raise ValueError(f"unknown model; choose from {', '.join(sorted(MODELS))}")
+    return name
+
+
+def _known_augmentation(name: str) -> str:
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"unknown augmentation; choose from {', '.join(AUGMENTATIONS)}")
     return name
 
 
@@ -35,6 +42,7 @@ class TrainOptions(BaseModel):
         batch_size: Images a replica takes in one step; the global batch is this times the replicas.
         learning_rates: Steps of the learning rate as SHARE:RATE pairs.
         seed: Decides initial weights, dropout and the order of the images.
+        augmentation: Random changes to the training images: `none`, `shift`, or `shift_flip`.
         gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
         max_restarts: How many times the job starts again from its last checkpoint after a worker was lost.
         checkpoint_seconds: Between two checkpoints, at least; what a lost worker costs, at most.
@@ -51,6 +59,7 @@ class TrainOptions(BaseModel):
     batch_size: int = Field(ge=1)
     learning_rates: Annotated[str, AfterValidator(_schedule)]
     seed: int = Field(ge=0, lt=2**31)
+    augmentation: Annotated[str, AfterValidator(_known_augmentation)] = "none"
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
     max_restarts: int = Field(default=3, ge=0)
     checkpoint_seconds: float = Field(default=15.0, ge=0)

@@ -87,6 +87,7 @@ def train_model(job: TrainingJob, cluster: Cluster, report: WorkerReport) -> tup
             model = MODELS[options.model_type](dataset.manifest.image_shape, len(dataset.manifest.class_names))
             optimizer = FusedAdam(options.gradient_dtype)
             optimizer.build(model.trainable_variables)
+            optimizer.average_also(model.non_trainable_variables)
             model.compile(optimizer=optimizer)
         checkpoints = Checkpoints(directory / "checkpoints", model, optimizer)
         position = checkpoints.restore() or Position(0, (0.0, 0.0))
@@ -106,12 +107,13 @@ def train_model(job: TrainingJob, cluster: Cluster, report: WorkerReport) -> tup
                 steps * local_replicas,
                 options.seed,
                 position.step * local_replicas,
+                options.augmentation,
             )
         )
     )
     schedule = LearningRateSteps.parse(options.learning_rates)
     callbacks = keras.callbacks.CallbackList(
-        training_callbacks(directory, schedule, options.epochs, steps * global_batch, cluster.is_chief), model=model
+        training_callbacks(directory, schedule, options.epochs, cluster.is_chief), model=model
     )
     callbacks.on_train_begin()
     pace = Pace(cluster.workers)
@@ -120,6 +122,7 @@ def train_model(job: TrainingJob, cluster: Cluster, report: WorkerReport) -> tup
         epoch = position.step // steps
         epoch_end = (epoch + 1) * steps
         callbacks.on_epoch_begin(epoch)
+        epoch_started, first_step = time.monotonic(), position.step
         with report.phase("train"):
             while position.step < epoch_end:
                 count = pace.steps(epoch_end - position.step)
@@ -139,12 +142,12 @@ def train_model(job: TrainingJob, cluster: Cluster, report: WorkerReport) -> tup
                     break
             if position.step < epoch_end:
                 raise Preempted(f"told to go; saved after step {position.step}")
+        speed = (position.step - first_step) * global_batch / (time.monotonic() - epoch_started)
         with report.phase("validate"):
             val_loss, val_accuracy = validate(validation_batches(dataset, validation_shards, VALIDATION_BATCH))
         loss, accuracy = (total / (steps * global_batch) for total in position.totals)
-        callbacks.on_epoch_end(
-            epoch, {"loss": loss, "accuracy": accuracy, "val_loss": val_loss, "val_accuracy": val_accuracy}
-        )
+        scores = {"loss": loss, "accuracy": accuracy, "val_loss": val_loss, "val_accuracy": val_accuracy}
+        callbacks.on_epoch_end(epoch, {**scores, "images_per_second": speed})
         position = Position(position.step, (0.0, 0.0))
         last_epoch = epoch + 1 == options.epochs
         due = time.monotonic() - last_saved > options.checkpoint_seconds

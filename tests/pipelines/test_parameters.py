@@ -24,7 +24,10 @@ def test_defaults_are_good() -> None:
         ({"dataset": ""}, "dataset = ''"),
         ({"models": []}, "models = []"),
         ({"models": ["cnn", "cnn"]}, "models = ['cnn', 'cnn']: each model can be named once"),
-        ({"models": ["cnn", "vgg"]}, "model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout"),
+        (
+            {"models": ["cnn", "vgg"]},
+            "model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout, cnn_small, resnet",
+        ),
         ({"workers": 0}, "workers = 0"),
         ({"epochs": 0}, "epochs = 0"),
         ({"batch_size": 0}, "batch_size = 0"),
@@ -72,6 +75,6 @@ def test_bad_input_ends_before_anything_is_made(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == [
         "error: workers = 0: Input should be greater than or equal to 1",
-        "error: model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout",
+        "error: model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout, cnn_small, resnet",
     ]
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,10 @@ GOOD = {"model_type": "cnn", "workers": 2, "epochs": 1, "batch_size": 32, "learn
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "vgg"}, "model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout"),
+        (
+            {"model_type": "vgg"},
+            "model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout, cnn_small, resnet",
+        ),
         ({"backend": "slurm"}, "backend = 'slurm': Input should be 'local'"),
         ({"workers": 0}, "workers = 0: Input should be greater than or equal to 1"),
         ({"workers": 2.5}, "workers = 2.5: Input should be a valid integer"),

@@ -1,0 +1,45 @@
+"""The bound: a process that trains on one batch, with no input and nobody to talk to. Prints the rate of each call."""
+
+import argparse
+import time
+
+import keras
+import tensorflow as tf
+
+from components.preprocessing import model_input
+from components.train.models import MODELS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--shape", type=int, nargs=3, required=True)
+    parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    arguments = parser.parse_args()
+    model = MODELS[arguments.model](tuple(arguments.shape), 10)
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(model.trainable_variables)
+    pixels = tf.cast(tf.random.uniform([arguments.batch_size, *arguments.shape], 0, 256, tf.int32), tf.uint8)
+    labels = tf.random.uniform([arguments.batch_size], 0, 10, tf.int64)
+
+    @tf.function
+    def train(steps: tf.Tensor) -> None:
+        for _ in tf.range(steps):
+            with tf.GradientTape() as tape:
+                logits = model(model_input(pixels), training=True)
+                loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+            optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+
+    steps = max(5, 100 * 64 // arguments.batch_size)
+    train(tf.constant(steps))
+    print("ready", flush=True)
+    ends = time.monotonic() + arguments.seconds
+    while time.monotonic() < ends:
+        started = time.monotonic()
+        train(tf.constant(steps))
+        print(f"rate {steps * arguments.batch_size / (time.monotonic() - started)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

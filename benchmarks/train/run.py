@@ -1,0 +1,178 @@
+"""`make bench-train`: images a second of our trainer, of the way it replaces, and of the bound, in one run."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from components.ingest.options import IngestOptions
+from components.ingest.sharding import write_dataset
+from components.ingest.sources import Source, SourceSplit, open_source
+from components.stage_log import stage_log
+from components.train.launchers.machine import free_ports
+from components.train.options import TrainingJob, TrainOptions
+from components.train.run_job import run_job
+
+IMAGES = 20_000
+WARM_UP = 2
+RESULTS = Path(__file__).with_name("results.json")
+CORES = sorted(os.sched_getaffinity(0))[:2]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained: a model variant, an image shape, images in a worker's batch, and measured epochs."""
+
+    title: str
+    model: str
+    shape: tuple[int, int, int]
+    batch_size: int
+    epochs: int
+
+
+SETTINGS = [
+    Setting("small CNN, the original's batch of 64", "cnn_small", (28, 28, 1), 64, 5),
+    Setting("small CNN, the recommended batch of 256", "cnn_small", (28, 28, 1), 256, 6),
+    Setting("ten times the compute (32 x 32 colour, three convolutions), batch of 64", "cnn", (32, 32, 3), 64, 2),
+]
+
+
+def digits(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The built-in digits, repeated, padded and coloured to the shape."""
+    options = IngestOptions(dataset="mnist_5k", validation_share=0.1, workers=2, seed=0)
+    pairs = list(open_source(options).splits["train"].images())
+    edge = (shape[0] - 28) // 2
+    pixels = np.stack([np.pad(image, ((edge, edge), (edge, edge), (0, 0))).repeat(shape[2], 2) for image, _ in pairs])
+    labels = np.array([label for _, label in pairs])
+    repeats = IMAGES // len(pairs)
+    return np.concatenate([pixels] * repeats), np.concatenate([labels] * repeats)
+
+
+def prepare(setting: Setting, folder: Path) -> None:
+    pixels, labels = digits(setting.shape)
+    np.savez(folder / "data.npz", pixels=pixels, labels=labels)
+    few = SourceSplit(
+        200, lambda: ((image, int(label)) for image, label in zip(pixels[:200], labels[:200], strict=True))
+    )
+    every = SourceSplit(len(labels), lambda: ((image, int(label)) for image, label in zip(pixels, labels, strict=True)))
+    source = Source("digits", "1", [str(i) for i in range(10)], setting.shape, {"train": every, "test": few})
+    options = IngestOptions(dataset="digits", validation_share=0.01, workers=2, seed=0)
+    write_dataset(source, options, folder / "shards", stage_log("bench"))
+
+
+def rates(output: str) -> list[float]:
+    return [float(line.split()[1]) for line in output.splitlines() if line.startswith("rate ")]
+
+
+def pinned(commands: list[list[str]], environments: list[dict[str, str]]) -> list[str]:
+    """Runs one process a core at the same time, and returns what they printed."""
+    processes = []
+    for core, command, environment in zip(CORES, commands, environments, strict=True):
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        os.sched_setaffinity(process.pid, {core})
+        processes.append(process)
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise RuntimeError(f"{commands[0]} failed")
+    return outputs
+
+
+def original(setting: Setting, folder: Path) -> list[float]:
+    """(a) Two one-core workers, the original's way."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    command = ["benchmarks.train.original", "--data", str(folder / "data.npz"), "--model", setting.model]
+    command += ["--batch-size", str(setting.batch_size), "--epochs", str(setting.epochs + WARM_UP)]
+    configs = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}} for index in (0, 1)]
+    environments = [{"TF_CONFIG": json.dumps(config), "TF_USE_LEGACY_KERAS": "1"} for config in configs]
+    return rates(pinned([command, command], environments)[0])[WARM_UP:]
+
+
+def ours(workers: int, gradient_dtype: str = "float32") -> Callable[[Setting, Path], list[float]]:
+    """(b) Our trainer with two one-core workers, or (c) as one process with both cores and the same global batch."""
+
+    def measure(setting: Setting, folder: Path) -> list[float]:
+        with tempfile.TemporaryDirectory() as scratch:
+            options = TrainOptions(
+                model_type=setting.model,
+                workers=workers,
+                epochs=setting.epochs + WARM_UP,
+                batch_size=setting.batch_size * 2 // workers,
+                learning_rates="0:1e-3",
+                seed=0,
+                gradient_dtype=gradient_dtype,
+                checkpoint_seconds=1000,
+            )
+            job = TrainingJob(options=options, dataset=str(folder / "shards"), directory=f"{scratch}/job")
+            log = stage_log("bench")
+            log.setLevel("WARNING")
+            history = run_job(job, Path(scratch) / "model", log).history
+        return [row["images_per_second"] for row in history[WARM_UP:]]
+
+    return measure
+
+
+def bound(setting: Setting, folder: Path) -> list[float]:
+    """(d) Two independent one-core processes on a constant batch."""
+    command = ["benchmarks.train.constant_batch", "--model", setting.model, "--batch-size", str(setting.batch_size)]
+    command += ["--shape", *map(str, setting.shape), "--seconds", "6"]
+    outputs = pinned([command, command], [{}, {}])
+    return [sum(pair) for pair in zip(*(rates(output) for output in outputs), strict=False)]
+
+
+WAYS: dict[str, Callable[[Setting, Path], list[float]]] = {
+    "(a) the original's way, 2 workers": original,
+    "(b) ours, 2 workers": ours(2),
+    "(b) ours, 2 workers, bfloat16 gradients": ours(2, "bfloat16"),
+    "(c) ours, 1 process with both cores": ours(1),
+    "(d) bound: 2 processes, no input, no messages": bound,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="interleaved repetitions of every measurement (default 2)"
+    )
+    parser.add_argument("--settings", type=int, nargs="+", default=[0, 1, 2], help="which settings (default all)")
+    arguments = parser.parse_args()
+    console = Console(soft_wrap=True)
+    results = {"cores": len(CORES), "machine": platform.processor() or platform.machine(), "settings": []}
+    for setting in (SETTINGS[index] for index in arguments.settings):
+        with tempfile.TemporaryDirectory() as scratch:
+            prepare(setting, Path(scratch))
+            measured: dict[str, list[float]] = {way: [] for way in WAYS}
+            for _ in range(arguments.rounds):
+                for way, measure in WAYS.items():
+                    measured[way] += measure(setting, Path(scratch))
+        medians = {way: statistics.median(values) for way, values in measured.items()}
+        a, *_, d = medians.values()
+        table = Table(title=setting.title, title_justify="left")
+        for heading in ("", "images/s", "/ (a)", "/ (d)", "samples"):
+            table.add_column(heading, justify="left" if not heading else "right")
+        for way, median in medians.items():
+            table.add_row(way, f"{median:,.0f}", f"{median / a:.2f}", f"{median / d:.2f}", str(len(measured[way])))
+        console.print(table)
+        results["settings"].append({"title": setting.title, "medians": medians, "samples": measured})
+        RESULTS.write_text(json.dumps(results, indent=2))
+    console.print(f"wrote {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()
