@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help run serve compile test test-all bench-train lint lock clean
+.PHONY: help run serve compile test test-all bench-train bench-reading lint lock clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
 run: .venv/installed ## run the whole pipeline on this machine; options in ARGS="--models cnn --serve"
 	$(BIN)/python pipelines/e2e.py --run $(ARGS)
@@ -24,6 +24,9 @@ test-all: .venv/installed ## run the slow tests too, and those for a live cluste
 
 bench-train: .venv/installed ## measure training speed against the original's way and the bound (ten minutes)
 	$(BIN)/python -m benchmarks.train.run $(ARGS)
+
+bench-reading: .venv/installed ## measure bytes read by each worker, and memory at 1x and 10x data (two minutes)
+	$(BIN)/python -m benchmarks.train.reading
 
 lint: .venv/installed ## check style and types
 	$(BIN)/ruff check .

@@ -6,7 +6,8 @@ stream is a function of (seed, epoch, step), training continues after a restart 
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
@@ -15,9 +16,11 @@ from components import records
 from components.dataset_manifest import Dataset, Shard
 from components.train.augmentation import AUGMENTATIONS
 
-# Enough to mix small images thoroughly, and a bound on memory for large ones.
+# Raw pixels that a worker shuffles at a time: a small data set whole, of a larger one a window.
 SHUFFLE_BYTES = 64 * 2**20
 FILES_READ_TOGETHER = 4
+
+EpochBatches = Callable[[tf.Tensor], tf.data.Dataset]
 
 
 def worker_shards(shards: Sequence[Shard], index: int, workers: int) -> list[Shard]:
@@ -55,43 +58,74 @@ def training_batches(
         Batches of uint8 pixels [batch_size, height, width, channels] and int64 labels [batch_size].
     """
     image_shape = dataset.manifest.image_shape
-    paths = [str(dataset.path(shard)) for shard in shards]
-    record_bytes = image_shape[0] * image_shape[1] * image_shape[2]
-    window = max(batch_size, min(sum(shard.examples for shard in shards), SHUFFLE_BYTES // record_bytes))
-    data_seed = tf.constant(seed, tf.int64)
+    share = sum(shard.examples for shard in shards)
     first_epoch, skipped = divmod(first_batch, batches_per_epoch)
-
-    def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        # Stateless operations: the order follows from seed and epoch, whatever was read before.
-        order = tf.random.experimental.stateless_shuffle(tf.constant(paths), tf.stack([data_seed, epoch]))
-        images = tf.data.Dataset.from_tensor_slices(order).interleave(
-            lambda path: tf.data.TFRecordDataset(path, compression_type=records.COMPRESSION),
-            cycle_length=min(len(paths), FILES_READ_TOGETHER),
-            num_parallel_calls=1,
-            deterministic=True,
-        )
-        windows = images.batch(window).enumerate(start=epoch * 2**20)
-        shuffled = windows.map(
-            lambda index, images: tf.random.experimental.stateless_shuffle(images, tf.stack([data_seed, index]))
-        )
-        return shuffled.rebatch(batch_size, drop_remainder=True).take(batches_per_epoch)
-
+    plan = _EpochPlan(dataset, shards, batch_size, batches_per_epoch, tf.constant(seed, tf.int64))
+    in_memory = share * image_shape[0] * image_shape[1] * image_shape[2] <= SHUFFLE_BYTES
+    epoch_batches = plan.from_memory() if in_memory else plan.from_files()
     stream = tf.data.Dataset.counter(first_epoch, dtype=tf.int64).flat_map(epoch_batches).skip(skipped)
-    # Knowing that the stream never ends spares the strategy a round of messages before each step.
-    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-    augment = AUGMENTATIONS[augmentation]
     # Workers have different shards, so this sets their augmentation apart.
     own_seed = tf.constant(seed + zlib.crc32(shards[0].file.encode()), tf.int64)
+    augment = AUGMENTATIONS[augmentation]
 
-    def parse(position: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels, labels = records.parse_batch(batch, image_shape)
-        pixels = tf.ensure_shape(pixels, (batch_size, *image_shape))
+    def finish(position: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        pixels = tf.ensure_shape(batch[0], (batch_size, *image_shape))
         if augment:
             pixels = augment(pixels, tf.stack([own_seed, position]))
-        return pixels, tf.ensure_shape(labels, (batch_size,))
+        return pixels, tf.ensure_shape(batch[1], (batch_size,))
 
-    parsed = stream.enumerate(start=first_batch).map(parse, num_parallel_calls=1)
-    return parsed.apply(endless).prefetch(4)
+    # Knowing that the stream never ends spares the strategy a round of messages before each step.
+    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    finished = stream.enumerate(start=first_batch).map(finish, num_parallel_calls=1)
+    return finished.apply(endless).prefetch(4)
+
+
+@dataclass(frozen=True)
+class _EpochPlan:
+    """How an epoch's batches are made. Stateless operations decide the order: it follows from seed and epoch alone."""
+
+    dataset: Dataset
+    shards: Sequence[Shard]
+    batch_size: int
+    batches_per_epoch: int
+    seed: tf.Tensor
+
+    def from_memory(self) -> EpochBatches:
+        """For a share that fits in the shuffle window: read and decoded once, in a new order each epoch."""
+        paths = [self.dataset.path(shard) for shard in self.shards]
+        share = sum(shard.examples for shard in self.shards)
+        pixels, labels = next(iter(records.read_batches(paths, self.dataset.manifest.image_shape, share)))
+
+        def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+            order = tf.random.experimental.stateless_shuffle(tf.range(share), tf.stack([self.seed, epoch]))
+            taken = tf.reshape(order[: self.batches_per_epoch * self.batch_size], [-1, self.batch_size])
+            batches = tf.data.Dataset.from_tensor_slices(taken)
+            return batches.map(lambda indices: (tf.gather(pixels, indices), tf.gather(labels, indices)))
+
+        return epoch_batches
+
+    def from_files(self) -> EpochBatches:
+        """For a larger share: files in a new order each epoch, several read together, shuffled a window at a time."""
+        paths = [str(self.dataset.path(shard)) for shard in self.shards]
+        image_shape = self.dataset.manifest.image_shape
+        window = max(self.batch_size, SHUFFLE_BYTES // (image_shape[0] * image_shape[1] * image_shape[2]))
+
+        def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+            order = tf.random.experimental.stateless_shuffle(tf.constant(paths), tf.stack([self.seed, epoch]))
+            images = tf.data.Dataset.from_tensor_slices(order).interleave(
+                lambda path: tf.data.TFRecordDataset(path, compression_type=records.COMPRESSION),
+                cycle_length=min(len(paths), FILES_READ_TOGETHER),
+                num_parallel_calls=1,
+                deterministic=True,
+            )
+            windows = images.batch(window).enumerate(start=epoch * 2**20)
+            shuffled = windows.map(
+                lambda index, images: tf.random.experimental.stateless_shuffle(images, tf.stack([self.seed, index]))
+            )
+            batches = shuffled.rebatch(self.batch_size, drop_remainder=True).take(self.batches_per_epoch)
+            return batches.map(lambda batch: records.parse_batch(batch, image_shape), num_parallel_calls=1)
+
+        return epoch_batches
 
 
 def validation_batches(dataset: Dataset, shards: Sequence[Shard], batch_size: int) -> tf.data.Dataset:

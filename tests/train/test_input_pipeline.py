@@ -9,6 +9,12 @@ from components.train.input_pipeline import steps_per_epoch, training_batches, v
 SEED = 3
 
 
+@pytest.fixture(autouse=True, params=[2**26, 300_000], ids=["in memory", "from files"])
+def shuffle_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share that fits the shuffle window is kept in memory; a larger one is streamed."""
+    monkeypatch.setattr("components.train.input_pipeline.SHUFFLE_BYTES", request.param)
+
+
 def worker_batches(digits: Dataset, index: int, count: int, first: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
     shards = digits.manifest.splits["train"].shards
     steps = steps_per_epoch(shards, 2, 50)
@@ -63,3 +69,20 @@ def test_validation_reads_the_workers_shards_once(digits: Dataset) -> None:
         for index in (0, 1)
     ]
     assert counts == [200, 200]
+
+
+@pytest.mark.parametrize("augmentation", ["shift", "shift_flip"])
+def test_augmentation_follows_from_the_position(digits: Dataset, augmentation: str) -> None:
+    shards = worker_shards(digits.manifest.splits["train"].shards, 0, 2)
+
+    def batches(first: int, count: int, name: str) -> list[np.ndarray]:
+        return [
+            pixels.numpy() for pixels, _ in islice(training_batches(digits, shards, 50, 36, SEED, first, name), count)
+        ]
+
+    plain, changed = batches(0, 4, "none"), batches(0, 4, augmentation)
+    assert np.array_equal(batches(2, 2, augmentation), changed[2:])
+    assert not np.array_equal(plain, changed)
+    # Digits have wide black margins: moved by at most three pixels, next to nothing leaves the image.
+    kept = np.sum(changed, dtype=np.int64) / np.sum(plain, dtype=np.int64)
+    assert 0.95 < kept <= 1
