@@ -32,8 +32,15 @@ def leave_with_owner(on_orphaned: Callable[[], None] | None = None) -> None:
         return
 
     def watch() -> None:
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        while _lives(process):
             time.sleep(POLL_SECONDS)
         leave()
 
     threading.Thread(target=watch, name="owner-watch", daemon=True).start()
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it went between the two questions
+        return False

@@ -1,5 +1,6 @@
 """Faults in the middle of a real training: afterwards the weights are those of an undisturbed run, bit for bit."""
 
+import contextlib
 import json
 import logging
 import os
@@ -65,8 +66,12 @@ def make_job(digits: Dataset, directory: Path, **change: object) -> TrainingJob:
 
 
 def workers(of: psutil.Process) -> dict[int, psutil.Process]:
-    found = [child for child in of.children(recursive=True) if "components.train.worker" in child.cmdline()]
-    return {json.loads(child.environ()["TF_CONFIG"])["task"]["index"]: child for child in found}
+    found = {}
+    for child in of.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "components.train.worker" in child.cmdline():
+                found[json.loads(child.environ()["TF_CONFIG"])["task"]["index"]] = child
+    return found
 
 
 def weights(job: TrainingJob) -> str:
