@@ -36,11 +36,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], highlighted_
 
 
 def bars(labels: Sequence[str], values: Sequence[float]) -> Markup:
-    """Horizontal bars, scaled to the largest value."""
+    """Horizontal bars, scaled so that the largest value leaves room for its number."""
     top = max(values, default=0) or 1
-    return Markup(
-        _MACROS.bars([(label, value, 100 * value / top) for label, value in zip(labels, values, strict=True)])
-    )
+    return Markup(_MACROS.bars([(label, value, 85 * value / top) for label, value in zip(labels, values, strict=True)]))
 
 
 def note(text: str) -> Markup:

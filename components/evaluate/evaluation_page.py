@@ -65,7 +65,8 @@ def confusion_picture(confusion: np.ndarray, class_names: list[str]) -> Figure:
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
     if count <= MOST_CLASSES_WITH_NUMBERS:
-        axis.set_xticks(range(count), class_names, rotation=45 if max(map(len, class_names)) > 3 else 0)
+        slanted = max(map(len, class_names)) > 3
+        axis.set_xticks(range(count), class_names, rotation=45 if slanted else 0, ha="right" if slanted else "center")
         axis.set_yticks(range(count), class_names)
         for row, column in np.argwhere(confusion):
             axis.text(

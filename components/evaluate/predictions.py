@@ -73,16 +73,16 @@ def predict_split(model_directory: Path, dataset: Dataset, split: SplitName, kep
 
 
 class _Worst:
-    """Keeps the images whose wrong class the model was most sure of, by the margin over the true class."""
+    """Keeps the images whose wrong class the model was most sure of."""
 
     def __init__(self, kept: int) -> None:
         self._kept = kept
-        self._found: list[tuple[float, int, np.ndarray]] = []
+        self._found: list[tuple[float, int, np.ndarray]] = []  # log-probability, position, image
 
     def add(self, pixels: np.ndarray, labels: np.ndarray, logits: np.ndarray, offset: int) -> None:
-        margins = logits.max(axis=1) - logits[np.arange(len(labels)), labels]
-        for index in np.flatnonzero(margins > 0):
-            self._found.append((float(margins[index]), offset + int(index), pixels[index]))
+        others = np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
+        for index in np.flatnonzero(logits.argmax(axis=1) != labels):
+            self._found.append((float(-np.log(others[index])), offset + int(index), pixels[index]))
         self._found.sort(key=lambda found: (-found[0], found[1]))
         del self._found[self._kept :]
 
