@@ -68,7 +68,7 @@ def _run(pipeline: BaseComponent, parameters: dict[str, Any], arguments: argpars
     signal.signal(signal.SIGINT, run.stop_everything)
     try:
         run.execute(pipeline, parameters)
-        run.print_summary(parameters, keeps_serving=arguments.serve)
+        run.print_summary(keeps_serving=arguments.serve)
         if arguments.serve:
             run.serve_until_stopped()
     finally:

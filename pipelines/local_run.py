@@ -91,7 +91,7 @@ class LocalRun:
                     raise StageFailed(f"{_plain(str(error))} All logs: {log.name}") from None
         self._collect_results()
 
-    def print_summary(self, parameters: Mapping[str, Any], keeps_serving: bool) -> None:
+    def print_summary(self, keeps_serving: bool) -> None:
         """Tells what came out, where it lies, and how to ask the model."""
         assert self._output is not None
         print_summary(

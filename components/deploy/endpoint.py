@@ -4,6 +4,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from components.whole_file import write_whole
+
 ENDPOINT_FILE = "endpoint.json"
 REQUEST_FILE = "request.json"
 
@@ -36,9 +38,7 @@ class Endpoint(BaseModel):
         return f"{self.url}/v1/models/{self.name}:predict"
 
     def write(self, directory: Path) -> None:
-        partial = directory / f"{ENDPOINT_FILE}.partial"
-        partial.write_text(self.model_dump_json(indent=2))
-        partial.rename(directory / ENDPOINT_FILE)
+        write_whole(directory / ENDPOINT_FILE, self.model_dump_json(indent=2))
 
     @classmethod
     def read(cls, directory: Path) -> "Endpoint":

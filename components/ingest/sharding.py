@@ -25,6 +25,7 @@ from components.errors import InvalidInput
 from components.ingest.options import IngestOptions
 from components.ingest.sources import Source
 from components.ingest.split_plan import plan_splits
+from components.preprocessing import fit_image
 
 # Several shards a worker, so that shuffling their order in each epoch mixes the data; more when they would grow large.
 MIN_SHARDS_PER_WORKER = 4
@@ -99,7 +100,7 @@ class _SplitWriter:
         if not 0 <= label < len(self._class_names):
             raise InvalidInput(f"an image has the label {label}, outside the {len(self._class_names)} classes")
         if pixels.shape != self._shape:
-            pixels = _fitted(pixels, self._shape)
+            pixels = fit_image(tf.constant(pixels), self._shape).numpy()
         if not self._round:
             # Each round gives every shard one image, in random order: random contents, equal sizes.
             self._round = list(self._random.permutation(len(self._writers)))
@@ -116,12 +117,6 @@ class _SplitWriter:
             ],
             class_counts=self._class_counts.tolist(),
         )
-
-
-def _fitted(pixels: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
-    from components.preprocessing import fit_image
-
-    return fit_image(tf.constant(pixels), image_shape).numpy()
 
 
 def _with_progress(

@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, Field
 
+from components.whole_file import write_whole
+
 
 class WorkerReport(BaseModel):
     """Written by each worker at the end of its training.
@@ -40,6 +42,4 @@ class WorkerReport(BaseModel):
     def write(self, directory: str) -> None:
         path = self.path(directory, self.index)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(self.model_dump_json(indent=2))
-        partial.rename(path)
+        write_whole(path, self.model_dump_json(indent=2))

@@ -21,6 +21,7 @@ from components.train.job_files import JOB_FILE
 from components.train.launchers.base import Launcher, Verdict
 from components.train.launchers.machine import free_ports, lock_cores, lock_folder
 from components.train.options import TrainingJob
+from components.whole_file import write_whole
 
 RETRYABLE_EXIT_CODE = 128
 LAST_LINES = 15
@@ -121,9 +122,7 @@ class LocalLauncher(Launcher):
         """Keeps a job from continuing from the checkpoints of a different one."""
         file, own = self._directory / JOB_FILE, self._job.identity()
         if not file.exists():
-            partial = file.with_suffix(".partial")
-            partial.write_text(own)
-            partial.rename(file)
+            write_whole(file, own)
         elif file.read_text() != own:
             raise InvalidInput(
                 f"work_dir = {str(self._directory)!r}: holds the state of a job with other parameters or data; "
