@@ -42,13 +42,16 @@ class NonFiniteLoss(StageFailed):
     """The loss became NaN or infinite: going on would only destroy the model."""
 
 
-def train_model(job: TrainingJob, cluster: Cluster, report: WorkerReport) -> tuple[object, ...]:
+def train_model(
+    job: TrainingJob, cluster: Cluster, report: WorkerReport, notice: PreemptionNotice
+) -> tuple[object, ...]:
     """Trains one worker's part of a job; on the chief, exports the model in the end.
 
     Args:
         job: What to train.
         cluster: Who trains together, and which of them this process is.
         report: Filled with times and the checksum of the final weights, and written.
+        notice: Whether this worker was told to go.
 
     Returns:
         What has to be kept until the process ends, the strategy first: its destruction can wait for lost workers.
@@ -70,7 +73,6 @@ def train_model(job: TrainingJob, cluster: Cluster, report: WorkerReport) -> tup
 
     with report.phase("connect"):
         strategy = connect(cluster, options)
-    notice = PreemptionNotice()
     local_replicas = strategy.num_replicas_in_sync // cluster.workers
     worker_batch = options.batch_size * local_replicas
     global_batch = worker_batch * cluster.workers
@@ -116,6 +118,7 @@ def train_model(job: TrainingJob, cluster: Cluster, report: WorkerReport) -> tup
         training_callbacks(directory, schedule, options.epochs, cluster.is_chief), model=model
     )
     callbacks.on_train_begin()
+    notice.training_begins()
     pace = Pace(cluster.workers)
     last_saved = time.monotonic()
     while position.step < options.epochs * steps:

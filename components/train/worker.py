@@ -25,7 +25,7 @@ from components.process_owner import leave_with_owner
 from components.train.cluster import Cluster, cluster_from_environment
 from components.train.exit_codes import BAD_INPUT, BAD_LOSS, PEER_LOST, PREEMPTED, leave
 from components.train.options import TrainingJob
-from components.train.preemption import Preempted
+from components.train.preemption import Preempted, PreemptionNotice
 from components.train.worker_report import WorkerReport
 
 
@@ -38,11 +38,12 @@ def main() -> NoReturn:
         cluster = cluster_from_environment(os.environ)
     except (ValidationError, InvalidInput) as error:
         leave(BAD_INPUT, f"error: {error}")
+    notice = PreemptionNotice()
     leave_with_owner()
-    _train(job, cluster)
+    _train(job, cluster, notice)
 
 
-def _train(job: TrainingJob, cluster: Cluster) -> NoReturn:
+def _train(job: TrainingJob, cluster: Cluster, notice: PreemptionNotice) -> NoReturn:
     Path(job.directory).mkdir(parents=True, exist_ok=True)
     report = WorkerReport(index=cluster.index)
 
@@ -55,7 +56,7 @@ def _train(job: TrainingJob, cluster: Cluster) -> NoReturn:
 
     report.process_started()
     try:
-        held = train_model(job, cluster, report)
+        held = train_model(job, cluster, report, notice)
     except NonFiniteLoss as error:
         leave(BAD_LOSS, f"error: {error}")
     except (InvalidInput, StageFailed, OSError) as error:

@@ -115,11 +115,11 @@ def disturbed_run(
 @pytest.mark.parametrize(
     ("victim", "sent", "told", "most_seconds"),
     [
-        (1, signal.SIGKILL, "worker-1 was ended by signal 9; restart 1 of 3", 3),
-        (0, signal.SIGKILL, "worker-0 was ended by signal 9; restart 1 of 3", 3),
-        (1, signal.SIGTERM, "exited with code 143; restart 1 of 3", 4),
-        (1, signal.SIGSTOP, "restart 1 of 3", 12),
-        (0, signal.SIGSTOP, "restart 1 of 3", 12),
+        (1, signal.SIGKILL, "worker-1 was ended by signal 9; restart 1 of 3", 10),
+        (0, signal.SIGKILL, "worker-0 was ended by signal 9; restart 1 of 3", 10),
+        (1, signal.SIGTERM, "exited with code 143; restart 1 of 3", 10),
+        (1, signal.SIGSTOP, "restart 1 of 3", 20),
+        (0, signal.SIGSTOP, "restart 1 of 3", 20),
     ],
     ids=["worker killed", "chief killed", "worker told to go", "worker hangs", "chief hangs"],
 )
