@@ -1,5 +1,6 @@
 """Checkpoints of a training job: written by the chief, read by all."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,6 +76,17 @@ class Checkpoints:
         for old in self._paths()[:-KEPT]:
             self._remove(old)
         return True
+
+    def wait_for(self, position: Position, seconds: float) -> None:
+        """Waits until the chief has saved a position, or gives up.
+
+        A worker that left at once could take its part of the last sum with it, which the chief may not have fetched
+        yet: the chief would take that for a lost peer, and save nothing.
+        """
+        index = self._directory / f"step-{position.step:010d}.index"
+        deadline = time.monotonic() + seconds
+        while not index.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def _paths(self) -> list[Path]:
         return sorted(path.with_suffix("") for path in self._directory.glob("step-*.index"))

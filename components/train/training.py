@@ -36,6 +36,8 @@ from components.train.worker_report import WorkerReport
 
 VALIDATION_BATCH = 512
 CHIEF_SECONDS = 120.0
+# Well within the 30 seconds that Kubernetes gives a pod to go.
+SAVE_SECONDS = 15.0
 
 
 class NonFiniteLoss(StageFailed):
@@ -144,6 +146,7 @@ def train_model(
                 if told_to_go:
                     break
             if position.step < epoch_end:
+                checkpoints.wait_for(position, SAVE_SECONDS)
                 raise Preempted(f"told to go; saved after step {position.step}")
         speed = (position.step - first_step) * global_batch / (time.monotonic() - epoch_started)
         with report.phase("validate"):
@@ -159,6 +162,7 @@ def train_model(
                 checkpoints.save(position)
             last_saved = time.monotonic()
         if told_to_go:
+            checkpoints.wait_for(position, SAVE_SECONDS)
             raise Preempted(f"told to go; saved after step {position.step}, the end of epoch {epoch + 1}")
     callbacks.on_train_end()
 

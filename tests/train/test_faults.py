@@ -34,7 +34,7 @@ OPTIONS = TrainOptions(
     checkpoint_seconds=0.5,
     hang_seconds=3,
 )
-START_SECONDS = 60
+START_SECONDS = 180
 
 
 class Log(logging.Handler):
@@ -105,7 +105,7 @@ def disturbed_run(
     thread.start()
     log.wait_for(r"epoch +3/")
     disturb(workers(psutil.Process()))
-    thread.join(120)
+    thread.join(300)
     assert not thread.is_alive()
     if isinstance(results[0], BaseException):
         raise results[0]
@@ -141,7 +141,7 @@ def test_job_recovers_with_the_same_weights(
 
     log, result = disturbed_run(job, tmp_path / "model", disturb)
     assert weights(job) == undisturbed[0]
-    assert told in log.text
+    assert told in log.text, log.text
     restarted = next(when for when, line in log.lines if "restart 1 of 3" in line)
     assert restarted - at[0] < most_seconds, "noticed too late"
     resumed = re.search(r"resumed after step (\d+); (\d+) steps are repeated", log.text)
