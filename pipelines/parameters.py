@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, get_args, get_origin
@@ -30,12 +31,34 @@ def add_options(parser: argparse.ArgumentParser, pipeline_function: PipelineFunc
         help_text = " ".join(help_texts[name].replace("%", "%%").split())
         group.add_argument(
             f"--{name.replace('_', '-')}",
-            type=get_args(parameter.annotation)[0] if is_list else parameter.annotation,
+            type=get_args(parameter.annotation)[0]
+            if is_list
+            else _READERS.get(parameter.annotation, parameter.annotation),
             nargs="+" if is_list else None,
             default=parameter.default,
             metavar=name.upper() if not is_list else name.upper().removesuffix("S"),
             help=f"{help_text} (default: {default!r})",
         )
+
+
+def _truth(text: str) -> bool:
+    try:
+        return {"true": True, "false": False}[text.lower()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give true or false") from None
+
+
+def _settings(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a JSON object")
+    return value
+
+
+_READERS: dict[Any, Callable[[str], Any]] = {bool: _truth, dict: _settings}
 
 
 def given_parameters(arguments: argparse.Namespace, pipeline_function: PipelineFunction) -> dict[str, Any]:

@@ -12,6 +12,7 @@ def deploy(
     backend: str = "auto",
     service_name: str = "image-classifier",
     service_port: int = 0,
+    namespace: str = "",
     runtime: str = "tensorflow",
     min_replicas: int = 1,
     max_replicas: int = 3,
@@ -29,6 +30,7 @@ def deploy(
             `auto`, the latter when the step runs in a pod.
         service_name: Name of the service, and of the model in its URLs; a DNS label.
         service_port: Port of the local server; 0 for any free one.
+        namespace: Where the InferenceService is; empty for the namespace of the step.
         runtime: What serves on a cluster: `tensorflow`, KServe's TensorFlow Serving, or another runtime's name.
         min_replicas: Replicas on a cluster, at least; 0 with Knative alone.
         max_replicas: Replicas on a cluster, at most.
@@ -50,6 +52,7 @@ def deploy(
             backend=backend,
             service_name=service_name,
             service_port=service_port,
+            namespace=namespace,
             runtime=runtime,
             min_replicas=min_replicas,
             max_replicas=max_replicas,

@@ -17,7 +17,7 @@ from kubernetes_api import KubernetesApi
 
 from components.deploy.cluster import deploy_to_cluster, promote_canary, roll_back
 from components.deploy.endpoint import Endpoint
-from components.deploy.options import DeployOptions
+from components.deploy.options import DeployOptions, ServiceChange
 from components.deployed_model import DeployedModel, champion
 from components.errors import InvalidInput, StageFailed
 from components.stage_log import stage_log
@@ -86,8 +86,8 @@ class Deployer:
         return deploy_to_cluster(self.directory / str(number), model, options, self.directory / "endpoint", LOG)
 
     @property
-    def options(self) -> Any:
-        return DeployOptions(service_name="digits", service={**QUICK, "ingress_url": self.kserve.url}).service
+    def change(self) -> ServiceChange:
+        return ServiceChange(service_name="digits", service={**QUICK, "ingress_url": self.kserve.url})
 
     @property
     def service(self) -> dict[str, Any]:
@@ -246,7 +246,7 @@ def test_canary_promoted(deployer: Deployer, mode: str, percent: int) -> None:
     if mode == "Standard":
         assert _names(pods) <= _names(deployer.kserve.pods("digits")), "its pods are not touched"
     canary_pods = _names(deployer.kserve.pods("digits")) - _names(pods)
-    promote_canary("digits", deployer.options, LOG)
+    promote_canary(deployer.change, LOG)
     assert champion(deployer.service).val_accuracy == 0.92
     assert deployer.spec.keys() == {"predictor"}
     assert deployer.spec["predictor"]["minReplicas"] == 2
@@ -254,7 +254,7 @@ def test_canary_promoted(deployer: Deployer, mode: str, percent: int) -> None:
     assert "canaryTrafficPercent" not in deployer.spec["predictor"]
     assert canary_pods <= _names(deployer.kserve.pods("digits")), "its pods go on running"
     deployer.deploy(3, deployment_mode=mode)
-    roll_back("digits", deployer.options, LOG)
+    roll_back(deployer.change, LOG)
     assert champion(deployer.service).val_accuracy == 0.92
 
 
@@ -263,11 +263,11 @@ def test_canary_rolled_back(deployer: Deployer, mode: str) -> None:
     deployer.deploy(1, deployment_mode=mode)
     deployer.deploy(2, canary=20, deployment_mode=mode)
     deployer.deploy(3, canary=20, deployment_mode=mode)
-    roll_back("digits", deployer.options, LOG)
+    roll_back(deployer.change, LOG)
     assert champion(deployer.service).val_accuracy == 0.91
     assert deployer.spec["predictor"]["model"]["storageUri"] == "s3://models/1"
     with pytest.raises(InvalidInput, match="no canary is under way"):
-        promote_canary("digits", deployer.options, LOG)
+        promote_canary(deployer.change, LOG)
 
 
 @pytest.mark.parametrize("fate", ["image", "wrong", "silent"])
@@ -299,14 +299,14 @@ def test_canary_of_a_kserve_that_knows_none(deployer: Deployer) -> None:
 
 def test_roll_back_with_nothing_to_go_back_to(deployer: Deployer) -> None:
     with pytest.raises(InvalidInput, match="service_name = 'digits': no such InferenceService in namespace kubeflow"):
-        roll_back("digits", deployer.options, LOG)
+        roll_back(deployer.change, LOG)
     deployer.deploy(1)
     with pytest.raises(InvalidInput, match="nothing to go back to"):
-        roll_back("digits", deployer.options, LOG)
+        roll_back(deployer.change, LOG)
     deployer.deploy(2)
-    roll_back("digits", deployer.options, LOG)
+    roll_back(deployer.change, LOG)
     with pytest.raises(InvalidInput, match="nothing to go back to"):
-        roll_back("digits", deployer.options, LOG)
+        roll_back(deployer.change, LOG)
 
 
 def test_rollback_to_a_version_that_fails_by_now(deployer: Deployer) -> None:
@@ -314,7 +314,7 @@ def test_rollback_to_a_version_that_fails_by_now(deployer: Deployer) -> None:
     deployer.deploy(2)
     deployer.kserve.fate["s3://models/1"] = "image"
     with pytest.raises(StageFailed, match="ImagePullBackOff.*\n.*put back; it is ready"):
-        roll_back("digits", deployer.options, LOG)
+        roll_back(deployer.change, LOG)
     assert champion(deployer.service).val_accuracy == 0.92
 
 
