@@ -111,7 +111,7 @@ def waiting(revision: str, reason: str, message: str = "", ended: dict[str, Any]
             Target(NEW, traffic_percent=10, knative=True),
             "",
         ),
-        (service(), [], KNATIVE, "Knative's revision  is not ready yet"),
+        (service(), [], KNATIVE, "Knative has made no revision yet"),
     ],
 )
 def test_ready_or_waiting(status: dict, pods: list, target: Target, waits_for: str) -> None:
