@@ -485,7 +485,7 @@ class _Handler(BaseHTTPRequestHandler):
             if answer is not None:
                 self._send(200, answer)
                 return
-            if split.path.endswith("/selfsubjectaccessreviews"):
+            if split.path.endswith("subjectaccessreviews"):
                 self._send(201, self.server.api.access_review(body))
                 return
             request = self._request(verb, found, parameters, body)
@@ -561,6 +561,7 @@ class _Handler(BaseHTTPRequestHandler):
                 served = [
                     {
                         "name": resource.plural,
+                        "singularName": resource.kind.lower(),
                         "kind": resource.kind,
                         "namespaced": resource.namespaced,
                         "verbs": ["get"],
