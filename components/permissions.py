@@ -35,7 +35,7 @@ class Permission:
         return f"{self.resource}.{self.group}" if self.group else self.resource
 
 
-_JOB = ("get", "list", "watch", "create", "update", "patch", "delete")
+_JOB = ("get", "list", "watch", "create", "patch", "delete")
 _JOBS_PODS = [
     Permission("", "pods", ("get", "list", "watch")),
     Permission("", "pods/log", ("get",)),
@@ -49,7 +49,7 @@ BY_BACKEND: dict[str, list[Permission]] = {
         *_JOBS_PODS,
     ],
     "kserve": [
-        Permission("serving.kserve.io", "inferenceservices", _JOB),
+        Permission("serving.kserve.io", "inferenceservices", ("get", "create", "update", "delete")),
         Permission("", "pods", ("list",)),
         Permission("", "pods/log", ("get",)),
         Permission("apps", "deployments", ("list",)),

@@ -85,6 +85,8 @@ def _undecided(image: str, pod: Any, seconds: float) -> Finding:
 
 def _pod(images: list[str], service_account: str, seconds: float) -> dict[str, Any]:
     return {
+        "apiVersion": "v1",
+        "kind": "Pod",
         "metadata": {"generateName": "image-classification-preflight-", "labels": MANAGED_BY},
         "spec": {
             "restartPolicy": "Never",

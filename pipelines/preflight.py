@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from components.errors import StageFailed
 from components.images import LAUNCHER_IMAGE, SERVER_IMAGE, TENSORFLOW_IMAGE
 from components.kubernetes_client import NOT_FOUND, api_client, explained, patiently
 from components.preflight.checks import Finding, PreflightOptions, State, apply_manifests, check_cluster
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "kubeflow"
 PULL_SECONDS = 120.0
+REACH_SECONDS = 5.0
 MODEL_ACCOUNT = "model-reader"
 
 
@@ -39,7 +41,8 @@ def check(parameters: Mapping[str, Any], namespace: str, service_account: str, s
         service_account=service_account,
     )
     serves = "kserve" in options.backends
-    print(f"checking namespace {namespace} of {client.configuration.host}", flush=True)
+    version = _version(client)
+    print(f"checking namespace {namespace} of {client.configuration.host}, Kubernetes {version}", flush=True)
     findings = [
         *_service_accounts(client, namespace, [service_account, *([MODEL_ACCOUNT] if serves else [])], print),
         *check_cluster(client, options, print),
@@ -56,6 +59,15 @@ def check(parameters: Mapping[str, Any], namespace: str, service_account: str, s
     count = missing(findings)
     print(f"{count} missing" if count else "nothing is missing")
     return 1 if count else 0
+
+
+def _version(client: "ApiClient") -> str:
+    from kubernetes.client import ApiException, VersionApi
+
+    try:
+        return str(patiently(client, VersionApi(client).get_code, print, REACH_SECONDS).git_version)
+    except ApiException as error:
+        raise StageFailed(f"the cluster's API does not let us in: {explained(error)}") from None
 
 
 def _service_accounts(

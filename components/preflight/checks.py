@@ -142,20 +142,32 @@ class _Checks:
 
     def kind(self, kind: _Kind) -> Finding:
         """Looks in what the API says it serves, which every account may ask."""
-        groups = self._ask(self._groups.get_api_versions).groups
-        served = [version.version for group in groups if group.name == kind.group for version in group.versions]
+        from kubernetes.client import ApiException
+
         name = f"{kind.kind} ({kind.group}/{kind.version})"
-        if kind.version in served:
-            resources = self._ask(lambda: self._custom.get_api_resources(kind.group, kind.version)).resources
-            if any(resource.name == kind.plural for resource in resources):
-                return Finding(State.OK, name)
-        elif served:
+        try:
+            versions = self._served_versions(kind)
+        except ApiException as error:
+            return Finding(State.UNKNOWN, f"{name}: {explained(error)}")
+        if kind.version in versions:
+            return Finding(State.OK, name)
+        if versions:
             return Finding(
                 State.MISSING,
-                f"{name}: the cluster has {', '.join(served)} instead; install a version that serves {kind.version}",
+                f"{name}: the cluster has {', '.join(versions)} instead; install a version that serves {kind.version}",
                 kind.install,
             )
         return Finding(State.MISSING, f"{name}: the cluster does not know it", kind.install)
+
+    def _served_versions(self, kind: _Kind) -> list[str]:
+        groups = self._ask(self._groups.get_api_versions).groups
+        versions = [version.version for group in groups if group.name == kind.group for version in group.versions]
+        return [version for version in versions if kind.plural in self._plurals(kind.group, version)]
+
+    def _plurals(self, group: str, version: str) -> set[str]:
+        return {
+            resource.name for resource in self._ask(lambda: self._custom.get_api_resources(group, version)).resources
+        }
 
     def permissions(self) -> list[Finding]:
         from kubernetes.client import ApiException

@@ -538,8 +538,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _discovery(self, path: str) -> Object | None:
         resources = self.server.api.resources()
-        if path == "/version":
-            return {"major": "1", "minor": "33", "gitVersion": "v1.33.0"}
+        if path.rstrip("/") == "/version":
+            built = dict.fromkeys(["buildDate", "compiler", "gitCommit", "gitTreeState", "goVersion", "platform"], "")
+            return {"major": "1", "minor": "33", "gitVersion": "v1.33.0", **built}
         if path.rstrip("/") == "/apis":
             groups: dict[str, list[str]] = {}
             for resource in resources:

@@ -12,6 +12,7 @@ from components.images import LAUNCHER_IMAGE, SERVER_IMAGE, TENSORFLOW_IMAGE
 Command = Callable[..., SimpleNamespace]
 PULLED = {"terminated": {"exitCode": 0, "reason": "Completed"}}
 NOT_PULLED = {"waiting": {"reason": "ImagePullBackOff", "message": "pull access denied"}}
+PULLING = {"waiting": {"reason": "ContainerCreating"}}
 NO_PYTHON = {"terminated": {"exitCode": 128, "reason": "StartError", "message": "exec: python3: not found"}}
 
 
@@ -65,7 +66,7 @@ def test_nothing_is_missing(command: Command, kubernetes_api: KubernetesApi, kub
     ended = command("--check", *BACKENDS)
     assert (ended.code, ended.err) == (0, [])
     assert ended.out == [
-        f"checking namespace kubeflow of {kubernetes_api.url}",
+        f"checking namespace kubeflow of {kubernetes_api.url}, Kubernetes v1.33.0",
         "ok       service account pipeline-runner",
         "ok       service account model-reader",
         "ok       TFJob (kubeflow.org/v1)",
@@ -110,8 +111,8 @@ def other_namespace(api: KubernetesApi, kubelet: Kubelet) -> None:
             ],
         ),
         (
-            lambda api, kubelet: api.forbid("patch", "inferenceservices"),
-            ["missing  permission: pipeline-runner may not patch inferenceservices.serving.kserve.io"],
+            lambda api, kubelet: api.forbid("update", "inferenceservices"),
+            ["missing  permission: pipeline-runner may not update inferenceservices.serving.kserve.io"],
         ),
         (no_pull, [f"missing  image {SERVER_IMAGE} cannot be pulled: pull access denied"]),
         (no_python, [f"missing  image {LAUNCHER_IMAGE} is there, but runs no python3: exec: python3: not found"]),

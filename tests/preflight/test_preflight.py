@@ -145,8 +145,8 @@ def failed_claim(api: KubernetesApi) -> None:
             lambda api: api.forbid("", "inferenceservices"),
             {},
             [
-                "missing  permission: this step's service account may not get, list, watch, create, update, patch, "
-                "delete inferenceservices.serving.kserve.io"
+                "missing  permission: this step's service account may not get, create, update, delete "
+                "inferenceservices.serving.kserve.io"
             ],
         ),
         (lambda api: None, {"pvc": "lost"}, ["missing  volume claim lost: there is none"]),
