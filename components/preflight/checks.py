@@ -104,6 +104,11 @@ _KINDS = {
 }
 
 
+def install_command(backend: str) -> str:
+    """The command that installs what a backend creates its objects for."""
+    return _KINDS[backend].install
+
+
 def apply_manifests(namespace: str, overlay: str = "local") -> str:
     """The command that brings this project's own objects into a namespace."""
     command = f"kubectl apply --server-side -k manifests/overlays/{overlay}"
