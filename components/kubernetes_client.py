@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import tenacity
 import urllib3.exceptions
+from tenacity.stop import stop_base
 
 from components.errors import InvalidInput, StageFailed
 
@@ -141,7 +142,7 @@ def patiently(
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(passes),
         wait=_pause,
-        stop=tenacity.stop_any(tenacity.stop_after_delay(seconds), _is_refused_again),
+        stop=tenacity.stop_after_delay(seconds) | _RefusedAgain(),
         before_sleep=before_sleep,
         reraise=True,
     )
@@ -164,8 +165,12 @@ def _pause(state: tenacity.RetryCallState) -> float:
         return float(_growing(state))
 
 
-def _is_refused_again(state: tenacity.RetryCallState) -> bool:
-    return getattr(_error(state), "status", None) == UNAUTHORIZED and state.attempt_number >= UNAUTHORIZED_ATTEMPTS
+class _RefusedAgain(stop_base):
+    """Credentials that were just read anew and are refused again are wrong, not old."""
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
+        attempts = retry_state.attempt_number
+        return getattr(_error(retry_state), "status", None) == UNAUTHORIZED and attempts >= UNAUTHORIZED_ATTEMPTS
 
 
 def _error(state: tenacity.RetryCallState) -> Exception:

@@ -10,6 +10,7 @@ from kfp import dsl, kubernetes
 from components.deploy import deploy
 from components.evaluate import evaluate
 from components.ingest import ingest
+from components.preflight import preflight
 from components.select import select
 from components.train import train
 
@@ -43,6 +44,7 @@ def e2e(
     service: dict = {},
     train_backend: str = "local",
     deploy_backend: str = "auto",
+    pvc: str = "image-classification",
 ):
     """Ingests a data set, trains several models on it, and deploys the best one if it is good enough.
 
@@ -73,15 +75,26 @@ def e2e(
         service: On a cluster: the service's rarer settings, as JSON; see docs/deploying.md.
         train_backend: What runs the training workers: `local`.
         deploy_backend: What serves the model: `local`, `kserve`, or `auto`: the latter on a cluster.
+        pvc: On a cluster: the volume claim that the steps and the training workers share; empty for none.
     """
-    ingested = ingest(
-        dataset=dataset,
-        data_dir=data_dir,
-        validation_share=validation_share,
-        image_size=image_size,
-        workers=workers,
-        seed=seed,
-    ).set_display_name("Ingest")
+    checked = (
+        preflight(train_backend=train_backend, deploy_backend=deploy_backend, pvc=pvc)
+        .set_display_name("Preflight")
+        .set_caching_options(False)
+    )
+
+    ingested = (
+        ingest(
+            dataset=dataset,
+            data_dir=data_dir,
+            validation_share=validation_share,
+            image_size=image_size,
+            workers=workers,
+            seed=seed,
+        )
+        .set_display_name("Ingest")
+        .after(checked)
+    )
 
     with dsl.ParallelFor(models, name="each-model") as model_type:
         trained = train(

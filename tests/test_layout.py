@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parent.parent
-STAGES = ["ingest", "train", "evaluate", "select", "deploy"]
+STAGES = ["preflight", "ingest", "train", "evaluate", "select", "deploy"]
 
 
 def imports(path: Path) -> set[str]:
@@ -37,6 +37,7 @@ def test_no_stage_imports_another(stage: str) -> None:
         "components.select.leaderboard",
         "components.deploy.local_server",
         "components.deploy.options",
+        "components.preflight.report",
         "pipelines.parameters",
         "pipelines.summary",
     ],

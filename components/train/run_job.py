@@ -4,6 +4,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +15,18 @@ from typing import Any
 from components.dataset_manifest import Dataset
 from components.errors import StageFailed
 from components.model_card import ModelCard, read_model_card
+from components.storage import note_use, run_directory, run_id
 from components.train.curves import read_history
 from components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY
+from components.train.job_folder import take_model
 from components.train.launchers import Launcher, LocalLauncher
-from components.train.options import TrainingJob, check_fit
+from components.train.launchers.job_options import JobOptions
+from components.train.launchers.naming import job_name
+from components.train.launchers.pod_template import TaskSettings
+from components.train.options import TrainingJob, TrainOptions, check_fit
 from components.train.worker_report import WorkerReport
+
+VISIBLE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -36,21 +44,51 @@ class TrainingResult:
     seconds: dict[str, float]
 
 
-def run_job(job: TrainingJob, model_directory: Path, log: logging.Logger) -> TrainingResult:
-    """Launches a job, follows it, and moves its model to its place.
+def job_directory(options: TrainOptions, dataset: str, model_directory: Path, work_dir: str) -> Path:
+    """Where a job keeps its state: in `work_dir`, else in the run's folder on the shared volume, else beside the model.
+
+    Raises:
+        StageFailed: When the data set or the volume cannot be used.
+    """
+    if work_dir:
+        return Path(work_dir, options.model_type).absolute()
+    if run := run_directory():
+        name = job_name(run_id(), options.model_type, TrainingJob.identity_of(options, dataset))
+        return run / name
+    return model_directory.with_name("job").absolute()
+
+
+def run_job(
+    job: TrainingJob,
+    model_directory: Path,
+    log: logging.Logger,
+    job_options: JobOptions | None = None,
+    task: TaskSettings | None = None,
+) -> TrainingResult:
+    """Launches a job, follows it, and brings its model to its place.
 
     Args:
         job: What to train.
         model_directory: Where the model is to lie in the end.
         log: Told what happens.
+        job_options: How it is run on a cluster.
+        task: What is set on the KFP task, for the workers' pods.
 
     Raises:
         InvalidInput: When data set and options do not go together.
         StageFailed: When the job fails; names the worker, its exit code and its last lines.
     """
     check_fit(job.options, Dataset(job.dataset).manifest)
-    launcher = _launcher(job, log)
-    log.info("starting %d workers", job.options.workers)
+    note_use(Path(Dataset(job.dataset).manifest.root or job.dataset))
+    on_cluster = job.options.resolved_backend != "local"
+    launcher: Launcher
+    if on_cluster:
+        from components.train.launchers.cluster_job import cluster_job  # takes two seconds to load
+
+        job, launcher = cluster_job(job, job_options or JobOptions(), task or TaskSettings(), log)
+    else:
+        launcher = LocalLauncher(job, log)
+    log.info("training with %d workers, backend %s", job.options.workers, job.options.resolved_backend)
     with _terminated_as_exit():
         try:
             launcher.submit()
@@ -59,28 +97,36 @@ def run_job(job: TrainingJob, model_directory: Path, log: logging.Logger) -> Tra
             launcher.cancel()
     if result.state != "succeeded":
         raise StageFailed(result.reason)
-    reports = [_report(job, index) for index in range(job.options.workers)]
+    trained, reports = Path(job.directory, MODEL_DIRECTORY), _report_paths(job)
+    if on_cluster:
+        _wait_until_visible([trained, *reports])
+    seconds = _common_report(reports).seconds
+    take_model(trained, model_directory, keeps_copy=on_cluster)
+    return TrainingResult(read_model_card(model_directory), read_history(Path(job.directory, HISTORY_FILE)), seconds)
+
+
+def _wait_until_visible(paths: list[Path]) -> None:
+    """Gives a network file system time to show here what the workers have written elsewhere."""
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    while not all(path.exists() for path in paths) and time.monotonic() < deadline:
+        time.sleep(0.5)
+
+
+def _report_paths(job: TrainingJob) -> list[Path]:
+    return [WorkerReport.path(job.directory, index) for index in range(job.options.workers)]
+
+
+def _common_report(paths: list[Path]) -> WorkerReport:
+    """The chief's report, after a look at those of all others."""
+    reports = []
+    for index, path in enumerate(paths):
+        try:
+            reports.append(WorkerReport.model_validate_json(path.read_text()))
+        except (OSError, ValueError) as error:
+            raise StageFailed(f"worker-{index} left no readable report in {path} ({error})") from None
     if len({report.weights_sha256 for report in reports}) != 1:
         raise StageFailed("the workers ended with different weights: they were not in step")
-    trained = Path(job.directory, MODEL_DIRECTORY)
-    if not trained.is_dir():
-        raise StageFailed(f"the job is done, but there is no model in {trained}")
-    trained.rename(model_directory)
-    return TrainingResult(
-        read_model_card(model_directory), read_history(Path(job.directory, HISTORY_FILE)), reports[0].seconds
-    )
-
-
-def _launcher(job: TrainingJob, log: logging.Logger) -> Launcher:
-    return LocalLauncher(job, log)
-
-
-def _report(job: TrainingJob, index: int) -> WorkerReport:
-    path = WorkerReport.path(job.directory, index)
-    try:
-        return WorkerReport.model_validate_json(path.read_text())
-    except (OSError, ValueError) as error:
-        raise StageFailed(f"worker-{index} left no readable report in {path} ({error})") from None
+    return reports[0]
 
 
 @contextmanager
