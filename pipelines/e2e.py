@@ -12,6 +12,7 @@ from components.evaluate import evaluate
 from components.ingest import ingest
 from components.preflight import preflight
 from components.select import select
+from components.storage import RUN_ID_FIELD, RUN_ID_VARIABLE, mount_storage
 from components.train import train
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
@@ -42,9 +43,14 @@ def e2e(
     max_replicas: int = 3,
     canary_percent: int = 0,
     service: dict = {},
-    train_backend: str = "local",
+    train_backend: str = "auto",
     deploy_backend: str = "auto",
     pvc: str = "image-classification",
+    worker_image: str = "",
+    worker_cpu: str = "",
+    worker_memory: str = "",
+    worker_gpus: int = 0,
+    job: dict = {},
 ):
     """Ingests a data set, trains several models on it, and deploys the best one if it is good enough.
 
@@ -67,15 +73,22 @@ def e2e(
         force: Deploy a model that is good enough even if the deployed one has a better validation accuracy.
         service_name: Name of the service and of the model in its URLs; a DNS label.
         service_port: Port of a local server; 0 for any free one.
-        namespace: On a cluster: where the service is; empty for the namespace in which the pipeline runs.
-        runtime: On a cluster: what serves the model, `tensorflow` for KServe's TensorFlow Serving, or a runtime's name.
-        min_replicas: On a cluster: replicas of the service, at least; 0 with Knative alone.
-        max_replicas: On a cluster: replicas of the service, at most.
-        canary_percent: On a cluster: share of the requests that the new version gets beside the old one; 0 for all.
-        service: On a cluster: the service's rarer settings, as JSON; see docs/deploying.md.
-        train_backend: What runs the training workers: `local`.
-        deploy_backend: What serves the model: `local`, `kserve`, or `auto`: the latter on a cluster.
-        pvc: On a cluster: the volume claim that the steps and the training workers share; empty for none.
+        namespace: On a cluster, where the service is; empty for the namespace in which the pipeline runs.
+        runtime: On a cluster, what serves the model: `tensorflow` for KServe's TensorFlow Serving, or a runtime's name.
+        min_replicas: On a cluster, replicas of the service, at least; 0 with Knative alone.
+        max_replicas: On a cluster, replicas of the service, at most.
+        canary_percent: On a cluster, share of the requests that the new version gets beside the old one; 0 for all.
+        service: On a cluster, rarer settings of the service as JSON; see docs/deploying.md.
+        train_backend: What runs the training workers: `tfjob`, `trainjob`, `local` processes, or `auto`: a TFJob on a
+            cluster, local processes elsewhere.
+        deploy_backend: What serves the model: `kserve`, a `local` process, or `auto`: KServe on a cluster, a local
+            process elsewhere.
+        pvc: On a cluster, the claim of the volume that ingest, train and evaluate share.
+        worker_image: On a cluster, the workers' image; empty for the one of this version.
+        worker_cpu: On a cluster, CPUs of each worker; empty for 1.
+        worker_memory: On a cluster, memory of each worker; empty for 2Gi.
+        worker_gpus: On a cluster, GPUs of each worker.
+        job: On a cluster, rarer settings of the training job as JSON; see components/train/README.md.
     """
     checked = (
         preflight(train_backend=train_backend, deploy_backend=deploy_backend, pvc=pvc)
@@ -95,6 +108,7 @@ def e2e(
         .set_display_name("Ingest")
         .after(checked)
     )
+    mount_storage(ingested, pvc)
 
     with dsl.ParallelFor(models, name="each-model") as model_type:
         trained = train(
@@ -109,10 +123,18 @@ def e2e(
             gradient_dtype=gradient_dtype,
             seed=seed,
             max_restarts=max_restarts,
+            pvc=pvc,
+            worker_image=worker_image,
+            worker_cpu=worker_cpu,
+            worker_memory=worker_memory,
+            worker_gpus=worker_gpus,
+            job=job,
         ).set_display_name("Train")
+        mount_storage(trained, pvc)
         evaluated = evaluate(model=trained.outputs["model"], shards=ingested.outputs["shards"]).set_display_name(
             "Evaluate"
         )
+        mount_storage(evaluated, pvc)
 
     selected = (
         select(
@@ -145,7 +167,7 @@ def e2e(
             .set_display_name("Deploy")
             .set_caching_options(False)
         )
-        kubernetes.use_field_path_as_env(deployed, env_name="RUN_ID", field_path="metadata.labels['pipeline/runid']")
+        kubernetes.use_field_path_as_env(deployed, RUN_ID_VARIABLE, RUN_ID_FIELD)
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def _change(asked: ServiceChange, change: Callable[[Object], Object], done: str,
 
 def _services(namespace: str, log: logging.Logger) -> InferenceServices:
     client, place = api_client(), namespace or own_namespace()
-    check_permissions(client, place)
+    check_permissions(client, place, log.warning)
     return InferenceServices(client, place, log)
 
 

@@ -37,7 +37,6 @@ def deploy(
         canary_percent: Share of the requests that go to the new version beside the old one; 0 for all of them.
         service: The rarer settings of the InferenceService; see `components/deploy/service_options.py`.
     """
-    import os
     from pathlib import Path
 
     from components.deploy.options import DeployOptions
@@ -63,8 +62,9 @@ def deploy(
         if options.to_cluster:
             from components.deploy.cluster import deploy_to_cluster
             from components.deployed_model import DeployedModel
+            from components.storage import run_id
 
-            source = DeployedModel.of_artifact(model.uri, model.metadata, run=os.environ.get("RUN_ID", ""))
+            source = DeployedModel.of_artifact(model.uri, model.metadata, run_id())
             deployed = deploy_to_cluster(Path(model.path), source, options, Path(endpoint.path), log)
         else:
             from components.deploy.local_server import deploy_locally
