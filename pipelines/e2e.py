@@ -37,7 +37,7 @@ def e2e(
     force: bool = False,
     service_name: str = "image-classifier",
     service_port: int = 0,
-    namespace: str = "",
+    service_namespace: str = "",
     runtime: str = "tensorflow",
     min_replicas: int = 1,
     max_replicas: int = 3,
@@ -73,7 +73,7 @@ def e2e(
         force: Deploy a model that is good enough even if the deployed one has a better validation accuracy.
         service_name: Name of the service and of the model in its URLs; a DNS label.
         service_port: Port of a local server; 0 for any free one.
-        namespace: On a cluster, where the service is; empty for the namespace in which the pipeline runs.
+        service_namespace: On a cluster, where the service is; empty for the namespace in which the pipeline runs.
         runtime: On a cluster, what serves the model: `tensorflow` for KServe's TensorFlow Serving, or a runtime's name.
         min_replicas: On a cluster, replicas of the service, at least; 0 with Knative alone.
         max_replicas: On a cluster, replicas of the service, at most.
@@ -143,7 +143,7 @@ def e2e(
             min_accuracy=min_accuracy,
             deploy_backend=deploy_backend,
             service_name=service_name,
-            namespace=namespace,
+            namespace=service_namespace,
             force=force,
         )
         .set_display_name("Select")
@@ -157,7 +157,7 @@ def e2e(
                 backend=deploy_backend,
                 service_name=service_name,
                 service_port=service_port,
-                namespace=namespace,
+                namespace=service_namespace,
                 runtime=runtime,
                 min_replicas=min_replicas,
                 max_replicas=max_replicas,

@@ -91,8 +91,14 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             lambda: _options(IngestOptions, parameters),
             *(partial(_train_options, parameters, model) for model in models),
             lambda: check_backend(_options(JobOptions, parameters), parameters["train_backend"]),
-            lambda: _options(SelectOptions, parameters),
-            lambda: _options(DeployOptions, parameters, backend=parameters["deploy_backend"]),
+            # The service's own parameters are checked, and told, as those of deploy.
+            lambda: _options(SelectOptions, {"min_accuracy": parameters["min_accuracy"]}),
+            lambda: _options(
+                DeployOptions,
+                parameters,
+                backend=parameters["deploy_backend"],
+                namespace=parameters["service_namespace"],
+            ),
         ]
     )
 
