@@ -1,8 +1,10 @@
 # `make help` lists what there is. A stamp in .venv keeps a second call from installing, or asking the network, again.
 PYTHON ?= python3
+HOST ?= http://localhost:8080
 BIN := .venv/bin
 
-.PHONY: help run serve compile test test-all bench-train bench-reading lint lock clean
+.PHONY: help run serve compile check submit images images-import cluster cluster-delete test test-all bench-train \
+  bench-reading lint lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -15,6 +17,24 @@ serve: .venv/installed ## run the pipeline and keep serving the best model until
 
 compile: .venv/installed ## write compiled/e2e.yaml for the Kubeflow Pipelines UI
 	$(BIN)/python pipelines/e2e.py --compile
+
+images: ## build the container images with docker, podman or buildah; IMAGE_PREFIX=registry/team/ IMAGE_TAG=1.2
+	images/build.sh
+
+images-import: ## copy the built images into a local k3d or kind cluster
+	images/import.sh
+
+cluster: ## create a local k3d cluster with all that the pipeline needs; TRAINER=1 adds Kubeflow Trainer
+	cluster/create.sh
+
+cluster-delete: ## remove the local cluster and everything in it
+	cluster/delete.sh
+
+check: .venv/installed ## tell what the cluster lacks for the pipeline; options in ARGS="--namespace team"
+	$(BIN)/python pipelines/e2e.py --check $(ARGS)
+
+submit: .venv/installed ## run the pipeline on a cluster; HOST=http://localhost:8080, options in ARGS="--wait"
+	$(BIN)/python pipelines/e2e.py --submit --host $(HOST) $(ARGS)
 
 test: .venv/installed ## run the tests (a few minutes)
 	$(BIN)/python -m pytest -m "not slow and not cluster" $(ARGS)
@@ -32,10 +52,11 @@ lint: .venv/installed ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-lock: .venv/installed ## renew requirements.lock from pyproject.toml
+lock: .venv/installed ## renew requirements.lock, and those of the images, from pyproject.toml
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
 	  --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+	images/lock.sh $(BIN)/uv
 
 clean: ## remove the environment and all runs
 	rm -rf .venv runs

@@ -1,6 +1,7 @@
-"""`python pipelines/e2e.py`: compile the pipeline, or run it on this machine."""
+"""`python pipelines/e2e.py`: runs the pipeline here or on a cluster, compiles it, or checks a cluster for it."""
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -25,7 +26,8 @@ def main(pipeline: BaseComponent) -> None:
             print(f"wrote {arguments.output}")
             return
         parameters = given_parameters(arguments, pipeline.pipeline_func)
-        sys.exit(_run(pipeline, parameters, arguments))
+        action = _check if arguments.check else _submit if arguments.submit else _run
+        sys.exit(action(pipeline, parameters, arguments))
     except InvalidInput as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
@@ -42,11 +44,15 @@ def _parser(pipeline: Any) -> argparse.ArgumentParser:
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--run", action="store_true", help="run the pipeline on this machine, without a cluster")
     action.add_argument("--compile", action="store_true", help="write the pipeline as IR YAML for Kubeflow Pipelines")
+    action.add_argument("--submit", action="store_true", help="run the pipeline on a cluster with Kubeflow Pipelines")
+    action.add_argument("--check", action="store_true", help="tell what the cluster lacks for the pipeline")
     parser.add_argument("--serve", action="store_true", help="with --run: keep serving the model until Ctrl-C")
     parser.add_argument(
         "--runs-dir", type=Path, default=Path("runs"), help="with --run: folder for runs (default: runs)"
     )
-    parser.add_argument("--no-cache", action="store_true", help="with --run: run every step, also those done before")
+    parser.add_argument(
+        "--no-cache", action="store_true", help="with --run and --submit: run every step, also those done before"
+    )
     parser.add_argument("--verbose", action="store_true", help="with --run: show everything that is logged")
     parser.add_argument(
         "--output",
@@ -54,8 +60,70 @@ def _parser(pipeline: Any) -> argparse.ArgumentParser:
         default=COMPILED / "e2e.yaml",
         help="with --compile: the file to write (default: compiled/e2e.yaml)",
     )
+    _add_cluster_options(parser)
     add_options(parser, pipeline.pipeline_func)
     return parser
+
+
+def _add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("with --submit and --check")
+    group.add_argument(
+        "--host",
+        default=os.environ.get("KF_PIPELINES_ENDPOINT", ""),
+        help="address of Kubeflow Pipelines, such as http://localhost:8080 (default: KF_PIPELINES_ENDPOINT)",
+    )
+    group.add_argument(
+        "--namespace",
+        default="",
+        help="with --submit: your namespace, where Kubeflow has several users; "
+        "with --check: where the steps run (default: kubeflow)",
+    )
+    group.add_argument("--experiment", default="Default", help="groups runs in the UI (default: Default)")
+    group.add_argument("--run-name", default="", help="default: the pipeline's name and the time")
+    group.add_argument("--token-file", default="", help="file with a bearer token, read at each request")
+    group.add_argument("--token", default="", help="the token itself; better in the variable KF_PIPELINES_TOKEN")
+    group.add_argument("--ca-cert", default="", help="file with the certificates to trust")
+    group.add_argument("--wait", action="store_true", help="follow the run, and exit with its outcome")
+    group.add_argument(
+        "--timeout",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="with --wait: stop following (default: never); with --check: for pulling images (default: 120)",
+    )
+    group.add_argument(
+        "--service-account",
+        default="pipeline-runner",
+        help="with --check: as which the steps run (default: pipeline-runner)",
+    )
+
+
+def _check(pipeline: BaseComponent, parameters: dict[str, Any], arguments: argparse.Namespace) -> int:
+    check_parameters(parameters)
+    from pipelines.preflight import NAMESPACE, PULL_SECONDS, check
+
+    return check(
+        parameters, arguments.namespace or NAMESPACE, arguments.service_account, arguments.timeout or PULL_SECONDS
+    )
+
+
+def _submit(pipeline: BaseComponent, parameters: dict[str, Any], arguments: argparse.Namespace) -> int:
+    check_parameters(parameters)
+    from pipelines.submit import SubmitOptions, submit
+
+    options = SubmitOptions(
+        host=arguments.host,
+        namespace=arguments.namespace,
+        experiment=arguments.experiment,
+        run_name=arguments.run_name,
+        token_file=arguments.token_file,
+        token=arguments.token,
+        ca_cert=arguments.ca_cert,
+        use_cache=not arguments.no_cache,
+        wait=arguments.wait,
+        timeout=arguments.timeout,
+    )
+    return submit(pipeline, parameters, options)
 
 
 def _run(pipeline: BaseComponent, parameters: dict[str, Any], arguments: argparse.Namespace) -> int:

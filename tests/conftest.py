@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from kfp_api import KfpApi
 from kubernetes_api import KubernetesApi
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -57,5 +58,15 @@ def kubernetes_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     api = KubernetesApi()
     monkeypatch.setenv("KUBECONFIG", str(api.write_kubeconfig(tmp_path / "kubeconfig")))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    yield api
+    api.stop()
+
+
+@pytest.fixture
+def kfp_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpApi]:
+    """The API of an empty Kubeflow Pipelines."""
+    for name in [name for name in os.environ if name.startswith("KF_PIPELINES_")]:
+        monkeypatch.delenv(name)
+    api = KfpApi()
     yield api
     api.stop()

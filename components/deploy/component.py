@@ -2,23 +2,40 @@ from kfp import dsl
 
 from components.images import LAUNCHER_IMAGE
 
+# ruff: noqa: B006 - KFP reads the defaults, it never changes them
+
 
 @dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
 def deploy(
     model: dsl.Input[dsl.Model],
     endpoint: dsl.Output[dsl.Artifact],
-    backend: str = "local",
+    backend: str = "auto",
     service_name: str = "image-classifier",
     service_port: int = 0,
+    namespace: str = "",
+    runtime: str = "tensorflow",
+    min_replicas: int = 1,
+    max_replicas: int = 3,
+    canary_percent: int = 0,
+    service: dict = {},
 ):
     """Deploys a model and lets it answer a smoke prediction before calling that a success.
+
+    On a cluster, a deployment that fails leaves the service as it was before.
 
     Args:
         model: A model from train or select.
         endpoint: `endpoint.json` with the service's address, and `request.json`, an example request.
-        backend: What serves the model: `local`, a KServe model server process on this machine.
+        backend: What serves the model: `local`, a model server process on this machine; `kserve`, an InferenceService;
+            `auto`, the latter when the step runs in a pod.
         service_name: Name of the service, and of the model in its URLs; a DNS label.
         service_port: Port of the local server; 0 for any free one.
+        namespace: Where the InferenceService is; empty for the namespace of the step.
+        runtime: What serves on a cluster: `tensorflow`, KServe's TensorFlow Serving, or another runtime's name.
+        min_replicas: Replicas on a cluster, at least; 0 with Knative alone.
+        max_replicas: Replicas on a cluster, at most.
+        canary_percent: Share of the requests that go to the new version beside the old one; 0 for all of them.
+        service: The rarer settings of the InferenceService; see `components/deploy/service_options.py`.
     """
     from pathlib import Path
 
@@ -29,8 +46,28 @@ def deploy(
 
     leave_with_owner()
     with reported("deploy"):
-        options = checked(DeployOptions, backend=backend, service_name=service_name, service_port=service_port)
-        from components.deploy.local_server import deploy_locally
+        options = checked(
+            DeployOptions,
+            backend=backend,
+            service_name=service_name,
+            service_port=service_port,
+            namespace=namespace,
+            runtime=runtime,
+            min_replicas=min_replicas,
+            max_replicas=max_replicas,
+            canary_percent=canary_percent,
+            service=service,
+        )
+        log = stage_log("deploy")
+        if options.to_cluster:
+            from components.deploy.cluster import deploy_to_cluster
+            from components.deployed_model import DeployedModel
+            from components.storage import run_id
 
-        deployed = deploy_locally(Path(model.path), options, Path(endpoint.path), stage_log("deploy"))
+            source = DeployedModel.of_artifact(model.uri, model.metadata, run_id())
+            deployed = deploy_to_cluster(Path(model.path), source, options, Path(endpoint.path), log)
+        else:
+            from components.deploy.local_server import deploy_locally
+
+            deployed = deploy_locally(Path(model.path), options, Path(endpoint.path), log)
         endpoint.metadata.update({"url": deployed.url, "predict_url": deployed.predict_url, "name": deployed.name})

@@ -16,8 +16,10 @@ class Endpoint(BaseModel):
     Attributes:
         name: The model's name in URLs.
         url: Base URL.
-        model_directory: The folder it serves.
-        pid: Process id of a local server.
+        host: Host header that requests need, where they go through an ingress; empty for none.
+        namespace: Namespace of an InferenceService; empty for a local server.
+        model_directory: The folder or storage URI it serves.
+        pid: Process id of a local server; 0 for a service on a cluster.
         example_label: True class of the image in `request.json`.
         example_answer: The class that the service answered for it.
         example_probability: How sure it was.
@@ -27,8 +29,10 @@ class Endpoint(BaseModel):
 
     name: str
     url: str
+    host: str = ""
+    namespace: str = ""
     model_directory: str
-    pid: int
+    pid: int = 0
     example_label: str
     example_answer: str
     example_probability: float

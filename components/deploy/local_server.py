@@ -14,9 +14,9 @@ import tenacity
 
 from components.deploy.endpoint import REQUEST_FILE, Endpoint
 from components.deploy.options import LOOPBACK, DeployOptions
-from components.deploy.smoke import request_body, smoke_predict
+from components.deploy.smoke import request_body, shown_example, smoke_predict
 from components.errors import StageFailed
-from components.model_card import Example, ModelCard, read_model_card
+from components.model_card import read_model_card
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
@@ -51,7 +51,7 @@ def deploy_locally(model_directory: Path, options: DeployOptions, directory: Pat
     except BaseException:
         stop_server(server.pid)
         raise
-    shown = _shown_example(card, [str(prediction["label"]) for prediction in predictions])
+    shown = shown_example(card, [str(prediction["label"]) for prediction in predictions])
     (directory / REQUEST_FILE).write_text(json.dumps(request_body([card.examples[shown]])))
     endpoint = Endpoint(
         name=options.service_name,
@@ -126,13 +126,3 @@ def _any_port() -> int:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _shown_example(card: ModelCard, answers: list[str]) -> int:
-    """The image to show people: preferably one that the model recognises, and not the first class."""
-
-    def preference(index: int) -> tuple[bool, int]:
-        example: Example = card.examples[index]
-        return answers[index] == example.label, index
-
-    return max(range(len(card.examples)), key=preference)

@@ -4,10 +4,16 @@ import errno
 import socket
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-DeployBackend = Literal["local"]
+from components.deploy.service_options import DNS_LABEL, ServiceOptions, mode_problems
+from components.kubernetes_client import in_cluster
+
+DeployBackend = Literal["auto", "local", "kserve"]
 LOOPBACK = "127.0.0.1"
+
+Namespace = Annotated[str, Field(max_length=63, pattern=f"^$|{DNS_LABEL}")]
+ServiceName = Annotated[str, Field(max_length=63, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
 
 
 def _free_port(port: int) -> int:
@@ -27,13 +33,58 @@ class DeployOptions(BaseModel):
     """Parameters of deploy.
 
     Attributes:
-        backend: What serves the model: `local`, a model server process on this machine.
+        backend: What serves the model: `local`, a model server process on this machine; `kserve`, an InferenceService;
+            `auto`, the latter when this runs in a pod.
         service_name: The model's name in URLs; a DNS label, as a Kubernetes service must be.
         service_port: Port of the local server; 0 for any free one.
+        namespace: Where the InferenceService is; empty for the namespace of this step, or of the current kubeconfig.
+        runtime: What serves on a cluster: `tensorflow`, KServe's stock TensorFlow Serving, or the name of another
+            ServingRuntime or ClusterServingRuntime.
+        min_replicas: Replicas on a cluster, at least; 0 lets Knative take all of them away while nobody asks.
+        max_replicas: Replicas on a cluster, at most.
+        canary_percent: Share of the requests that go to the new version while the old one gets the others; 0 for all.
+        service: The rarer settings of the InferenceService.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    backend: DeployBackend = "local"
-    service_name: str = Field(max_length=63, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
+    backend: DeployBackend = "auto"
+    service_name: ServiceName
     service_port: Annotated[int, Field(ge=0, le=65535), AfterValidator(_free_port)] = 0
+    namespace: Namespace = ""
+    runtime: str = Field(default="tensorflow", pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+    min_replicas: int = Field(default=1, ge=0)
+    max_replicas: int = Field(default=3, ge=1)
+    canary_percent: int = Field(default=0, ge=0, le=99)
+    service: ServiceOptions = ServiceOptions()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "DeployOptions":
+        problems = mode_problems(self.service, self.min_replicas, self.canary_percent)
+        if self.min_replicas > self.max_replicas:
+            problems.append(f"min_replicas = {self.min_replicas}: more than max_replicas = {self.max_replicas}")
+        if self.service.scale_target and not self.service.scale_metric:
+            problems.append(f"service.scale_target = {self.service.scale_target}: of what? Give service.scale_metric")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def to_cluster(self) -> bool:
+        return self.backend == "kserve" or (self.backend == "auto" and in_cluster())
+
+
+class ServiceChange(BaseModel):
+    """Parameters of promote and rollback.
+
+    Attributes:
+        service_name: Name of the InferenceService.
+        namespace: Where it is; empty for the namespace of this step, or of the current kubeconfig.
+        service: Its ingress, and how long to wait.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    service_name: ServiceName
+    namespace: Namespace = ""
+    service: ServiceOptions = ServiceOptions()

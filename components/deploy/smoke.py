@@ -1,15 +1,28 @@
 """The smoke prediction: known images, whose answers the trained model gave, through the service's own URL."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 import numpy as np
+import tenacity
 
 from components.errors import StageFailed
 from components.model_card import Example, ModelCard
 
 TOLERANCE = 1e-4
 TIMEOUT_SECONDS = 30.0
+# How sure it is that a canary which gets its share of the requests is met.
+CANARY_MISSED = 1e-4
+
+
+class NoAnswer(StageFailed):
+    """The service cannot be reached, or gives no predictions: it may still be on its way."""
+
+
+class OtherAnswer(StageFailed):
+    """The service's predictions are not the trained model's."""
 
 
 def request_body(examples: list[Example]) -> dict[str, Any]:
@@ -17,23 +30,120 @@ def request_body(examples: list[Example]) -> dict[str, Any]:
     return {"instances": [{"b64": example.png} for example in examples]}
 
 
-def smoke_predict(predict_url: str, card: ModelCard) -> list[dict[str, Any]]:
+def smoke_predict(predict_url: str, card: ModelCard, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
     """Sends a model's examples to its service and compares the answers.
 
     Returns:
         The predictions.
 
     Raises:
-        StageFailed: When the service does not answer, or answers otherwise than the trained model did.
+        NoAnswer: When the service does not answer.
+        OtherAnswer: When it answers otherwise than the trained model did.
     """
     try:
-        response = httpx.post(predict_url, json=request_body(card.examples), timeout=TIMEOUT_SECONDS)
+        response = httpx.post(predict_url, json=request_body(card.examples), headers=headers, timeout=TIMEOUT_SECONDS)
         response.raise_for_status()
         predictions: list[dict[str, Any]] = response.json()["predictions"]
         answered = np.array([prediction["probabilities"] for prediction in predictions])
     except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
-        raise StageFailed(f"smoke prediction: {predict_url} gave no usable answer: {error}") from None
+        raise NoAnswer(f"smoke prediction: {predict_url} gave no usable answer: {error}") from None
     expected = np.array([example.probabilities for example in card.examples])
     if answered.shape != expected.shape or not np.abs(answered - expected).max() <= TOLERANCE:
-        raise StageFailed(f"smoke prediction: {predict_url} answers otherwise than the trained model did")
+        raise OtherAnswer(f"smoke prediction: {predict_url} answers otherwise than the trained model did")
     return predictions
+
+
+def smoke_predict_patiently(
+    predict_url: str, card: ModelCard, headers: Mapping[str, str], seconds: float, settle_seconds: float = 0.0
+) -> list[dict[str, Any]]:
+    """As `smoke_predict`, again while a service that is ready still finds its way to its clients.
+
+    Args:
+        predict_url: The service's URL.
+        card: What it must answer.
+        headers: Sent with each request.
+        seconds: How long no answer is passed over: routes and names may still spread.
+        settle_seconds: How long another answer is passed over: the last requests may still go to the version before.
+
+    Raises:
+        StageFailed: When no right answer came in time.
+    """
+
+    def out_of_patience(state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        return (state.seconds_since_start or 0.0) >= (seconds if isinstance(error, NoAnswer) else settle_seconds)
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type((NoAnswer, OtherAnswer)),
+        wait=tenacity.wait_exponential(multiplier=0.25, max=5),
+        stop=out_of_patience,
+        reraise=True,
+    )
+    return retrying(smoke_predict, predict_url, card, headers)
+
+
+def meet_canary(
+    predict_url: str, card: ModelCard, headers: Mapping[str, str], percent: int, seconds: float
+) -> list[dict[str, Any]]:
+    """Asks until the canary's answer comes, which is told from the stable version's by its numbers.
+
+    Args:
+        predict_url: The service's URL, behind which requests are split.
+        card: The canary's.
+        headers: Sent with each request.
+        percent: The canary's share of the requests.
+        seconds: How long to wait for a first answer of either version.
+
+    Returns:
+        The canary's predictions.
+
+    Raises:
+        StageFailed: When a request fails, or no answer is the canary's after so many requests that chance is no excuse.
+    """
+    attempts = math.ceil(math.log(CANARY_MISSED) / math.log(1 - percent / 100))
+    for _ in range(attempts):
+        try:
+            return smoke_predict_patiently(predict_url, card, headers, seconds)
+        except OtherAnswer:
+            continue
+    raise StageFailed(
+        f"smoke prediction: none of {attempts} answers from {predict_url} was the canary's, which is to get {percent}% "
+        "of the requests: it answers otherwise than the trained model did, or this ingress does not split requests"
+    )
+
+
+def wait_for_model(model_url: str, headers: Mapping[str, str], seconds: float) -> None:
+    """Waits until a service says that its model is there, where no examples are at hand to ask it.
+
+    Args:
+        model_url: The model's URL in the V1 protocol, without a verb.
+        headers: Sent with each request.
+        seconds: How long to wait.
+
+    Raises:
+        NoAnswer: When it does not in time.
+    """
+
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception_type(NoAnswer),
+        wait=tenacity.wait_exponential(multiplier=0.25, max=5),
+        stop=tenacity.stop_after_delay(seconds),
+        reraise=True,
+    )
+    def ask() -> None:
+        try:
+            httpx.get(model_url, headers=headers, timeout=TIMEOUT_SECONDS).raise_for_status()
+        except httpx.HTTPError as error:
+            raise NoAnswer(f"{model_url} does not answer: {error}") from None
+
+    ask()
+
+
+def shown_example(card: ModelCard, answers: list[str]) -> int:
+    """The image to show people: preferably one that the model recognises, and not the first class."""
+
+    def preference(index: int) -> tuple[bool, int]:
+        example: Example = card.examples[index]
+        return answers[index] == example.label, index
+
+    return max(range(len(card.examples)), key=preference)

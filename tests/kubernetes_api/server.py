@@ -485,7 +485,7 @@ class _Handler(BaseHTTPRequestHandler):
             if answer is not None:
                 self._send(200, answer)
                 return
-            if split.path.endswith("/selfsubjectaccessreviews"):
+            if split.path.endswith("subjectaccessreviews"):
                 self._send(201, self.server.api.access_review(body))
                 return
             request = self._request(verb, found, parameters, body)
@@ -538,8 +538,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _discovery(self, path: str) -> Object | None:
         resources = self.server.api.resources()
-        if path == "/version":
-            return {"major": "1", "minor": "33", "gitVersion": "v1.33.0"}
+        if path.rstrip("/") == "/version":
+            built = dict.fromkeys(["buildDate", "compiler", "gitCommit", "gitTreeState", "goVersion", "platform"], "")
+            return {"major": "1", "minor": "33", "gitVersion": "v1.33.0", **built}
         if path.rstrip("/") == "/apis":
             groups: dict[str, list[str]] = {}
             for resource in resources:
@@ -561,6 +562,7 @@ class _Handler(BaseHTTPRequestHandler):
                 served = [
                     {
                         "name": resource.plural,
+                        "singularName": resource.kind.lower(),
                         "kind": resource.kind,
                         "namespaced": resource.namespaced,
                         "verbs": ["get"],

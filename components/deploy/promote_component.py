@@ -1,0 +1,28 @@
+from kfp import dsl
+
+from components.images import LAUNCHER_IMAGE
+
+# ruff: noqa: B006 - KFP reads the defaults, it never changes them
+
+
+@dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
+def promote(service_name: str = "image-classifier", namespace: str = "", service: dict = {}):
+    """Gives a canary all requests. Its pods go on running; those of the version before are taken away.
+
+    A canary that does not stand all requests gets its share again, and the step fails.
+
+    Args:
+        service_name: Name of the InferenceService.
+        namespace: Where it is; empty for the namespace of the step.
+        service: Its ingress, and how long to wait; see `components/deploy/service_options.py`.
+    """
+    from components.deploy.cluster import promote_canary
+    from components.deploy.options import ServiceChange
+    from components.errors import checked, reported
+    from components.process_owner import leave_with_owner
+    from components.stage_log import stage_log
+
+    leave_with_owner()
+    with reported("promote"):
+        change = checked(ServiceChange, service_name=service_name, namespace=namespace, service=service)
+        promote_canary(change, stage_log("promote"))

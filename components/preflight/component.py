@@ -1,0 +1,22 @@
+from kfp import dsl
+
+from components.images import LAUNCHER_IMAGE
+
+
+@dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
+def preflight(train_backend: str = "auto", deploy_backend: str = "auto", pvc: str = ""):
+    """Looks whether the cluster has what the pipeline needs; outside of one there is nothing to look at.
+
+    Args:
+        train_backend: As for train: `auto`, `tfjob`, `trainjob` or `local`.
+        deploy_backend: As for deploy: `auto`, `kserve` or `local`.
+        pvc: The volume claim that the steps and the training workers mount; empty for none.
+    """
+    from components.errors import reported
+    from components.preflight.report import check_own_cluster
+    from components.process_owner import leave_with_owner
+    from components.stage_log import stage_log
+
+    leave_with_owner()
+    with reported("preflight"):
+        check_own_cluster(train_backend, deploy_backend, pvc, stage_log("preflight"))

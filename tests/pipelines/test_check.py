@@ -1,0 +1,177 @@
+"""`--check`: what a cluster lacks, through the command line and the cluster's API over HTTP."""
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kubernetes_api import KubernetesApi
+
+from components.images import LAUNCHER_IMAGE, SERVER_IMAGE, TENSORFLOW_IMAGE
+
+Command = Callable[..., SimpleNamespace]
+PULLED = {"terminated": {"exitCode": 0, "reason": "Completed"}}
+NOT_PULLED = {"waiting": {"reason": "ImagePullBackOff", "message": "pull access denied"}}
+PULLING = {"waiting": {"reason": "ContainerCreating"}}
+NO_PYTHON = {"terminated": {"exitCode": 128, "reason": "StartError", "message": "exec: python3: not found"}}
+
+
+class Kubelet:
+    """Gives each container of a new pod the state that its image leads to."""
+
+    def __init__(self, api: KubernetesApi) -> None:
+        self._api = api
+        self.states: dict[str, dict[str, Any]] = {}
+        self.conditions: list[dict[str, str]] = []
+        self.pods: list[dict[str, Any]] = []
+
+    def act(self, change: Any) -> None:
+        if change.type != "ADDED":
+            return
+        self.pods.append(change.item)
+        statuses = [
+            {
+                "name": container["name"],
+                "image": container["image"],
+                "imageID": "",
+                "ready": False,
+                "restartCount": 0,
+                "state": self.states.get(container["image"], PULLED),
+            }
+            for container in change.item["spec"]["containers"]
+        ]
+        status = {"conditions": self.conditions} if self.conditions else {"containerStatuses": statuses}
+        self._api.set_status("pods", change.item["metadata"]["name"], status)
+
+
+@pytest.fixture
+def kubelet(kubernetes_api: KubernetesApi) -> Iterator[Kubelet]:
+    """A cluster with all that is needed, on whose nodes pods run."""
+    for kind, name, more in [
+        ("ServiceAccount", "pipeline-runner", {}),
+        ("ServiceAccount", "model-reader", {}),
+        ("PersistentVolumeClaim", "image-classification", {"spec": {"accessModes": ["ReadWriteMany"]}}),
+    ]:
+        kubernetes_api.create({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **more})
+    kubernetes_api.set_status("persistentvolumeclaims", "image-classification", {"phase": "Bound"})
+    kubelet = Kubelet(kubernetes_api)
+    with kubernetes_api.controller("pods", kubelet.act):
+        yield kubelet
+
+
+BACKENDS = ["--train-backend", "auto", "--deploy-backend", "auto"]
+
+
+def test_nothing_is_missing(command: Command, kubernetes_api: KubernetesApi, kubelet: Kubelet) -> None:
+    ended = command("--check", *BACKENDS)
+    assert (ended.code, ended.err) == (0, [])
+    assert ended.out == [
+        f"checking namespace kubeflow of {kubernetes_api.url}, Kubernetes v1.33.0",
+        "ok       service account pipeline-runner",
+        "ok       service account model-reader",
+        "ok       TFJob (kubeflow.org/v1)",
+        "ok       InferenceService (serving.kserve.io/v1beta1)",
+        "ok       permissions of pipeline-runner",
+        "ok       volume claim image-classification is bound (ReadWriteMany)",
+        f"ok       image {TENSORFLOW_IMAGE}",
+        f"ok       image {LAUNCHER_IMAGE}",
+        f"ok       image {SERVER_IMAGE}",
+        "nothing is missing",
+    ]
+    assert ("create", "/apis/authorization.k8s.io/v1/subjectaccessreviews") in kubernetes_api.requests
+    assert kubernetes_api.objects("pods") == [], "the pod that tried the images is gone"
+    (pod,) = kubelet.pods
+    assert pod["spec"]["activeDeadlineSeconds"] > 0, "and would go by itself"
+    assert pod["spec"]["serviceAccountName"] == "pipeline-runner", "whose pull secrets count"
+
+
+Change = Callable[[KubernetesApi, Kubelet], object]
+
+
+def no_pull(api: KubernetesApi, kubelet: Kubelet) -> None:
+    kubelet.states[SERVER_IMAGE] = NOT_PULLED
+
+
+def no_python(api: KubernetesApi, kubelet: Kubelet) -> None:
+    kubelet.states[LAUNCHER_IMAGE] = NO_PYTHON
+
+
+def other_namespace(api: KubernetesApi, kubelet: Kubelet) -> None:
+    api.delete("persistentvolumeclaims", "image-classification")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            lambda api, kubelet: api.delete("serviceaccounts", "model-reader"),
+            [
+                "missing  service account model-reader: there is none in kubeflow",
+                "         mend it with: kubectl apply --server-side -k manifests/overlays/local",
+            ],
+        ),
+        (
+            lambda api, kubelet: api.forbid("update", "inferenceservices"),
+            ["missing  permission: pipeline-runner may not update inferenceservices.serving.kserve.io"],
+        ),
+        (no_pull, [f"missing  image {SERVER_IMAGE} cannot be pulled: pull access denied"]),
+        (no_python, [f"missing  image {LAUNCHER_IMAGE} is there, but runs no python3: exec: python3: not found"]),
+        (other_namespace, ["missing  volume claim image-classification: there is none"]),
+    ],
+)
+def test_what_is_missing_is_told(
+    command: Command, kubernetes_api: KubernetesApi, kubelet: Kubelet, change: Change, expected: list[str]
+) -> None:
+    change(kubernetes_api, kubelet)
+    ended = command("--check", *BACKENDS)
+    assert ended.code == 1
+    for line in expected:
+        assert line in ended.out
+    assert ended.out[-1] == "1 missing"
+    assert kubernetes_api.objects("pods") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            lambda api, kubelet: api.forbid("create", "pods"),
+            'unknown  images: a pod that tries them cannot be created: pods is forbidden: User "system:serviceaccount:'
+            'kubeflow:pipeline-runner" cannot create resource "pods" in API group "" in the namespace "kubeflow" '
+            "(HTTP 403)",
+        ),
+        (
+            lambda api, kubelet: kubelet.states.update(
+                {TENSORFLOW_IMAGE: {"waiting": {"reason": "ContainerCreating"}}}
+            ),
+            f"unknown  image {TENSORFLOW_IMAGE}: not pulled within 1 s; a longer --timeout may tell",
+        ),
+        (
+            lambda api, kubelet: kubelet.conditions.append(
+                {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available: 1 has a taint"}
+            ),
+            f"unknown  image {SERVER_IMAGE}: no node takes a pod to try it: 0/1 nodes are available: 1 has a taint",
+        ),
+    ],
+)
+def test_what_cannot_be_told_is_not_missing(
+    command: Command, kubernetes_api: KubernetesApi, kubelet: Kubelet, change: Change, expected: str
+) -> None:
+    change(kubernetes_api, kubelet)
+    ended = command("--check", "--timeout", "1", *BACKENDS)
+    assert expected in ended.out
+    assert (ended.code, ended.out[-1]) == (0, "nothing is missing")
+
+
+def test_an_unreachable_cluster(command: Command, kubernetes_api: KubernetesApi) -> None:
+    kubernetes_api.stop()
+    ended = command("--check", *BACKENDS)
+    assert ended.code == 1
+    assert ended.err[0].startswith("error: the cluster's API cannot be used: ")
+
+
+def test_without_a_kubeconfig(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/nonexistent")
+    ended = command("--check", *BACKENDS)
+    assert ended.code == 2
+    assert ended.err[0].startswith("error: no cluster can be reached: ")

@@ -1,0 +1,211 @@
+"""The preflight as a step of a pipeline, against a cluster's API over HTTP."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kubernetes_api import KubernetesApi
+
+from components.errors import StageFailed
+from components.preflight.report import check_own_cluster
+
+APPLY = "kubectl apply --server-side -k manifests/overlays/local"
+Outcome = tuple[int, list[str]]
+Step = Callable[..., Outcome]
+
+
+class Told(logging.Handler):
+    """Keeps the lines that a step logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.log = logging.Logger("preflight")
+        self.log.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def step(kubernetes_api: KubernetesApi, monkeypatch: pytest.MonkeyPatch) -> Step:
+    """Runs the step in a pod of a cluster that has all that is needed: its exit code, and the lines told."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    add_claim(kubernetes_api, "Bound")
+    kubernetes_api.create(
+        {
+            "apiVersion": "trainer.kubeflow.org/v1alpha1",
+            "kind": "ClusterTrainingRuntime",
+            "metadata": {"name": "tensorflow-distributed"},
+            "spec": {},
+        }
+    )
+
+    def run(train_backend: str = "auto", deploy_backend: str = "auto", pvc: str = "data") -> Outcome:
+        told = Told()
+        try:
+            check_own_cluster(train_backend, deploy_backend, pvc, told.log)
+        except StageFailed as error:
+            return 1, [*told.lines, str(error)]
+        return 0, told.lines
+
+    return run
+
+
+def add_claim(api: KubernetesApi, phase: str, name: str = "data") -> None:
+    api.create(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name},
+            "spec": {"accessModes": ["ReadWriteOnce"]},
+        }
+    )
+    api.set_status("persistentvolumeclaims", name, {"phase": phase})
+
+
+@pytest.mark.parametrize(
+    ("backends", "expected"),
+    [
+        ({}, ["TFJob (kubeflow.org/v1)", "InferenceService (serving.kserve.io/v1beta1)"]),
+        (
+            {"train_backend": "trainjob", "deploy_backend": "local"},
+            ["TrainJob (trainer.kubeflow.org/v1alpha1)", "ClusterTrainingRuntime tensorflow-distributed"],
+        ),
+        ({"train_backend": "local", "deploy_backend": "local"}, []),
+    ],
+)
+def test_a_cluster_that_has_everything(
+    step: Step, kubernetes_api: KubernetesApi, backends: dict[str, str], expected: list[str]
+) -> None:
+    code, lines = step(**backends)
+    general = [
+        "permissions of this step's service account",
+        "volume claim data is bound (ReadWriteOnce)",
+    ]
+    assert (code, sorted(lines)) == (0, sorted(f"{'ok':<8} {what}" for what in [*expected, *general]))
+    reviews = {path for verb, path in kubernetes_api.requests if verb == "create"}
+    assert reviews == {"/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"}, "nothing is created"
+
+
+Change = Callable[[KubernetesApi], object]
+
+
+def serve_another_version(api: KubernetesApi) -> None:
+    api.update("customresourcedefinitions", "tfjobs.kubeflow.org", rename_version)
+
+
+def rename_version(crd: dict) -> dict:
+    crd["spec"]["versions"][0]["name"] = "v9"
+    return crd
+
+
+def waiting_claim(api: KubernetesApi) -> None:
+    add_claim(api, "Pending", "waiting")
+    api.add_event("persistentvolumeclaims", "waiting", "WaitForFirstConsumer", "waiting for first consumer")
+
+
+def failed_claim(api: KubernetesApi) -> None:
+    add_claim(api, "Pending", "failed")
+    api.add_event("persistentvolumeclaims", "failed", "ProvisioningFailed", 'storageclass "fast" not found')
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "expected"),
+    [
+        (
+            lambda api: api.delete("customresourcedefinitions", "tfjobs.kubeflow.org"),
+            {},
+            [
+                "missing  TFJob (kubeflow.org/v1): the cluster does not know it",
+                '         mend it with: kubectl apply --server-side -k "https://github.com/kubeflow/training-operator.git'
+                '/manifests/overlays/standalone?ref=v1.9.3"',
+            ],
+        ),
+        (
+            serve_another_version,
+            {},
+            ["missing  TFJob (kubeflow.org/v1): the cluster has v9 instead; install a version that serves v1"],
+        ),
+        (
+            lambda api: api.forbid("create", "tfjobs"),
+            {},
+            [
+                "missing  permission: this step's service account may not create tfjobs.kubeflow.org",
+                f"         mend it with: {APPLY}",
+            ],
+        ),
+        (
+            lambda api: api.forbid("get", "pods", "log"),
+            {},
+            ["missing  permission: this step's service account may not get pods/log"],
+        ),
+        (
+            lambda api: api.forbid("", "inferenceservices"),
+            {},
+            [
+                "missing  permission: this step's service account may not get, create, update, delete "
+                "inferenceservices.serving.kserve.io"
+            ],
+        ),
+        (lambda api: None, {"pvc": "lost"}, ["missing  volume claim lost: there is none"]),
+        (
+            lambda api: api.forbid("get", "persistentvolumeclaims"),
+            {},
+            ["missing  permission: this step's service account may not get persistentvolumeclaims"],
+        ),
+        (
+            failed_claim,
+            {"pvc": "failed"},
+            [
+                'missing  volume claim failed is not bound but Pending: storageclass "fast" not found',
+                "         mend it with: kubectl -n kubeflow describe pvc failed",
+            ],
+        ),
+        (
+            lambda api: api.delete("clustertrainingruntimes", "tensorflow-distributed", ""),
+            {"train_backend": "trainjob"},
+            [
+                "missing  ClusterTrainingRuntime tensorflow-distributed: there is none",
+                f"         mend it with: {APPLY}-trainer",
+            ],
+        ),
+    ],
+)
+def test_what_is_missing_is_told_with_its_remedy(
+    step: Step, kubernetes_api: KubernetesApi, change: Change, options: dict[str, str], expected: list[str]
+) -> None:
+    change(kubernetes_api)
+    code, lines = step(**options)
+    assert code == 1
+    for line in expected:
+        assert line in lines
+    assert "that the pipeline needs; see above" in lines[-1]
+
+
+def test_a_volume_may_wait_for_its_first_pod(step: Step, kubernetes_api: KubernetesApi) -> None:
+    waiting_claim(kubernetes_api)
+    code, lines = step(pvc="waiting")
+    assert code == 0
+    assert "ok       volume claim waiting will be bound when the first step mounts it (ReadWriteOnce)" in lines
+
+
+def test_without_a_volume_none_is_looked_for(step: Step) -> None:
+    code, lines = step(pvc="")
+    assert (code, [line for line in lines if "volume" in line]) == (0, [])
+
+
+def test_a_restart_of_the_api_is_waited_for(step: Step, kubernetes_api: KubernetesApi) -> None:
+    kubernetes_api.fail(times=2, status=503)
+    code, lines = step()
+    assert code == 0
+    assert "the cluster's API: a fault of the test: Fault (HTTP 503); trying again in" in lines[0]
+
+
+def test_outside_of_a_cluster_there_is_nothing_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    told = Told()
+    check_own_cluster("tfjob", "kserve", "data", told.log)
+    assert told.lines == ["not in a cluster: nothing to check"]
