@@ -110,10 +110,12 @@ def submit(
     if not options.wait:
         return 0
     try:
-        return follow(client, run_id, options, tell)
+        code = follow(client, run_id, options, tell)
     except KeyboardInterrupt:
         tell(f"the run goes on: {link}")
         raise
+    _tell_models(run_id, options, tell)
+    return code
 
 
 def connect(options: SubmitOptions) -> "Client":
@@ -164,7 +166,6 @@ def follow(client: "Client", run_id: str, options: SubmitOptions, tell: Callable
         told |= fresh
         if run.state in ENDED:
             tell(_outcome(run, told))
-            _tell_models(run_id, options, tell)
             return 0 if run.state == SUCCEEDED else 1
         if options.timeout and time.monotonic() - started > options.timeout:
             raise StageFailed(f"the run is still {str(run.state).lower()} after {options.timeout:g} s; it goes on")
