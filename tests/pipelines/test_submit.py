@@ -2,6 +2,10 @@
 
 import datetime
 import ipaddress
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kfp_api import KfpApi
 
 Command = Callable[..., SimpleNamespace]
+REPOSITORY = Path(__file__).parents[2]
 TOKEN = "a-secret-of-the-test"
 
 
@@ -116,6 +121,23 @@ def test_an_outcome_is_one_without_a_leaderboard(
 def test_a_restart_of_the_server_is_waited_for(command: Command, kfp_api: KfpApi) -> None:
     kfp_api.faults = [503, 502, 429]
     assert command("--submit", "--host", kfp_api.url, "--wait").out[-1] == "the run succeeded"
+
+
+def test_ctrl_c_leaves_the_run_alone(kfp_api: KfpApi) -> None:
+    kfp_api.steps = [("RUNNING", {"ingest": "RUNNING"})]
+    process = subprocess.Popen(
+        [sys.executable, REPOSITORY / "pipelines" / "e2e.py", "--submit", "--host", kfp_api.url, "--wait"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    started, running = process.stdout.readline(), process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    link = started.split(" was started: ")[1]
+    assert (process.returncode, running, out, err) == (130, "[ingest] running\n", f"the run goes on: {link}", "")
 
 
 def test_following_stops_in_time(command: Command, kfp_api: KfpApi) -> None:
