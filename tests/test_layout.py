@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parent.parent
-STAGES = ["preflight", "ingest", "train", "evaluate", "select", "deploy"]
+STAGES = ["preflight", "ingest", "train", "evaluate", "select", "deploy", "cleanup"]
 
 
 def imports(path: Path) -> set[str]:
@@ -34,6 +34,8 @@ def test_no_stage_imports_another(stage: str) -> None:
     [
         "components.train.run_job",
         "components.train.options",
+        "components.train.launchers.cluster_job",
+        "components.cleanup.old_runs",
         "components.select.leaderboard",
         "components.deploy.local_server",
         "components.deploy.options",

@@ -30,7 +30,7 @@ from components.train.launchers.job_status import job_verdict
 from components.train.launchers.owner import owner_reference
 from components.train.launchers.pod_logs import PodLog
 from components.train.launchers.pod_template import PodTemplate
-from components.train.launchers.watch import ObjectWatch
+from components.train.launchers.watch import ObjectWatch, list_raw
 
 SPEC_ANNOTATION = "kfp-image-classification/spec-sha256"
 POLL_SECONDS = 0.5
@@ -112,10 +112,9 @@ class KubernetesLauncher(Launcher):
         for pod in self._list_pods():
             progress.pod_changed(pod, time.monotonic())
         self._follow_logs(progress)
+        deadline = time.monotonic() + (LOG_SECONDS if job_ended else POLL_SECONDS)
         for log in self._logs.values():
-            if job_ended:
-                log.pod_ended()
-            log.join(LOG_SECONDS if job_ended else POLL_SECONDS)
+            log.join(max(0.0, deadline - time.monotonic()))
         return verdict if verdict.state == "succeeded" else self._explained(verdict, progress)
 
     def cancel(self) -> None:
@@ -206,6 +205,8 @@ class KubernetesLauncher(Launcher):
                     changes.put(partial(_raise, StageFailed(f"{self._named} cannot be followed: {explained(error)}")))
                 else:
                     self._log.info("warnings of the cluster are not told: %s", explained(error))
+            except Exception as error:  # a thread's own would be lost
+                changes.put(partial(_raise, error))
 
         def jobs_listed(jobs: list[Item]) -> None:
             for job in jobs:
@@ -263,12 +264,9 @@ class KubernetesLauncher(Launcher):
 
     def _list_pods(self) -> list[Item]:
         try:
-            pods = patiently(
-                self._client, lambda: self._pod_lister(_request_timeout=REQUEST_TIMEOUT), self._log.info, CANCEL_SECONDS
-            )
+            return list(list_raw(self._client, self._pod_lister, self._log.info, CANCEL_SECONDS)["items"])
         except (ApiException, StageFailed):
             return []
-        return list(self._client.sanitize_for_serialization(pods)["items"])
 
     def _follow_logs(self, progress: JobProgress) -> None:
         for state in progress.pods:
@@ -276,7 +274,7 @@ class KubernetesLauncher(Launcher):
                 self._logs[state.uid] = PodLog(
                     self._client, self._namespace, state, self._kind.container, self._log.info
                 )
-            if state.exit_code is not None:
+            if state.has_ended and state.uid in self._logs:
                 self._logs[state.uid].pod_ended()
 
     def _explained(self, verdict: Verdict, progress: JobProgress) -> Verdict:

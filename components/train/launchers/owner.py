@@ -1,7 +1,9 @@
 """Who a job belongs to: the pod that launched it, so that Kubernetes removes the job when the pod, or its run, goes."""
 
+import json
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kubernetes.client import ApiClient, ApiException, CoreV1Api
@@ -31,13 +33,11 @@ def owner_reference(client: ApiClient, namespace: str, tell: Callable[[str], Non
         return None
     if not uid:
         name = name or os.environ.get("HOSTNAME", "")
-        api = CoreV1Api(client)
+        read = partial(CoreV1Api(client).read_namespaced_pod, name, namespace, _request_timeout=REQUEST_TIMEOUT)
         try:
-            pod = patiently(
-                client, lambda: api.read_namespaced_pod(name, namespace, _request_timeout=REQUEST_TIMEOUT), tell
-            )
+            pod = json.loads(patiently(client, partial(read, _preload_content=False), tell).data)
         except ApiException as error:
             tell(f"deleting the run will not remove the job: this pod cannot be looked up: {explained(error)}")
             return None
-        uid = pod.metadata.uid
+        uid = pod["metadata"]["uid"]
     return {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}

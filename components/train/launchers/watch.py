@@ -3,6 +3,7 @@
 See https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes.
 """
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,22 @@ PATIENCE_SECONDS = 900.0
 HELD_SECONDS = 10.0
 
 Item = dict[str, Any]
+
+
+def list_raw(client: ApiClient, list_objects: Callable[..., Any], tell: Callable[[str], None], seconds: float) -> Item:
+    """Lists objects as the server sends them: the client's own classes refuse whatever they do not expect.
+
+    Raises:
+        StageFailed: When the API cannot be used for so many seconds.
+        kubernetes.client.ApiException: When the server refuses to tell.
+    """
+
+    def call() -> Item:
+        response = list_objects(_request_timeout=REQUEST_TIMEOUT, _preload_content=False)
+        listed: Item = json.loads(response.data)
+        return listed
+
+    return patiently(client, call, tell, seconds)
 
 
 class ObjectWatch:
@@ -70,10 +87,7 @@ class ObjectWatch:
                     break  # what happened meanwhile is forgotten: list again
 
     def _list(self) -> None:
-        answer = patiently(
-            self._client, lambda: self._list_objects(_request_timeout=REQUEST_TIMEOUT), self._tell, PATIENCE_SECONDS
-        )
-        listed = answer if isinstance(answer, dict) else self._client.sanitize_for_serialization(answer)
+        listed = list_raw(self._client, self._list_objects, self._tell, PATIENCE_SECONDS)
         self._version = listed["metadata"]["resourceVersion"]
         self._on_list(listed.get("items") or [])
 
@@ -81,7 +95,7 @@ class ObjectWatch:
         """Reads one watch to its end. A break counts as an error only when nothing came of the watch."""
         started, was_told = time.monotonic(), False
         try:
-            for event in Watch().stream(
+            for event in Watch(return_type="object").stream(
                 self._list_objects,
                 resource_version=self._version,
                 allow_watch_bookmarks=True,
