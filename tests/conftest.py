@@ -1,13 +1,17 @@
 """What tests share: the digits as shards, and one model that two real worker processes trained."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
-from kfp_api import KfpApi
 from kubernetes_api import KubernetesApi
+
+if TYPE_CHECKING:
+    from kfp_api import KfpApi
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("NO_GCE_CHECK", "true")
@@ -63,10 +67,29 @@ def kubernetes_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 @pytest.fixture
-def kfp_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpApi]:
+def kfp_api(monkeypatch: pytest.MonkeyPatch) -> "Iterator[KfpApi]":
     """The API of an empty Kubeflow Pipelines."""
+    from kfp_api import KfpApi
+
     for name in [name for name in os.environ if name.startswith("KF_PIPELINES_")]:
         monkeypatch.delenv(name)
     api = KfpApi()
     yield api
     api.stop()
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
+    """Runs `pipelines/e2e.py` with some options: its exit `code`, and the lines of `out` and `err`."""
+
+    from pipelines.command_line import main
+    from pipelines.e2e import e2e
+
+    def run(*options: str) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["e2e.py", *options])
+        with pytest.raises(SystemExit) as ended:
+            main(e2e)
+        printed = capsys.readouterr()
+        return SimpleNamespace(code=ended.value.code, out=printed.out.splitlines(), err=printed.err.splitlines())
+
+    return run
