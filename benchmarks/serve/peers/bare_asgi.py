@@ -18,7 +18,9 @@ from components.deploy.image_files import decode
 
 class Application:
     def __init__(self, onnx: str) -> None:
-        self.session = onnxruntime.InferenceSession(onnx)
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.session = onnxruntime.InferenceSession(onnx, options)
         self.waiting: list[tuple[list[bytes], asyncio.Future[Any]]] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
