@@ -15,6 +15,8 @@ import uvicorn
 
 from components.deploy.image_files import decode
 
+MAX_BATCH = 64
+
 
 class Application:
     def __init__(self, onnx: str) -> None:
@@ -45,7 +47,12 @@ class Application:
         await send({"type": "http.response.body", "body": answer})
 
     def compute(self) -> None:
-        waiting, self.waiting = self.waiting, []
+        waiting, images = [], 0
+        while self.waiting and images < MAX_BATCH:
+            waiting.append(self.waiting.pop(0))
+            images += len(waiting[-1][0])
+        if self.waiting:
+            asyncio.get_running_loop().call_soon(self.compute)
         logits = self.session.run(
             None, {"pixels": decode([f for files, _ in waiting for f in files], (28, 28, 1), 1 << 30)}
         )[0]
