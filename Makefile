@@ -3,8 +3,7 @@ PYTHON ?= python3
 HOST ?= http://localhost:8080
 BIN := .venv/bin
 
-.PHONY: help run serve compile check submit images images-import cluster cluster-delete test test-all bench-train \
-  bench-reading lint lock clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(MAKEFILE_LIST))
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -48,6 +47,12 @@ bench-train: .venv/installed ## measure training speed against the original's wa
 bench-reading: .venv/installed ## measure bytes read by each worker, and memory at 1x and 10x data (two minutes)
 	$(BIN)/python -m benchmarks.train.reading
 
+bench-serve: .venv/installed .venv/mlserver/installed ## measure the model server against kserve's, mlserver and the bound (five minutes)
+	$(BIN)/python -m benchmarks.serve.run --mlserver-python .venv/mlserver/bin/python $(ARGS)
+
+load: .venv/installed ## ask a service for 30 s from 5 clients: make load URL=http://HOST:PORT ARGS="--name image-classifier"
+	$(BIN)/python -m benchmarks.serve.load --url $(URL) $(ARGS)
+
 lint: .venv/installed ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,4 +71,9 @@ clean: ## remove the environment and all runs
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/mlserver/installed: .venv/installed benchmarks/serve/mlserver.txt
+	$(BIN)/python -m venv .venv/mlserver
+	.venv/mlserver/bin/python -m pip install --quiet --requirement benchmarks/serve/mlserver.txt
 	@touch $@
