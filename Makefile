@@ -1,8 +1,10 @@
 # `make help` lists what there is. A stamp in .venv keeps a second call from installing, or asking the network, again.
 PYTHON ?= python3
 BIN := .venv/bin
+MLFLOW_DIR := runs/mlflow
+MLFLOW_PORT := 5000
 
-.PHONY: help run serve compile test test-all bench-train bench-reading lint lock clean
+.PHONY: help run serve compile mlflow test test-all bench-train bench-reading lint lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -21,6 +23,12 @@ test: .venv/installed ## run the tests (a few minutes)
 
 test-all: .venv/installed ## run the slow tests too, and those for a live cluster where there is one
 	$(BIN)/python -m pytest $(ARGS)
+
+mlflow: .venv/installed ## start an MLflow server that keeps everything under runs/mlflow; use it with ARGS="--mlflow-uri http://127.0.0.1:5000"
+	@mkdir -p $(MLFLOW_DIR)
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow server --workers 1 \
+	  --host 127.0.0.1 --port $(MLFLOW_PORT) --backend-store-uri sqlite:///$(abspath $(MLFLOW_DIR))/mlflow.db \
+	  --artifacts-destination $(abspath $(MLFLOW_DIR))/artifacts
 
 bench-train: .venv/installed ## measure training speed against the original's way and the bound (ten minutes)
 	$(BIN)/python -m benchmarks.train.run $(ARGS)

@@ -10,7 +10,13 @@ from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
 from components.errors import InvalidInput, StageFailed
-from pipelines.parameters import add_options, check_data_set, check_parameters, given_parameters
+from pipelines.parameters import (
+    add_options,
+    check_data_set,
+    check_mlflow_server,
+    check_parameters,
+    given_parameters,
+)
 
 COMPILED = Path("compiled")
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -61,6 +67,7 @@ def _parser(pipeline: Any) -> argparse.ArgumentParser:
 def _run(pipeline: BaseComponent, parameters: dict[str, Any], arguments: argparse.Namespace) -> int:
     check_parameters(parameters)
     check_data_set(parameters)
+    check_mlflow_server(parameters)
     from pipelines.local_run import LocalRun
 
     run = LocalRun(arguments.runs_dir, use_cache=not arguments.no_cache, verbose=arguments.verbose)

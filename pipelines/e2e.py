@@ -1,6 +1,7 @@
 """The whole way from a data set to a served model.
 
 ingest -> for each model: train -> evaluate -> select -> (good enough?) -> deploy
+                                                      -> (MLflow server?) -> track
 """
 
 from typing import List
@@ -12,6 +13,7 @@ from components.evaluate import evaluate
 from components.ingest import ingest
 from components.select import select
 from components.train import train
+from pipelines.tracking import tracking
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
 
@@ -36,6 +38,9 @@ def e2e(
     service_port: int = 0,
     train_backend: str = "local",
     deploy_backend: str = "local",
+    mlflow_uri: str = "",
+    mlflow_experiment: str = "image-classification",
+    kfp_ui: str = "",
 ):
     """Ingests a data set, trains several models on it, and deploys the best one if it is good enough.
 
@@ -59,6 +64,9 @@ def e2e(
         service_port: Port of a local server; 0 for any free one.
         train_backend: What runs the training workers: `local`.
         deploy_backend: What serves the model: `local`.
+        mlflow_uri: Address of an MLflow server that is to keep the models and their metrics; empty for none.
+        mlflow_experiment: The experiment there.
+        kfp_ui: Address of the Kubeflow Pipelines UI, for links from MLflow to the run.
     """
     ingested = ingest(
         dataset=dataset,
@@ -104,6 +112,19 @@ def e2e(
             service_name=service_name,
             service_port=service_port,
         ).set_display_name("Deploy").set_caching_options(False)
+
+    # Nothing depends on it: what cannot be tracked is deployed all the same.
+    tracking(
+        models=dsl.Collected(trained.outputs["model"]),
+        evaluations=dsl.Collected(evaluated.outputs["metrics"]),
+        best=selected.outputs["best"],
+        leaderboard=selected.outputs["leaderboard"],
+        good_enough=selected.outputs["Output"],
+        mlflow_uri=mlflow_uri,
+        mlflow_experiment=mlflow_experiment,
+        registered_model=service_name,
+        kfp_ui=kfp_ui,
+    ).set_display_name("Tracking")
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ class LocalRun:
 class _StepOutput(io.TextIOBase):
     """Standard output while steps run: all of it goes to the log file, what stages tell people goes to the terminal."""
 
-    _STAGE_LINE = re.compile(r"\s*(\[(?:ingest|train|evaluate|select|deploy)[^\]]*\] .*)")
+    _STAGE_LINE = re.compile(r"\s*(\[(?:ingest|train|evaluate|select|deploy|track)[^\]]*\] .*)")
     _SPENT = re.compile(r"\[([^\]]+)\] spent (.*)")
     _SECONDS = re.compile(r"\[([^\]]+)\] took ([\d.]+) s")
     _CACHED = re.compile(r"Task (\S+) cache hit")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parent.parent
-STAGES = ["ingest", "train", "evaluate", "select", "deploy"]
+STAGES = ["ingest", "train", "evaluate", "select", "deploy", "track"]
 
 
 def imports(path: Path) -> set[str]:
@@ -37,6 +37,7 @@ def test_no_stage_imports_another(stage: str) -> None:
         "components.select.leaderboard",
         "components.deploy.local_server",
         "components.deploy.options",
+        "components.track.tracked_run",
         "pipelines.parameters",
         "pipelines.summary",
     ],

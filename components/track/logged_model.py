@@ -1,0 +1,72 @@
+"""A SavedModel as an MLflow model, with its signature; TensorFlow is needed to load it, not to write it."""
+
+import tempfile
+from pathlib import Path
+
+import mlflow.pyfunc
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from components.model_card import ModelCard, newest_version, read_model_card
+
+PREDICTOR = Path(__file__).with_name("saved_model_predictor.py")
+
+
+def model_signature(card: ModelCard) -> ModelSignature:
+    """What the model's signature `pixels` takes and answers."""
+    classes = len(card.class_names)
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *card.image_shape))]),
+        outputs=Schema(
+            [
+                TensorSpec(np.dtype(np.float32), (-1, classes), "logits"),
+                TensorSpec(np.dtype(np.float32), (-1, classes), "probabilities"),
+                TensorSpec(np.dtype(np.int64), (-1,), "class_index"),
+                TensorSpec(np.dtype(str), (-1,), "label"),
+            ]
+        ),
+    )
+
+
+def log_model(client: MlflowClient, model_directory: Path, experiment_id: str, run_id: str) -> LoggedModel:
+    """Uploads a model as an output of a run, unless the run has it already.
+
+    Args:
+        client: The server.
+        model_directory: A model from train.
+        experiment_id: The run's experiment.
+        run_id: The run.
+    """
+    for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
+        if model.status == "READY":
+            return model
+        client.delete_logged_model(model.model_id)  # an earlier try was interrupted while it uploaded
+    card = read_model_card(model_directory)
+    created = client.create_logged_model(
+        experiment_id,
+        name=card.model_type,
+        source_run_id=run_id,
+        params={name: str(value) for name, value in card.options.items()},
+        tags={"dataset_fingerprint": card.dataset_fingerprint},
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        packed = Path(folder, "model")
+        mlflow.pyfunc.save_model(
+            packed,
+            python_model=str(PREDICTOR),
+            artifacts={"saved_model": str(newest_version(model_directory))},
+            signature=model_signature(card),
+            pip_requirements=[
+                f"mlflow=={mlflow.__version__}",
+                f"numpy=={np.__version__}",
+                f"tensorflow=={card.versions['tensorflow']}",
+            ],
+            metadata={"class_names": card.class_names},
+            mlflow_model=Model(model_id=created.model_id, run_id=run_id),
+        )
+        client.log_model_artifacts(created.model_id, str(packed))
+    client.log_outputs(run_id, [LoggedModelOutput(created.model_id, step=0)])
+    return client.finalize_logged_model(created.model_id, "READY")
