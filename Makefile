@@ -4,7 +4,7 @@ BIN := .venv/bin
 MLFLOW_DIR := runs/mlflow
 MLFLOW_PORT := 5000
 
-.PHONY: help run serve compile mlflow test test-all bench-train bench-reading lint lock clean
+.PHONY: help run serve compile mlflow tensorboard dashboard test test-all bench-train bench-reading lint lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -29,6 +29,12 @@ mlflow: .venv/installed ## start an MLflow server that keeps everything under ru
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow server --workers 1 \
 	  --host 127.0.0.1 --port $(MLFLOW_PORT) --backend-store-uri sqlite:///$(abspath $(MLFLOW_DIR))/mlflow.db \
 	  --artifacts-destination $(abspath $(MLFLOW_DIR))/artifacts
+
+tensorboard: .venv/installed ## show the learning curves of the last run's models, and what their workers logged
+	$(BIN)/tensorboard --logdir runs/latest/ $(ARGS)
+
+dashboard: .venv/installed ## write the Grafana dashboard and the alerts in manifests/monitoring
+	$(BIN)/python manifests/monitoring/render.py
 
 bench-train: .venv/installed ## measure training speed against the original's way and the bound (ten minutes)
 	$(BIN)/python -m benchmarks.train.run $(ARGS)
