@@ -9,6 +9,7 @@ from components.errors import StageFailed
 
 # TensorFlow Serving leaves this folder of a version alone.
 MODEL_CARD = "assets.extra/model.json"
+ONNX_MODEL = "assets.extra/model.onnx"
 
 
 class Example(BaseModel):
@@ -42,6 +43,7 @@ class ModelCard(BaseModel):
         git_revision: Commit of this package, where known.
         versions: Of Python and the packages that made the model.
         examples: For smoke predictions.
+        onnx_sha256: Of the same model as ONNX, from pixels to logits; empty where there is none.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
@@ -57,6 +59,7 @@ class ModelCard(BaseModel):
     git_revision: str
     versions: dict[str, str]
     examples: list[Example]
+    onnx_sha256: str = ""
 
 
 def newest_version(model_directory: str | Path) -> Path:

@@ -1,104 +1,202 @@
 """The model server: `python -m components.deploy.server --model_name NAME --model_dir DIR --http_port PORT`.
 
-KServe's own REST server (V1 and V2 protocols) around the exported SavedModel. The options are named as KServe names
-them, so the same program serves as a custom ServingRuntime.
+KServe's V1 and V2 protocols over REST and gRPC for a model from train. The options are named as KServe names them, so
+the same program serves as a custom ServingRuntime.
 """
 
 import argparse
 import asyncio
+import contextlib
 import logging
+import os
+import signal
+import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from kserve import InferRequest, InferResponse, Model, ModelRepository
-from kserve.errors import InvalidInput
-from kserve.protocol.dataplane import DataPlane
-from kserve.protocol.model_repository_extension import ModelRepositoryExtension
-from kserve.protocol.rest.server import RESTServer
+import uvicorn
 
-from components.deploy.protocol import Answer, Images, images_from_v1, images_from_v2, v1_response, v2_response
-from components.deploy.smoke import request_body
+from components.deploy.batching import Batcher
+from components.deploy.classifier import Classifier
+from components.deploy.payload_log import PayloadLog
+from components.deploy.rest import RestServer
+from components.deploy.versions import Versions
 from components.errors import StageFailed
-from components.lean_import import import_without
-from components.model_card import newest_version, read_model_card
 from components.process_owner import leave_with_owner
 
-
-class ImageClassifier(Model):
-    """Serves a model directory from train."""
-
-    def __init__(self, name: str, directory: Path) -> None:
-        super().__init__(name)
-        self._directory = directory
-        self._card = read_model_card(directory)
-
-    def load(self) -> bool:
-        """Loads the newest version and answers its examples once, so that the first client does not wait."""
-        with import_without("keras"):
-            import tensorflow as tf
-
-        loaded = tf.saved_model.load(str(newest_version(self._directory)))
-        self._loaded = loaded  # the signatures do not keep the model alive
-        self._from_bytes = loaded.signatures["serving_default"]
-        self._from_pixels = loaded.signatures["pixels"]
-        self._answer(images_from_v1(request_body(self._card.examples), self._card.image_shape))
-        self.ready = True
-        return True
-
-    async def predict(
-        self,
-        payload: dict[str, Any] | InferRequest,
-        headers: dict[str, str] | None = None,
-        response_headers: dict[str, str] | None = None,
-    ) -> dict[str, Any] | InferResponse:
-        """Answers one request of either protocol."""
-        if isinstance(payload, InferRequest):
-            images = images_from_v2(payload, self._card.image_shape)
-            return v2_response(await asyncio.to_thread(self._answer, images), payload)
-        images = images_from_v1(payload, self._card.image_shape)
-        return v1_response(await asyncio.to_thread(self._answer, images))
-
-    def _answer(self, images: Images) -> Answer:
-        import tensorflow as tf
-
-        try:
-            if images.pixels is not None:
-                tensors = self._from_pixels(tf.constant(images.pixels))
-            else:
-                tensors = self._from_bytes(tf.constant(images.encoded))
-        except tf.errors.InvalidArgumentError:
-            raise InvalidInput("an image cannot be decoded; expected PNG or JPEG") from None
-        answer: Answer = {
-            name: np.asarray(tensors[name]) for name in ("label", "class_index", "probabilities", "logits")
-        }
-        return answer
+KEEP_ALIVE_SECONDS = 65  # KServe's: longer than proxies keep idle connections, so that none is closed under their hands
+GRACE_SECONDS = 30
+FLUSH_SECONDS = 2.0
 
 
 def main() -> None:
-    """Loads the model, then listens until it is told to stop."""
-    parser = argparse.ArgumentParser(prog="python -m components.deploy.server", description=__doc__)
-    parser.add_argument("--model_name", required=True, help="the model's name in URLs")
-    parser.add_argument("--model_dir", required=True, type=Path, help="folder with numbered version folders")
-    parser.add_argument("--http_port", type=int, default=8080, help="port to listen on (default 8080)")
-    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default all)")
-    arguments = parser.parse_args()
+    """Loads the model, then answers until it is told to stop."""
+    arguments = _arguments()
     leave_with_owner()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
-    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     try:
-        model = ImageClassifier(arguments.model_name, arguments.model_dir)
-        model.load()
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(arguments, logging.getLogger("server")))
     except StageFailed as error:
         sys.exit(f"error: {error}")
-    repository = ModelRepository()
-    repository.update(model)
-    server = RESTServer(
-        "kserve.model_server:app", DataPlane(repository), ModelRepositoryExtension(repository), arguments.http_port
+
+
+async def _serve(arguments: argparse.Namespace, log: logging.Logger) -> None:
+    listening = _listen(arguments.host, arguments.http_port)
+    versions = Versions(arguments.model_dir, arguments.backend, arguments.threads or _cores(), log)
+    batcher = Batcher(
+        asyncio.get_running_loop(), arguments.max_batch_size, arguments.max_queue, arguments.max_image_pixels
     )
-    server.config.host = arguments.host  # KServe's server listens on all addresses, whatever it is told
-    asyncio.run(server.start())
+    classifier = Classifier(arguments.model_name, versions, batcher)
+    payload_log = (
+        PayloadLog(arguments.logger_url, arguments.logger_mode, arguments.model_name, log)
+        if arguments.logger_url
+        else None
+    )
+    rest = _UvicornServer(RestServer(classifier, arguments.max_body_bytes, payload_log, log))
+    background = [asyncio.create_task(rest.serve([listening]))]
+    if arguments.reload_seconds:
+        background.append(asyncio.create_task(versions.follow(arguments.reload_seconds)))
+    grpc_server = None
+    if arguments.enable_grpc:
+        grpc_server = await _start_grpc(arguments, classifier, log)
+    log.info("listening on %s:%d", arguments.host, arguments.http_port)
+
+    await _told_to_stop()
+    # A cluster stops sending requests only some time after it has told the process to end.
+    log.info("told to stop: not ready any more, answering for %g s yet", arguments.drain_seconds)
+    classifier.leaving = True
+    await asyncio.sleep(arguments.drain_seconds)
+    if grpc_server is not None:
+        await grpc_server.stop(GRACE_SECONDS)
+    rest.should_exit = True
+    await background[0]
+    if payload_log is not None:
+        await asyncio.to_thread(payload_log.flush, FLUSH_SECONDS)
+
+
+class _UvicornServer(uvicorn.Server):
+    """uvicorn without its own idea of signals, which would stop listening at once."""
+
+    def __init__(self, application: RestServer) -> None:
+        super().__init__(
+            uvicorn.Config(
+                application,  # type: ignore[arg-type] - an ASGI application with the scopes of HTTP alone
+                lifespan="off",
+                ws="none",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _start_grpc(arguments: argparse.Namespace, classifier: Classifier, log: logging.Logger):  # type: ignore[no-untyped-def]
+    from components.deploy.grpc_server import GrpcServer  # loaded only where it is wanted
+
+    address = f"{arguments.host}:{arguments.grpc_port}"
+    try:
+        server = GrpcServer(classifier, address, arguments.max_body_bytes, log)
+    except RuntimeError:
+        raise StageFailed(f"grpc_port = {arguments.grpc_port}: cannot listen there; choose another") from None
+    await server.start()
+    return server
+
+
+async def _told_to_stop() -> None:
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    await told.wait()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        raise StageFailed(f"http_port = {port}: cannot listen on {host}:{port} ({error.strerror})") from None
+    return listening
+
+
+def _loop_factory():  # type: ignore[no-untyped-def]
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def _cores() -> int:
+    """The cores that this process may use: by affinity, or a container's limit, whichever is less."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no limit ("max"), or no cgroup v2
+        return cores
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m components.deploy.server",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+    def option(name: str, default: object, description: str, **more: object) -> None:
+        kind = type(default) if default is not None else str
+        parser.add_argument(name, default=default, type=more.pop("type", kind), help=description, **more)  # type: ignore
+
+    parser.add_argument("--model_name", required=True, help="the model's name in URLs")
+    parser.add_argument("--model_dir", required=True, type=Path, help="folder with numbered version folders")
+    option("--host", "0.0.0.0", "address to listen on")
+    option("--http_port", 8080, "port for REST")
+    option("--grpc_port", 8081, "port for gRPC")
+    option("--enable_grpc", True, "listen for gRPC", type=_yes_or_no)
+    option(
+        "--backend",
+        "auto",
+        "what runs the model; auto is ONNX where it answers right",
+        choices=["auto", "onnx", "tensorflow"],
+    )
+    option("--threads", 0, "for one batch; 0 for as many as there are cores")
+    option("--max_batch_size", 64, "images computed at once", type=_at_least_one)
+    option("--max_queue", 1024, "images waiting; beyond it requests get 503", type=_at_least_one)
+    option("--max_body_bytes", 16 << 20, "largest request; beyond it 413", type=_at_least_one)
+    option(
+        "--max_image_pixels",
+        50_000_000,
+        "largest height x width, of a request's image files together",
+        type=_at_least_one,
+    )
+    option("--reload_seconds", 2.0, "how often to look for another version; 0 for never")
+    option("--drain_seconds", 5.0, "how long to answer after SIGTERM, while not ready any more")
+    option("--logger_url", "", "send requests and answers there as CloudEvents")
+    option("--logger_mode", "all", "what to send", choices=["all", "request", "response"])
+    return parser.parse_args()
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text}")
+    return number
+
+
+def _yes_or_no(text: str) -> bool:
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    return values[text.lower()]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
       model.keras                the Keras model, for further training
       1/saved_model.pb           the served graph
       1/assets.extra/model.json  what it is, where it came from, and example requests with the answers they must get
+      1/assets.extra/model.onnx  the same from pixels to logits, for servers without TensorFlow; absent if it cannot be
 
 The graph is frozen: weights are constants, so there is no variable-reading operation that an older server lacks, and
 nothing that can be lost beside the one file.
@@ -25,9 +26,10 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from components import records
 from components.dataset_manifest import Dataset
 from components.errors import StageFailed
-from components.model_card import MODEL_CARD, Example, ModelCard
+from components.model_card import MODEL_CARD, ONNX_MODEL, Example, ModelCard
 from components.preprocessing import ImageShape, decode_images, model_input
 from components.train.models import MODELS
+from components.train.onnx_export import write_onnx
 from components.train.options import TrainingJob
 
 VERSION = "1"
@@ -57,6 +59,8 @@ def export_model(trained: keras.Model, job: TrainingJob, dataset: Dataset, direc
     save_served_graph(model, manifest.image_shape, manifest.class_names, served)
     model.save(partial / "model.keras")
     card = _model_card(model, job, dataset)
+    pixels = np.stack([tf.io.decode_png(base64.b64decode(example.png)) for example in card.examples])
+    card = card.model_copy(update={"onnx_sha256": write_onnx(model, pixels, served / ONNX_MODEL)})
     (served / MODEL_CARD).parent.mkdir(exist_ok=True)
     (served / MODEL_CARD).write_text(card.model_dump_json(indent=2))
     _verify(served, card)

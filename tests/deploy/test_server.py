@@ -168,6 +168,7 @@ def test_model_that_answers_wrongly_is_not_deployed(trained: SimpleNamespace, tm
 def test_model_that_cannot_be_loaded_is_told_from_the_servers_log(trained: SimpleNamespace, tmp_path: Path) -> None:
     model = shutil.copytree(trained.model, tmp_path / "model")
     (model / "1" / "saved_model.pb").write_bytes(b"not a graph")
+    (model / "1" / "assets.extra" / "model.onnx").write_bytes(b"not a graph")
     with pytest.raises(
         StageFailed, match=r"the model server exited with code 1; its last lines:\n(.*\n)*.*saved_model"
     ):

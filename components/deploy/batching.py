@@ -1,0 +1,137 @@
+"""Micro-batches without a wait: while one batch is computed, requests collect, and they are the next batch.
+
+A lone client never waits for others; many clients share a batch. One thread decodes and computes, the event loop reads
+and writes.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.deploy.image_files import UnusableImage, decode
+from components.deploy.loaded_model import Answer, LoadedModel
+from components.deploy.server_metrics import BATCH_IMAGES, QUEUE_IMAGES
+
+Images = list[bytes] | np.ndarray
+
+
+class Overloaded(Exception):
+    """The queue is full; the same request may well succeed a second later."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    model: LoadedModel
+    images: Images
+    answer: asyncio.Future[Answer]
+
+
+class Batcher:
+    """Answers requests in batches.
+
+    Args:
+        loop: Where the requests wait.
+        max_batch: Images computed at once; a larger request is computed in parts.
+        max_queue: Images waiting or being computed; beyond it, requests are refused.
+        max_pixels: Of the encoded images of one request together.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_batch: int, max_queue: int, max_pixels: int) -> None:
+        self._loop = loop
+        self._max_batch = max_batch
+        self._max_queue = max_queue
+        self._max_pixels = max_pixels
+        self._queued = 0
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="batches", daemon=True).start()
+
+    async def answer(self, model: LoadedModel, images: Images) -> Answer:
+        """Answers one request: files, or pixels as uint8 [n, *image_shape].
+
+        Raises:
+            Overloaded: At once, when too many images wait already. A request alone is never too large.
+            UnusableImage: When an image cannot be decoded.
+        """
+        count = len(images)
+        if self._queued and self._queued + count > self._max_queue:
+            raise Overloaded
+        self._queued += count
+        QUEUE_IMAGES.set(self._queued)
+        job = _Job(model, images, self._loop.create_future())
+        self._jobs.put(job)
+        try:
+            return await job.answer
+        finally:
+            self._queued -= count
+            QUEUE_IMAGES.set(self._queued)
+
+    def _work(self) -> None:
+        waiting: _Job | None = None
+        while True:
+            batch = [waiting or self._jobs.get()]
+            waiting = None
+            images = len(batch[0].images)
+            while images < self._max_batch and waiting is None:
+                try:
+                    job = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+                if job.model is batch[0].model and images + len(job.images) <= self._max_batch:
+                    batch.append(job)
+                    images += len(job.images)
+                else:
+                    waiting = job
+            results = self._results(batch)
+            self._loop.call_soon_threadsafe(_deliver, batch, results)
+
+    def _results(self, batch: list[_Job]) -> list[Answer | Exception]:
+        pixels = [self._pixels(job) for job in batch]
+        good = [one for one in pixels if isinstance(one, np.ndarray)]
+        try:
+            answer = self._computed(batch[0].model, np.concatenate(good) if len(good) != 1 else good[0]) if good else {}
+        except Exception as error:  # the thread must live on, and each request has to hear of it
+            return [one if isinstance(one, Exception) else error for one in pixels]
+        results: list[Answer | Exception] = []
+        start = 0
+        for one in pixels:
+            if isinstance(one, Exception):
+                results.append(one)
+            else:
+                results.append({name: rows[start : start + len(one)] for name, rows in answer.items()})
+                start += len(one)
+        return results
+
+    def _pixels(self, job: _Job) -> np.ndarray | Exception:
+        if isinstance(job.images, np.ndarray):
+            return job.images
+        try:
+            return decode(job.images, job.model.card.image_shape, self._max_pixels)
+        except UnusableImage as error:
+            return error
+        except Exception as error:
+            logging.getLogger(__name__).exception("decoding failed")
+            return error
+
+    def _computed(self, model: LoadedModel, pixels: np.ndarray) -> Answer:
+        parts = []
+        for start in range(0, len(pixels), self._max_batch):
+            part = pixels[start : start + self._max_batch]
+            BATCH_IMAGES.observe(len(part))
+            parts.append(model.answer(part))
+        return (
+            parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        )
+
+
+def _deliver(batch: list[_Job], results: list[Answer | Exception]) -> None:
+    for job, result in zip(batch, results, strict=True):
+        if job.answer.done():  # its client has gone
+            continue
+        if isinstance(result, Exception):
+            job.answer.set_exception(result)
+        else:
+            job.answer.set_result(result)

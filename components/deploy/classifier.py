@@ -1,0 +1,44 @@
+"""The served model as the protocols see it, whichever they are."""
+
+from components.deploy.batching import Batcher, Images, Overloaded
+from components.deploy.image_files import UnusableImage
+from components.deploy.loaded_model import Answer, LoadedModel
+from components.deploy.refused import Refused, bad_request
+from components.deploy.versions import Versions
+
+RETRY_SECONDS = 1
+
+
+class Classifier:
+    """Answers with the newest version.
+
+    Attributes:
+        name: The model's name in URLs.
+        leaving: Set while the process ends: it still answers, but calls itself not ready, so that no new clients come.
+    """
+
+    def __init__(self, name: str, versions: Versions, batcher: Batcher) -> None:
+        self.name = name
+        self.leaving = False
+        self._versions = versions
+        self._batcher = batcher
+
+    @property
+    def model(self) -> LoadedModel:
+        """The version that answers now; a request must take it once, and stay with it."""
+        return self._versions.current
+
+    async def answer(self, model: LoadedModel, images: Images) -> Answer:
+        """Answers one request.
+
+        Raises:
+            Refused: When an image cannot be decoded, or too many wait already.
+        """
+        try:
+            return await self._batcher.answer(model, images)
+        except UnusableImage as error:
+            raise bad_request(str(error)) from None
+        except Overloaded:
+            raise Refused(
+                503, "the server is busy; try again in a moment", {"retry-after": str(RETRY_SECONDS)}
+            ) from None

@@ -1,0 +1,121 @@
+"""From image files to pixels, without TensorFlow, and equal to `components/preprocessing.py` bit for bit.
+
+The tests compare the two for every kind of PNG and JPEG. The resize is TensorFlow's own algorithm
+(`tf.image.resize(..., antialias=True)`, the ScaleAndTranslate kernel with a triangle): libraries' resizes differ.
+"""
+
+import io
+from functools import lru_cache
+
+import numpy as np
+from PIL import ImageFile, JpegImagePlugin, PngImagePlugin
+
+ImageShape = tuple[int, int, int]
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+# A chunk of compressed text or a colour profile may inflate without bound, and nobody here reads it.
+PngImagePlugin.MAX_TEXT_MEMORY = PngImagePlugin.MAX_TEXT_CHUNK = 1 << 20
+
+
+class UnusableImage(ValueError):
+    """An image that cannot become pixels; the message says why, in words for the client."""
+
+
+def decode(files: list[bytes], image_shape: ImageShape, max_pixels: int) -> np.ndarray:
+    """Decodes PNG and JPEG images and fits them to the model's size.
+
+    Args:
+        files: The contents of image files.
+        image_shape: (height, width, channels) of each result.
+        max_pixels: Largest height x width, of all images together; looked up in a file's header, before its content is
+            unpacked.
+
+    Returns:
+        uint8 [n, *image_shape].
+
+    Raises:
+        UnusableImage: For anything else than whole PNG or JPEG images of at most that size.
+    """
+    result = np.empty((len(files), *image_shape), np.uint8)
+    left = max_pixels
+    for index, file in enumerate(files):
+        try:
+            image = _open(file)
+            left -= image.width * image.height
+            if left < 0:
+                raise UnusableImage(
+                    f"image {index}: with its {image.width} x {image.height} pixels, {max_pixels:,} are exceeded"
+                )
+            result[index] = fit(_channels(image, image_shape[2]), image_shape)
+        except UnusableImage:
+            raise
+        except Exception:  # Pillow raises whatever its parsers stumble over: OSError, SyntaxError, struct.error, ...
+            raise UnusableImage(f"image {index}: cannot be decoded; expected a whole PNG or JPEG") from None
+    return result
+
+
+def _open(file: bytes) -> ImageFile.ImageFile:
+    # Not Image.open: it would try other formats, and take longer to find these two.
+    if file.startswith(PNG_START):
+        return PngImagePlugin.PngImageFile(io.BytesIO(file))
+    return JpegImagePlugin.JpegImageFile(io.BytesIO(file))
+
+
+def fit(pixels: np.ndarray, image_shape: ImageShape) -> np.ndarray:
+    """Resizes uint8 [height, width, channels] to `image_shape`; unchanged where it has that size already."""
+    height, width, _ = image_shape
+    if pixels.shape == image_shape:
+        return pixels
+    rows = _weighted(pixels, height)
+    both = _weighted(rows.transpose(1, 0, 2), width).transpose(1, 0, 2)
+    return np.clip(np.round(both), 0, 255).astype(np.uint8)
+
+
+def _channels(image: ImageFile.ImageFile, channels: int) -> np.ndarray:
+    if image.format == "JPEG":
+        # libjpeg itself makes greyscale of colour then, as TensorFlow has it do.
+        image.draft("L" if channels == 1 else "RGB", None)
+    if image.mode == "I;16":
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+    elif image.mode in ("1", "L", "LA"):
+        grey = np.asarray(image if image.mode == "L" else image.convert("L"))
+    else:
+        colour = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        return colour if channels == 3 else _libpng_grey(colour)
+    return np.repeat(grey[..., np.newaxis], channels, axis=2)
+
+
+def _libpng_grey(colour: np.ndarray) -> np.ndarray:
+    # libpng's fixed-point shares of red and green (0.299 and 0.587 of 2**15, cut off); the sum is cut off, too.
+    red, green = 9797, 19234
+    grey = colour.astype(np.uint32) @ np.array([red, green, (1 << 15) - red - green], np.uint32) >> 15
+    return grey.astype(np.uint8)[..., np.newaxis]
+
+
+def _weighted(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Resizes the first axis: each output is a weighted sum of a span of inputs, added up in TensorFlow's order."""
+    starts, weights = _spans(len(pixels), size)
+    result = np.zeros((size, *pixels.shape[1:]), np.float32)
+    for offset in range(weights.shape[1]):
+        inputs = pixels[np.minimum(starts + offset, len(pixels) - 1)]
+        result += inputs * weights[:, offset, np.newaxis, np.newaxis]
+    return result
+
+
+@lru_cache(maxsize=256)
+def _spans(before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each output's span starts, [after], and the weights of its inputs, [after, longest span], float32."""
+    one, half = np.float32(1), np.float32(0.5)
+    stride = one / (np.float32(after) / np.float32(before))
+    radius = max(stride, one)
+    centre = (np.arange(after, dtype=np.float32) + half) * stride
+    starts = np.clip(np.ceil(centre - radius - half), 0, before - 1).astype(np.int64)
+    ends = np.clip(np.floor(centre + radius - half), 0, before - 1).astype(np.int64) + 1
+    sources = starts[:, np.newaxis] + np.arange((ends - starts).max())
+    position = sources.astype(np.float32) + half - centre[:, np.newaxis]
+    weights = np.maximum(one - np.abs(position * (one / radius)), np.float32(0))
+    weights[sources >= ends[:, np.newaxis]] = 0
+    total = np.zeros(after, np.float32)
+    for offset in range(weights.shape[1]):
+        total += weights[:, offset]
+    return starts, weights * (one / total)[:, np.newaxis]

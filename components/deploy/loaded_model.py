@@ -1,0 +1,96 @@
+"""One version of a model in memory, and what runs it: ONNX Runtime, or TensorFlow where that is not possible."""
+
+import base64
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from components.deploy import onnx_backend, tensorflow_backend
+from components.deploy.image_files import decode
+from components.errors import StageFailed
+from components.model_card import MODEL_CARD, ModelCard
+
+# As at the export, see `components/train/export.py`.
+TOLERANCE = 1e-4
+
+BackendChoice = Literal["auto", "onnx", "tensorflow"]
+Answer = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A version of a model that is ready to answer.
+
+    Attributes:
+        version: The number of its folder.
+        card: What it is.
+        backend: `onnx` or `tensorflow`.
+        logits: uint8 [n, *image_shape] -> float32 [n, classes].
+    """
+
+    version: str
+    card: ModelCard
+    backend: str
+    logits: Callable[[np.ndarray], np.ndarray]
+
+    def answer(self, pixels: np.ndarray) -> Answer:
+        """The four outputs of the exported model's signatures: uint8 [n, *image_shape] -> one row an image."""
+        logits = self.logits(pixels)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        index = logits.argmax(axis=1)
+        return {
+            "label": np.array(self.card.class_names, object)[index],
+            "class_index": index,
+            "probabilities": powers / powers.sum(axis=1, keepdims=True),
+            "logits": logits,
+        }
+
+
+def load_model(folder: Path, choice: BackendChoice, threads: int, log: logging.Logger) -> LoadedModel:
+    """Loads a version folder. ONNX is taken only if it gives the answers that the trained model gave.
+
+    Args:
+        folder: With a SavedModel and its card.
+        choice: `auto` takes ONNX where the model has it, and TensorFlow otherwise.
+        threads: For one batch.
+        log: Told what was chosen and why.
+
+    Raises:
+        StageFailed: When the version cannot be served; the message says why.
+    """
+    card = _read_card(folder)
+    if choice != "tensorflow":
+        try:
+            logits = onnx_backend.load(folder, card, threads)
+            _check_examples(logits, card)
+            return LoadedModel(folder.name, card, "onnx", logits)
+        except StageFailed as error:
+            if choice == "onnx":
+                raise
+            log.warning("version %s: %s; TensorFlow serves it instead", folder.name, error)
+    logits = tensorflow_backend.load(folder, card, threads)
+    model = LoadedModel(folder.name, card, "tensorflow", logits)
+    model.answer(_example_pixels(card))  # so that the first client does not wait
+    return model
+
+
+def _read_card(folder: Path) -> ModelCard:
+    try:
+        return ModelCard.model_validate_json((folder / MODEL_CARD).read_text())
+    except (OSError, ValueError) as error:
+        raise StageFailed(f"model = {str(folder)!r}: no readable {MODEL_CARD} ({error})") from None
+
+
+def _example_pixels(card: ModelCard) -> np.ndarray:
+    return decode([base64.b64decode(example.png) for example in card.examples], card.image_shape, max_pixels=2**40)
+
+
+def _check_examples(logits: Callable[[np.ndarray], np.ndarray], card: ModelCard) -> None:
+    expected = np.array([example.logits for example in card.examples])
+    answered = logits(_example_pixels(card))
+    if not np.allclose(answered, expected, rtol=TOLERANCE, atol=TOLERANCE):
+        raise StageFailed("the ONNX model answers otherwise than the trained model did")

@@ -1,0 +1,205 @@
+"""The REST side of the model server: an ASGI application with KServe's V1 and V2 endpoints, metrics and a page.
+
+One model has a dozen paths, so routing is a dictionary. It is not kserve's own server, whose layers cost more than the
+model does (`benchmarks/README.md` has both), and which has neither limits nor errors that keep quiet.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from components.deploy import protocol_v1, protocol_v2
+from components.deploy.classifier import Classifier
+from components.deploy.payload_log import PayloadLog
+from components.deploy.refused import Refused
+from components.deploy.server_metrics import IN_FLIGHT, REQUESTS, SECONDS
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = dict[str, str]
+
+JSON = "application/json"
+BINARY = "application/octet-stream"
+HEADER_LENGTH = "inference-header-content-length"
+PAGE = Path(__file__).with_name("page.html")
+# The page has its script and style within, and asks this server alone.
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'"
+}
+
+
+class RestServer:
+    """The application.
+
+    Args:
+        classifier: What answers.
+        max_body: Largest body of a request, in bytes.
+        payload_log: Told every prediction, if there is one.
+        log: For unexpected errors.
+    """
+
+    def __init__(
+        self, classifier: Classifier, max_body: int, payload_log: PayloadLog | None, log: logging.Logger
+    ) -> None:
+        self._classifier = classifier
+        self._max_body = max_body
+        self._payload_log = payload_log
+        self._log = log
+        self._page = PAGE.read_bytes()
+        name = classifier.name
+        self._questions: dict[str, Callable[[], Any]] = {
+            "/v1/models": lambda: {"models": [name]},
+            f"/v1/models/{name}": self._ready_model,
+            "/v2": lambda: {"name": "image-classifier", "version": "2", "extensions": ["binary_tensor_data"]},
+            "/v2/health/live": lambda: {"live": True},
+            "/v2/health/ready": self._ready,
+            "/v2/models": lambda: {"models": [name]},
+            f"/v2/models/{name}": self._metadata,
+            f"/v2/models/{name}/ready": self._ready_model,
+        }
+        self._predictions = {
+            f"/v1/models/{name}:predict": ("v1", self._predict_v1),
+            f"/v2/models/{name}/infer": ("v2", self._predict_v2),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one HTTP request."""
+        status, headers, body = 500, {"content-type": JSON}, b""
+        try:
+            status, headers, body = await self._answered(scope, receive)
+        except Refused as refused:
+            status, body = refused.status, _error(refused.reason)
+            headers = {"content-type": JSON, **refused.headers}
+        except Exception:
+            identity = uuid.uuid4().hex[:12]
+            self._log.exception("internal error %s at %s", identity, scope["path"])
+            body = _error(f"internal error {identity}; the server's log has more")
+        if self._classifier.leaving:
+            headers["connection"] = "close"  # so that the client comes back to a server that stays
+        headers["content-length"] = str(len(body))
+        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": status, "headers": encoded})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answered(self, scope: Scope, receive: Receive) -> tuple[int, Headers, bytes]:
+        method, path = scope["method"], self._of_version(scope["path"])
+        if path in self._predictions:
+            _only("POST", method)
+            return await self._predicted(*self._predictions[path], scope, receive)
+        if path in self._questions:
+            _only("GET", method)
+            return 200, {"content-type": JSON}, orjson.dumps(self._questions[path]())
+        if path == "/":
+            _only("GET", method)
+            return 200, {"content-type": "text/html; charset=utf-8", **PAGE_HEADERS}, self._page
+        if path == "/metrics":
+            _only("GET", method)
+            return 200, {"content-type": CONTENT_TYPE_LATEST}, generate_latest()
+        raise Refused(404, f"there is no {path}; the model is {self._classifier.name!r}")
+
+    def _of_version(self, path: str) -> str:
+        """Takes the version out of a V2 path, if it is the one that answers."""
+        start = f"/v2/models/{self._classifier.name}/versions/"
+        if not path.startswith(start):
+            return path
+        version, _, rest = path.removeprefix(start).partition("/")
+        if version != self._classifier.model.version:
+            raise Refused(404, f"version {version} is not served, but {self._classifier.model.version}")
+        return f"/v2/models/{self._classifier.name}" + (f"/{rest}" if rest else "")
+
+    def _ready(self) -> dict[str, Any]:
+        if self._classifier.leaving:
+            raise Refused(503, "the server is going down")
+        return {"ready": True}
+
+    def _ready_model(self) -> dict[str, Any]:
+        return {"name": self._classifier.name, **self._ready()}
+
+    def _metadata(self) -> dict[str, Any]:
+        model = self._classifier.model
+        return protocol_v2.model_metadata(self._classifier.name, model.version, model.card)
+
+    async def _predicted(
+        self,
+        protocol: str,
+        predict: Callable[[bytes, Headers], Awaitable[tuple[Headers, bytes]]],
+        scope: Scope,
+        receive: Receive,
+    ) -> tuple[int, Headers, bytes]:
+        start = time.perf_counter()
+        status = 500
+        IN_FLIGHT.inc()
+        try:
+            request_headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            body = await self._body(request_headers, receive)
+            identity = self._logged_request(request_headers, body)
+            headers, answer = await predict(body, request_headers)
+            if self._payload_log:
+                self._payload_log.response(identity, headers["content-type"], answer)
+            status = 200
+            return status, headers, answer
+        except Refused as refused:
+            status = refused.status
+            raise
+        finally:
+            IN_FLIGHT.dec()
+            REQUESTS.labels(protocol, status).inc()
+            SECONDS.labels(protocol).observe(time.perf_counter() - start)
+
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        if headers.get("content-encoding", "identity") != "identity":
+            raise Refused(415, f"content-encoding = {headers['content-encoding']!r}: send the body as it is")
+        too_large = Refused(413, f"the body is larger than the {self._max_body:,} bytes allowed")
+        announced = headers.get("content-length", "0")
+        if announced.isdigit() and int(announced) > self._max_body:
+            raise too_large
+        message = await receive()
+        if not message.get("more_body"):
+            whole: bytes = message.get("body", b"")
+            return whole
+        body = bytearray(message["body"])
+        while message.get("more_body"):
+            message = await receive()
+            body += message.get("body", b"")
+            if len(body) > self._max_body:
+                raise too_large
+        return bytes(body)
+
+    def _logged_request(self, headers: Headers, body: bytes) -> str:
+        if self._payload_log is None:
+            return ""
+        identity = headers.get("x-request-id") or str(uuid.uuid4())
+        self._payload_log.request(identity, headers.get("content-type", JSON), body)
+        return identity
+
+    async def _predict_v1(self, body: bytes, _: Headers) -> tuple[Headers, bytes]:
+        model = self._classifier.model
+        images = protocol_v1.read_request(body, model.card.image_shape)
+        answer = await self._classifier.answer(model, images)
+        return {"content-type": JSON}, protocol_v1.write_answer(answer)
+
+    async def _predict_v2(self, body: bytes, headers: Headers) -> tuple[Headers, bytes]:
+        model = self._classifier.model
+        request = protocol_v2.read_request(body, headers.get(HEADER_LENGTH), model.card.image_shape)
+        answer = await self._classifier.answer(model, request.images)
+        content, header_length = protocol_v2.write_answer(answer, request, self._classifier.name, model.version)
+        if header_length is None:
+            return {"content-type": JSON}, content
+        return {"content-type": BINARY, HEADER_LENGTH: str(header_length)}, content
+
+
+def _only(allowed: str, method: str) -> None:
+    if method != allowed:
+        raise Refused(405, f"expected {allowed}", {"allow": allowed})
+
+
+def _error(reason: str) -> bytes:
+    return orjson.dumps({"error": reason})

@@ -1,0 +1,35 @@
+"""Runs a model's SavedModel with TensorFlow: the fallback where there is no ONNX file, or none that answers right."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from components.errors import StageFailed
+from components.lean_import import import_without
+from components.model_card import ModelCard
+
+
+def load(folder: Path, card: ModelCard, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns what turns uint8 [n, *image_shape] into float32 logits [n, classes].
+
+    Raises:
+        StageFailed: When the SavedModel cannot be loaded, or TensorFlow is not there.
+    """
+    try:
+        with import_without("keras"):
+            import tensorflow as tf
+    except ImportError:
+        raise StageFailed("TensorFlow is not installed (Python package tensorflow)") from None
+    try:
+        loaded = tf.saved_model.load(str(folder))
+        from_pixels = loaded.signatures["pixels"]
+    except Exception as error:  # its errors share no type
+        raise StageFailed(f"TensorFlow cannot load the saved_model in {str(folder)!r}: {error}") from None
+
+    def logits(pixels: np.ndarray) -> np.ndarray:
+        result: np.ndarray = from_pixels(tf.constant(pixels))["logits"].numpy()
+        return result
+
+    logits.model = loaded  # type: ignore[attr-defined] - the signatures do not keep the model alive
+    return logits

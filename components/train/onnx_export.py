@@ -1,0 +1,67 @@
+"""The exported model once more as ONNX, for a model server that starts in a second and needs no TensorFlow."""
+
+import hashlib
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from components.preprocessing import model_input
+
+OPSET = 18
+# As for the SavedModel, see `export.py`.
+TOLERANCE = 1e-4
+RANDOM_IMAGES = 16
+
+
+def write_onnx(model: keras.Model, examples: np.ndarray, file: Path) -> str:
+    """Converts a model, from `pixels` (uint8 [n, height, width, channels]) to `logits` (float32 [n, classes]).
+
+    A model that cannot be converted, or that answers otherwise as ONNX, is still a good SavedModel: it is left at that,
+    and the log says why.
+
+    Args:
+        model: The trained model.
+        examples: uint8 [n, height, width, channels]: images to compare the answers for, beside random ones.
+        file: Where to write.
+
+    Returns:
+        The file's SHA-256, or "" when there is none.
+    """
+    random = np.random.default_rng(0).integers(0, 256, (RANDOM_IMAGES, *examples.shape[1:]), np.uint8)
+    pixels = np.concatenate([examples, random])
+    try:
+        content = _converted(model, examples.shape[1:])
+        answered = _answer(content, pixels)
+    except Exception as error:  # an operation without a counterpart ends in any kind of error
+        print(f"no ONNX model: the conversion failed ({type(error).__name__}: {error})", flush=True)
+        return ""
+    expected = model(model_input(pixels), training=False).numpy()
+    if not np.allclose(answered, expected, rtol=TOLERANCE, atol=TOLERANCE):
+        difference = np.abs(answered - expected).max()
+        print(f"no ONNX model: its logits differ from the trained model's by {difference:g}", flush=True)
+        return ""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _converted(model: keras.Model, image_shape: tuple[int, ...]) -> bytes:
+    import tf2onnx
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.uint8, name="pixels")])
+    def logits(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"logits": model(model_input(pixels), training=False)}
+
+    converted, _ = tf2onnx.convert.from_function(logits, input_signature=logits.input_signature, opset=OPSET)
+    content: bytes = converted.SerializeToString()
+    return content
+
+
+def _answer(content: bytes, pixels: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    answer: np.ndarray = session.run(["logits"], {"pixels": pixels})[0]
+    return answer
