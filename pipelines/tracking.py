@@ -14,8 +14,8 @@ MLFLOW_CREDENTIALS = {
 }
 
 
-# KFP 2.17 cannot compile a dsl.If around a task that takes collected artifacts; around one that takes a pipeline's inputs
-# it can.
+# KFP 2.17 cannot compile a dsl.If around a task that takes collected artifacts, but it can where they are the inputs
+# of a pipeline.
 @dsl.pipeline(name="tracking")
 def tracking(
     models: dsl.Input[List[dsl.Model]],
