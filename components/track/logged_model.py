@@ -6,7 +6,7 @@ from pathlib import Path
 import mlflow.pyfunc
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput
+from mlflow.entities import LoggedModel, LoggedModelOutput, Run
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
@@ -31,24 +31,34 @@ def model_signature(card: ModelCard) -> ModelSignature:
     )
 
 
-def log_model(client: MlflowClient, model_directory: Path, experiment_id: str, run_id: str) -> LoggedModel:
-    """Uploads a model as an output of a run, unless the run has it already.
+def log_model(client: MlflowClient, model_directory: Path, run: Run) -> LoggedModel:
+    """Makes a model an output of a run, unless it is one already.
 
     Args:
         client: The server.
         model_directory: A model from train.
-        experiment_id: The run's experiment.
-        run_id: The run.
+        run: The run.
     """
-    for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
-        if model.status == "READY":
-            return model
-        client.delete_logged_model(model.model_id)  # an earlier try was interrupted while it uploaded
+    model = _uploaded(client, run) or _upload(client, model_directory, run)
+    if run.outputs is None or model.model_id not in {output.model_id for output in run.outputs.model_outputs}:
+        client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return model
+
+
+def _uploaded(client: MlflowClient, run: Run) -> LoggedModel | None:
+    models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    for model in models:
+        if model.status != "READY":  # an earlier try was interrupted while it uploaded
+            client.delete_logged_model(model.model_id)
+    return next((model for model in models if model.status == "READY"), None)
+
+
+def _upload(client: MlflowClient, model_directory: Path, run: Run) -> LoggedModel:
     card = read_model_card(model_directory)
     created = client.create_logged_model(
-        experiment_id,
+        run.info.experiment_id,
         name=card.model_type,
-        source_run_id=run_id,
+        source_run_id=run.info.run_id,
         params={name: str(value) for name, value in card.options.items()},
         tags={"dataset_fingerprint": card.dataset_fingerprint},
     )
@@ -65,8 +75,7 @@ def log_model(client: MlflowClient, model_directory: Path, experiment_id: str, r
                 f"tensorflow=={card.versions['tensorflow']}",
             ],
             metadata={"class_names": card.class_names},
-            mlflow_model=Model(model_id=created.model_id, run_id=run_id),
+            mlflow_model=Model(model_id=created.model_id, run_id=run.info.run_id),
         )
         client.log_model_artifacts(created.model_id, str(packed))
-    client.log_outputs(run_id, [LoggedModelOutput(created.model_id, step=0)])
     return client.finalize_logged_model(created.model_id, "READY")

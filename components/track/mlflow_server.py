@@ -36,7 +36,7 @@ def connected(uri: str) -> Iterator[MlflowClient]:
         client.search_experiments(max_results=1)
         yield client
     except MlflowException as error:
-        raise StageFailed(f"mlflow_uri = {uri!r}: {_words(str(error))}") from None
+        raise StageFailed(f"mlflow_uri = {uri!r}: {_words(error)}") from None
 
 
 def check_server(uri: str) -> None:
@@ -49,10 +49,11 @@ def check_server(uri: str) -> None:
         pass
 
 
-def _words(message: str) -> str:
-    if "error code 401" in message:
+def _words(error: MlflowException) -> str:
+    message = str(error)
+    if "error code 401" in message or error.error_code == "UNAUTHENTICATED":
         return f"the MLflow server wants credentials, or other ones: set {CREDENTIALS} in the environment"
-    if "error code 403" in message or message.startswith("PERMISSION_DENIED"):
+    if "error code 403" in message or error.error_code == "PERMISSION_DENIED":
         return f"the MLflow server does not allow this to the user of {CREDENTIALS}, or to this host name"
     if "error code 404" in message:
         return "something answers there, but it is no MLflow server"

@@ -134,7 +134,7 @@ def _track_model(
         run_name=card.model_type,
     )
     run_id, started = nested.info.run_id, nested.info.start_time
-    logged = log_model(client, model.directory, experiment_id, run_id)
+    logged = log_model(client, model.directory, nested)
     if nested.info.status == "FINISHED":
         log.info("%s is there already", card.model_type)
         return logged

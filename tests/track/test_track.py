@@ -152,11 +152,16 @@ def test_interrupted_try_is_continued(
         track(options, [best, replace(other, directory=tmp_path)], page)
     first, nested = tracked(options)
     assert (first.info.status, set(nested)) == ("FAILED", {"cnn"})
+    client, experiment_id = MlflowClient(options.mlflow_uri), first.info.experiment_id
+    half_uploaded = client.create_logged_model(experiment_id, source_run_id=nested["cnn"].info.run_id)
     track(options, candidates, page)
     parent, nested = tracked(options)
     assert (parent.info.run_id, parent.info.status) == (first.info.run_id, "FINISHED")
     assert set(nested) == {"cnn", "cnn_dropout"}
-    assert len(nested["cnn"].outputs.model_outputs) == 1
+    models = {model.source_run_id: model for model in client.search_logged_models([experiment_id])}
+    assert half_uploaded.model_id not in {model.model_id for model in models.values()}
+    for run in nested.values():
+        assert [output.model_id for output in run.outputs.model_outputs] == [models[run.info.run_id].model_id]
 
 
 def test_next_run_takes_over_the_alias_only_if_good_enough(
