@@ -158,7 +158,7 @@ def raw_output(name: str, values: np.ndarray) -> bytes:
 
 
 def model_metadata(name: str, version: str, card: ModelCard) -> dict[str, Any]:
-    """What `GET /v2/models/NAME` answers; an input is one of the two that are listed."""
+    """What gRPC's ModelMetadata answers, and REST besides other things; an input is one of the two that are listed."""
     classes = len(card.class_names)
     columns = {"label": [-1], "class_index": [-1], "probabilities": [-1, classes], "logits": [-1, classes]}
     return {

@@ -125,7 +125,8 @@ class RestServer:
 
     def _metadata(self) -> dict[str, Any]:
         model = self._classifier.model
-        return protocol_v2.model_metadata(self._classifier.name, model.version, model.card)
+        metadata = protocol_v2.model_metadata(self._classifier.name, model.version, model.card)
+        return {**metadata, "parameters": {"class_names": model.card.class_names}}
 
     async def _predicted(
         self,

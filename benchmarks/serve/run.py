@@ -1,0 +1,225 @@
+"""`make bench-serve`: our model server, kserve's as its documentation writes it, mlserver, and a bound, in one run."""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.serve.load import Load, noise_png, run_load, v1_body
+from components.deploy.local_server import _any_port
+from components.model_card import ONNX_MODEL
+
+RESULTS = Path(__file__).with_name("results.json")
+PEERS = Path(__file__).with_name("peers")
+START_SECONDS = 120
+WARM_UP_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """So many clients, each asking about so many images at once."""
+
+    clients: int
+    images: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.clients} client{'s' * (self.clients > 1)}, {self.images} image{'s' * (self.images > 1)}"
+
+
+SETTINGS = [Setting(1, 1), Setting(5, 1), Setting(32, 1), Setting(32, 32)]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A model server.
+
+    Attributes:
+        title: Its name in the table.
+        command: Starts it.
+        ready: Path that answers 200 once it can predict.
+        predict: Path of predictions.
+        v2: It speaks V2, not V1.
+        environment: Added variables.
+    """
+
+    title: str
+    command: list[str]
+    ready: str
+    predict: str
+    v2: bool = False
+    environment: dict[str, str] | None = None
+
+
+OURS = "ours"
+KSERVE_TENSORFLOW = "kserve + TensorFlow"
+KSERVE_ONNX = "kserve + ONNX Runtime"
+MLSERVER = "mlserver + ONNX Runtime"
+BOUND = "bare ASGI + ONNX Runtime (a bound)"
+
+
+def servers(model: Path, mlserver_python: Path, folder: Path, port: int) -> list[Server]:
+    version = model / "1"
+    python, v1 = [sys.executable, "-m"], "/v1/models/digits"
+    ours = [*python, "components.deploy.server", "--model_name=digits", f"--model_dir={model}", f"--http_port={port}"]
+    ours += ["--host=127.0.0.1", "--enable_grpc=false", "--drain_seconds=0"]
+    kserve = [*python, "benchmarks.serve.peers.kserve_model", "--model_name=digits", f"--folder={version}"]
+    kserve += [f"--http_port={port}", "--enable_grpc=false"]
+    settings = {"name": "digits", "implementation": "mlserver_model.DigitModel"}
+    (folder / "model-settings.json").write_text(json.dumps(settings))
+    # Its best: no worker processes (they cost a copy of every request), no log line a request, one port.
+    quiet = {"debug": False, "host": "127.0.0.1", "http_port": port, "grpc_port": _any_port(), "parallel_workers": 0}
+    (folder / "settings.json").write_text(json.dumps({**quiet, "metrics_endpoint": None}))
+    environment = {"ONNX_MODEL": str(version / ONNX_MODEL), "PYTHONPATH": str(PEERS)}
+    onnx = str(version / ONNX_MODEL)
+    mlserver = [str(mlserver_python.with_name("mlserver")), "start", str(folder)]
+    return [
+        Server(OURS, ours, v1, f"{v1}:predict"),
+        Server(KSERVE_TENSORFLOW, [*kserve, "--backend=tensorflow"], v1, f"{v1}:predict"),
+        Server(KSERVE_ONNX, [*kserve, "--backend=onnx"], v1, f"{v1}:predict"),
+        Server(MLSERVER, mlserver, "/v2/models/digits/ready", "/v2/models/digits/infer", True, environment),
+        Server(BOUND, [*python, "benchmarks.serve.peers.bare_asgi", onnx, str(port)], "/", "/"),
+    ]
+
+
+def measure(server: Server, port: int, seconds: float) -> tuple[dict[str, Load], float, float]:
+    """Returns the loads by setting, the seconds to start, and the memory in MiB after it all."""
+    url = f"http://127.0.0.1:{port}"
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **(server.environment or {})}
+    start = time.monotonic()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(server.command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            while not _is_ready(url + server.ready):
+                if process.poll() is not None or time.monotonic() - start > START_SECONDS:
+                    log.seek(0)
+                    raise RuntimeError(f"{server.title} does not start:\n{log.read().decode()[-2000:]}")
+                time.sleep(0.05)
+            started = time.monotonic() - start
+            loads = {}
+            for setting in SETTINGS:
+                body = _body(setting.images, server.v2)
+                run_load(url + server.predict, body, setting.clients, WARM_UP_SECONDS)
+                loads[setting.title] = run_load(url + server.predict, body, setting.clients, seconds)
+                if loads[setting.title].failed:
+                    raise RuntimeError(f"{server.title}, {setting.title}: {loads[setting.title].statuses}")
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            return loads, started, sum(member.memory_info().rss for member in family) / 2**20
+        finally:
+            process.terminate()
+            try:
+                process.wait(40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _body(images: int, v2: bool) -> bytes:
+    body = json.loads(v1_body([noise_png(28, seed) for seed in range(images)]))
+    if not v2:
+        return json.dumps(body).encode()
+    data = [instance["b64"] for instance in body["instances"]]
+    tensor = {"name": "image_bytes", "shape": [images], "datatype": "BYTES", "data": data}
+    return json.dumps({"inputs": [tensor]}).encode()
+
+
+def make_model(folder: Path) -> Path:
+    """An untrained `cnn` of 28 x 28 grey images, exported as training exports it."""
+    code = "import sys; from benchmarks.serve.model import export; export(sys.argv[1])"
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    subprocess.run([sys.executable, "-c", code, str(folder / "model")], check=True, env=environment)
+    return folder / "model"
+
+
+def main() -> None:
+    """Measures, prints a table, and writes results.json."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serve.run", description=__doc__)
+    parser.add_argument(
+        "--mlserver-python", required=True, type=Path, help="python of an environment with mlserver.txt"
+    )
+    parser.add_argument("--seconds", type=float, default=4, help="of each load")
+    parser.add_argument("--rounds", type=int, default=3, help="medians are over these")
+    parser.add_argument("--only", nargs="+", help="titles of servers that start with one of these")
+    arguments = parser.parse_args()
+    if not shutil.which("hey"):
+        sys.exit("error: hey is not installed; it is the Debian package hey (apt-get install hey), and on Homebrew")
+    measured: dict[str, list[tuple[dict[str, Load], float, float]]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        model, port = make_model(Path(scratch)), _any_port()
+        for round_number in range(arguments.rounds):
+            for server in servers(model, arguments.mlserver_python, Path(scratch), port):
+                if arguments.only and not server.title.startswith(tuple(arguments.only)):
+                    continue
+                print(f"round {round_number + 1}: {server.title}", flush=True)
+                measured.setdefault(server.title, []).append(measure(server, port, arguments.seconds))
+    results = {title: _summary(rounds) for title, rounds in measured.items()}
+    RESULTS.write_text(json.dumps({"machine": _machine(), "results": results, "rounds": _plain(measured)}, indent=1))
+    Console(width=160).print(_table(results))
+
+
+def _summary(rounds: list[tuple[dict[str, Load], float, float]]) -> dict[str, dict[str, float]]:
+    def middle(values: list[float]) -> float:
+        return round(statistics.median(values), 3)
+
+    summary = {
+        setting.title: {
+            "rps": middle([loads[setting.title].rate for loads, _, _ in rounds]),
+            "p50": middle([loads[setting.title].milliseconds[50] for loads, _, _ in rounds]),
+            "p99": middle([loads[setting.title].milliseconds[99] for loads, _, _ in rounds]),
+        }
+        for setting in SETTINGS
+    }
+    start, memory = middle([start for _, start, _ in rounds]), middle([memory for _, _, memory in rounds])
+    return {**summary, "process": {"start_seconds": start, "memory_mib": memory}}
+
+
+def _plain(measured: dict[str, list[tuple[dict[str, Load], float, float]]]) -> dict[str, list[dict[str, object]]]:
+    return {
+        title: [{setting: asdict(load) for setting, load in loads.items()} for loads, _, _ in rounds]
+        for title, rounds in measured.items()
+    }
+
+
+def _machine() -> str:
+    return f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
+
+
+def _table(results: dict[str, dict[str, dict[str, float]]]) -> Table:
+    table = Table(title="Requests a second (ours is so many times as fast); p50 / p99 in ms", title_justify="left")
+    table.add_column("server")
+    for setting in SETTINGS:
+        table.add_column(setting.title, justify="right")
+    table.add_column("start, s", justify="right")
+    table.add_column("MiB", justify="right")
+    for title, summary in results.items():
+        cells = []
+        for setting in SETTINGS:
+            one = summary[setting.title]
+            ratio = f" ({results[OURS][setting.title]['rps'] / one['rps']:.2f})" if OURS in results else ""
+            cells.append(f"{one['rps']:,.0f}{ratio}\n{one['p50']:.1f} / {one['p99']:.1f}")
+        process = summary["process"]
+        table.add_row(title, *cells, f"{process['start_seconds']:.1f}", f"{process['memory_mib']:,.0f}")
+    return table
+
+
+if __name__ == "__main__":
+    main()

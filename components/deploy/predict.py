@@ -1,0 +1,101 @@
+"""Asks a model server about images: `python -m components.deploy.predict --url http://HOST:PORT image.png ...`.
+
+Works with this package's model server, and with any that speaks KServe's V1 protocol for a model from train. Exit
+codes: 0 answered, 1 the server did not answer or refused, 2 bad input.
+"""
+
+import argparse
+import base64
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+from rich.console import Console
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+TIMEOUT_SECONDS = 30.0
+BAR_WIDTH = 24
+
+
+class Failed(Exception):
+    """The server gave no prediction; the message says why."""
+
+
+def main() -> None:
+    """Prints a table of probabilities for each image."""
+    parser = argparse.ArgumentParser(prog="python -m components.deploy.predict", description=__doc__)
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG or JPEG file")
+    parser.add_argument("--url", required=True, help="base URL of the server, or of a prediction (ending in :predict)")
+    parser.add_argument("--name", help="the model's name; by default the server's only one")
+    parser.add_argument("--host", help="Host header, where an ingress tells services apart by it")
+    parser.add_argument("--top", type=int, default=5, help="how many classes to show (default 5)")
+    arguments = parser.parse_args()
+    if not arguments.url.startswith(("http://", "https://")):
+        parser.error(f"--url {arguments.url!r}: expected http://HOST:PORT")
+    console = Console()
+    try:
+        files = [image.read_bytes() for image in arguments.images]
+    except OSError as error:
+        _end(2, f"{error.filename}: {error.strerror}")
+    headers = {"host": arguments.host} if arguments.host else {}
+    try:
+        with httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS) as client:
+            url, class_names = _model(client, arguments.url.rstrip("/"), arguments.name)
+            body = {"instances": [{"b64": base64.b64encode(file).decode()} for file in files]}
+            predictions = _answer(client.post(url, json=body))["predictions"]
+    except httpx.HTTPError as error:
+        _end(1, f"{arguments.url} does not answer: {error}")
+    except Failed as error:
+        _end(1, str(error))
+    except (KeyError, TypeError, ValueError):
+        _end(1, f"{arguments.url} answers, but not as KServe's V1 protocol does")
+    for image, prediction in zip(arguments.images, predictions, strict=True):
+        console.print(_table(str(image), prediction, class_names, arguments.top))
+
+
+def _model(client: httpx.Client, url: str, name: str | None) -> tuple[str, list[str]]:
+    """Where to ask, and the classes' names if the server tells them."""
+    if url.endswith(":predict"):
+        url, _, name = url.removesuffix(":predict").rpartition("/v1/models/")
+    if name is None:
+        names = _answer(client.get(f"{url}/v2/models"))["models"]
+        if len(names) != 1:
+            raise Failed(f"{url} has the models {', '.join(names)}; choose one with --name")
+        name = names[0]
+    metadata = client.get(f"{url}/v2/models/{name}")
+    told = metadata.json() if metadata.is_success else {}
+    return f"{url}/v1/models/{name}:predict", told.get("parameters", {}).get("class_names", [])
+
+
+def _answer(response: httpx.Response) -> Any:
+    if response.is_success:
+        return response.json()
+    try:
+        reason = response.json()["error"]
+    except (KeyError, TypeError, ValueError):
+        reason = response.reason_phrase
+    raise Failed(f"{response.url} answers {response.status_code}: {reason}")
+
+
+def _table(title: str, prediction: dict[str, Any], class_names: list[str], top: int) -> Table:
+    probabilities = prediction["probabilities"]
+    table = Table(title=f"{title}: {prediction['label']}", title_justify="left", title_style="bold")
+    table.add_column("class")
+    table.add_column("probability", justify="right")
+    table.add_column("", width=BAR_WIDTH)
+    for index in sorted(range(len(probabilities)), key=lambda index: -probabilities[index])[:top]:
+        name = class_names[index] if class_names else f"class {index}"
+        share = probabilities[index]
+        table.add_row(name, f"{share:.2%}", ProgressBar(total=1, completed=share, width=BAR_WIDTH))
+    return table
+
+
+def _end(code: int, message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Model servers of the tests' own, as the command starts them."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import tenacity
+
+ModelServer = Callable[..., "RunningServer"]
+
+
+class RunningServer:
+    """A model server process.
+
+    Attributes:
+        url: Its base URL.
+        predict_url: Of the V1 protocol.
+        process: The process.
+        log_file: What it prints.
+    """
+
+    def __init__(self, model: Path, log_file: Path, *options: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.predict_url = f"{self.url}/v1/models/digits:predict"
+        self.log_file = log_file
+        command = [sys.executable, "-m", "components.deploy.server", "--model_name=digits", f"--model_dir={model}"]
+        command += ["--host=127.0.0.1", f"--http_port={port}", "--drain_seconds=0"]
+        grpc = [] if any(option.startswith("--grpc_port") for option in options) else ["--enable_grpc=false"]
+        with log_file.open("wb") as output:
+            self.process = subprocess.Popen([*command, *grpc, *options], stdout=output, stderr=subprocess.STDOUT)
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def wait_until_ready(self) -> None:
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(httpx.HTTPError),
+            wait=tenacity.wait_fixed(0.1),
+            stop=tenacity.stop_after_delay(120),
+        ):
+            with attempt:
+                assert self.process.poll() is None, self.log
+                httpx.get(f"{self.url}/v2/health/ready").raise_for_status()
+
+    def metric(self, line_start: str) -> float:
+        for line in httpx.get(f"{self.url}/metrics").text.splitlines():
+            if line.startswith(line_start):
+                return float(line.rsplit(" ", 1)[1])
+        return 0.0
+
+    def stop(self) -> int:
+        self.process.terminate()
+        try:
+            return self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    """Starts a server of a model directory with options; all are stopped in the end."""
+    servers = []
+
+    def start(model: Path, *options: str, wait: bool = True) -> RunningServer:
+        server = RunningServer(model, tmp_path_factory.mktemp("server") / "server.log", *options)
+        servers.append(server)
+        if wait:
+            server.wait_until_ready()
+        return server
+
+    yield start
+    for server in servers:
+        server.process.kill()
+        server.process.wait()

@@ -1,0 +1,58 @@
+"""The command that asks a model server, against a real one."""
+
+import base64
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from components.model_card import read_model_card
+
+
+@pytest.fixture(scope="module")
+def server(start_server, trained: SimpleNamespace):
+    return start_server(trained.model)
+
+
+@pytest.fixture
+def images(trained: SimpleNamespace, tmp_path: Path) -> dict[str, Path]:
+    files = {}
+    for example in read_model_card(trained.model).examples[:2]:
+        files[example.label] = tmp_path / f"{example.label}.png"
+        files[example.label].write_bytes(base64.b64decode(example.png))
+    (tmp_path / "text.txt").write_text("no image")
+    return {**files, "text": tmp_path / "text.txt", "missing": tmp_path / "missing.png"}
+
+
+def predict(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "components.deploy.predict", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1/models/digits:predict"])
+def test_images_are_classified(server, images: dict[str, Path], path: str) -> None:
+    done = predict("--url", server.url + path, "--top=3", images["0"], images["1"])
+    assert done.returncode == 0, done.stderr
+    assert f"{images['0'].name}: 0" in done.stdout.replace("\n", "")
+    assert f"{images['1'].name}: 1" in done.stdout.replace("\n", "")
+    assert done.stdout.count("%") == 6
+
+
+@pytest.mark.parametrize(
+    ("url", "image", "options", "code", "message"),
+    [
+        ("", "text", [], 1, "answers 400: image 0: cannot be decoded"),
+        ("", "missing", [], 2, "missing.png: No such file"),
+        ("", "0", ["--name=other"], 1, "answers 404: there is no /v1/models/other:predict"),
+        ("http://127.0.0.1:9", "0", [], 1, "http://127.0.0.1:9 does not answer"),
+        ("127.0.0.1:9", "0", [], 2, "expected http://HOST:PORT"),
+    ],
+)
+def test_errors_are_told_in_words(
+    server, images: dict[str, Path], url: str, image: str, options: list[str], code: int, message: str
+) -> None:
+    done = predict("--url", url or server.url, *options, images[image])
+    assert (done.returncode, message in done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,328 @@
+"""The server's protocols beyond V1 lists: V2 with raw tensors, gRPC, and what each malformed request gets."""
+
+import base64
+import io
+import json
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.deploy.grpc_server import _kserve_messages
+
+RANDOM = np.random.default_rng(2)
+PIXELS = RANDOM.integers(0, 256, (3, 28, 28, 1), np.uint8)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+FILES = [png(pixels) for pixels in PIXELS]
+RAW_FILES = b"".join(len(file).to_bytes(4, "little") + file for file in FILES)
+GRPC_PORT = 0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def server(start_server, trained: SimpleNamespace) -> SimpleNamespace:
+    port = free_port()
+    running = start_server(trained.model, f"--grpc_port={port}", "--max_body_bytes=1000000", "--max_image_pixels=10000")
+    answers = httpx.post(running.predict_url, json={"instances": PIXELS.tolist()}).json()["predictions"]
+    return SimpleNamespace(running=running, url=running.url, grpc=f"127.0.0.1:{port}", answers=answers)
+
+
+def infer(server: SimpleNamespace, header: dict, raw: bytes = b"", **headers: str) -> httpx.Response:
+    content = json.dumps(header).encode()
+    length = {"inference-header-content-length": str(len(content))} if raw else {}
+    url = f"{server.url}/v2/models/digits/infer"
+    return httpx.post(url, content=content + raw, headers={**length, **headers})
+
+
+def tensor(datatype: str, shape: list[int], **rest: object) -> dict:
+    return {"name": "x", "datatype": datatype, "shape": shape, **rest}
+
+
+@pytest.mark.parametrize(
+    ("datatype", "shape", "raw"),
+    [
+        ("UINT8", [3, 28, 28, 1], PIXELS.tobytes()),
+        ("UINT8", [3, 28, 28], PIXELS.tobytes()),
+        ("FP32", [3, 28, 28, 1], PIXELS.astype("<f4").tobytes()),
+        ("INT64", [3, 28, 28, 1], PIXELS.astype("<i8").tobytes()),
+        ("BYTES", [3], RAW_FILES),
+    ],
+)
+def test_raw_tensors(server: SimpleNamespace, datatype: str, shape: list[int], raw: bytes) -> None:
+    request = {
+        "id": "seven",
+        "inputs": [tensor(datatype, shape, parameters={"binary_data_size": len(raw)})],
+        "outputs": [{"name": "label"}, {"name": "logits", "parameters": {"binary_data": True}}],
+    }
+    response = infer(server, request, raw)
+    assert response.status_code == 200, response.text
+    length = int(response.headers["inference-header-content-length"])
+    header = json.loads(response.content[:length])
+    assert (header["id"], header["model_name"], header["model_version"]) == ("seven", "digits", "1")
+    label, logits = header["outputs"]
+    assert label["data"] == [answer["label"] for answer in server.answers]
+    assert logits["parameters"] == {"binary_data_size": 3 * 10 * 4}
+    np.testing.assert_allclose(
+        np.frombuffer(response.content[length:], "<f4").reshape(logits["shape"]),
+        [answer["logits"] for answer in server.answers],
+        atol=1e-5,
+    )
+
+
+def test_all_outputs_raw(server: SimpleNamespace) -> None:
+    raw = PIXELS.tobytes()
+    inputs = [tensor("UINT8", [3, 28, 28, 1], parameters={"binary_data_size": len(raw)})]
+    response = infer(server, {"inputs": inputs, "parameters": {"binary_data_output": True}}, raw)
+    outputs = json.loads(response.content[: int(response.headers["inference-header-content-length"])])["outputs"]
+    assert {output["name"] for output in outputs} == {"label", "class_index", "probabilities", "logits"}
+    assert all("data" not in output for output in outputs)
+
+
+PIXEL_INPUT = tensor("UINT8", [3, 28, 28, 1], parameters={"binary_data_size": PIXELS.nbytes})
+
+
+@pytest.mark.parametrize(
+    ("header", "raw", "headers", "status", "message"),
+    [
+        ([], b"", {}, 400, "one input"),
+        ({"inputs": []}, b"", {}, 400, "one input"),
+        ({"inputs": [tensor("UINT8", [1])] * 2}, b"", {}, 400, "one input"),
+        ({"inputs": [tensor("UINT8", [-1, 28, 28, 1], data=[])]}, b"", {}, 400, "whole numbers"),
+        ({"inputs": [tensor("UINT8", [1, 28, 28, 1], data=[0] * 783)]}, b"", {}, 400, "takes 784 numbers, got 783"),
+        ({"inputs": [tensor("UINT8", [1, 28, 28, 1], data="text")]}, b"", {}, 400, "expected a list"),
+        ({"inputs": [tensor("UINT8", [1, 2], data=[[0], [0, 1]])]}, b"", {}, 400, "differ in length"),
+        ({"inputs": [tensor("COMPLEX", [1], data=[1])]}, b"", {}, 400, "datatype = 'COMPLEX'"),
+        ({"inputs": [tensor("BYTES", [1], data=["%"])]}, b"", {}, 400, "not valid base64"),
+        ({"inputs": [tensor("BYTES", [2], data=["aGk="])]}, b"", {}, 400, "as many images"),
+        ({"inputs": [tensor("BYTES", [1], data=["aGk="])]}, b"", {}, 400, "image 0: cannot be decoded"),
+        ({"inputs": [PIXEL_INPUT]}, PIXELS.tobytes()[:-1], {}, 400, "2351 bytes follow the JSON"),
+        ({"inputs": [tensor("UINT8", [1])]}, b"more", {}, 400, "belong to no input"),
+        ({"inputs": [{**PIXEL_INPUT, "shape": [4, 28, 28, 1]}]}, PIXELS.tobytes(), {}, 400, "takes 3136 bytes"),
+        (
+            {"inputs": [tensor("BYTES", [1], parameters={"binary_data_size": 5})]},
+            b"\xff\xff\xff\xffx",
+            {},
+            400,
+            "beyond the input",
+        ),
+        ({"inputs": [PIXEL_INPUT], "outputs": [{"name": "none"}]}, PIXELS.tobytes(), {}, 400, "there is no 'none'"),
+        ({"inputs": [PIXEL_INPUT], "id": 7}, PIXELS.tobytes(), {}, 400, "id: expected text"),
+        ({}, b"", {"inference-header-content-length": "99"}, 400, "expected a number up to"),
+        ({}, b"", {"content-encoding": "gzip"}, 415, "send the body as it is"),
+    ],
+)
+def test_bad_v2_requests(
+    server: SimpleNamespace, header: object, raw: bytes, headers: dict[str, str], status: int, message: str
+) -> None:
+    response = infer(server, header, raw, **headers)  # type: ignore[arg-type]
+    assert (response.status_code, message in response.json()["error"]) == (status, True), response.text
+
+
+@pytest.mark.parametrize("path", ["/v1/models/digits:predict", "/v2/models/digits/infer"])
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"null", b"NaN", b'{"instances": 1}'])
+def test_what_is_no_request_is_refused(server: SimpleNamespace, path: str, body: bytes) -> None:
+    assert httpx.post(server.url + path, content=body).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 200),
+        ("GET", "/metrics", 200),
+        ("GET", "/v1/models", 200),
+        ("GET", "/v1/models/digits", 200),
+        ("GET", "/v2", 200),
+        ("GET", "/v2/health/live", 200),
+        ("GET", "/v2/health/ready", 200),
+        ("GET", "/v2/models/digits", 200),
+        ("GET", "/v2/models/digits/ready", 200),
+        ("GET", "/v2/models/digits/versions/1/ready", 200),
+        ("GET", "/v2/models/digits/versions/2/ready", 404),
+        ("GET", "/v2/models/other/ready", 404),
+        ("GET", "/v1/models/digits:predict", 405),
+        ("POST", "/v1/models/other:predict", 404),
+        ("POST", "/v2/models/other/infer", 404),
+        ("POST", "/v2/health/ready", 405),
+        ("POST", "/v2/repository/models/digits/load", 404),
+        ("POST", "/v2/repository/models/digits/unload", 404),
+    ],
+)
+def test_paths(server: SimpleNamespace, method: str, path: str, status: int) -> None:
+    assert httpx.request(method, server.url + path).status_code == status
+
+
+def test_content_type_may_name_a_charset(server: SimpleNamespace) -> None:
+    body = json.dumps({"instances": PIXELS.tolist()})
+    headers = {"content-type": "application/json; charset=utf-8"}
+    assert httpx.post(server.running.predict_url, content=body, headers=headers).json()["predictions"] == server.answers
+
+
+def test_metadata_tells_what_to_send(server: SimpleNamespace) -> None:
+    metadata = httpx.get(f"{server.url}/v2/models/digits").json()
+    assert {entry["name"]: entry["shape"] for entry in metadata["inputs"]} == {
+        "image_bytes": [-1],
+        "pixels": [-1, 28, 28, 1],
+    }
+    assert (metadata["name"], metadata["versions"]) == ("digits", ["1"])
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["announced", "chunked"])
+def test_body_that_is_too_large(server: SimpleNamespace, chunked: bool) -> None:
+    body = b" " * 1_500_000
+    content = iter([body[:700_000], body[700_000:]]) if chunked else body
+    response = httpx.post(server.running.predict_url, content=content)
+    assert response.status_code == 413
+    assert "1,000,000 bytes" in response.json()["error"]
+
+
+def test_image_that_is_too_large(server: SimpleNamespace) -> None:
+    bomb = png(np.zeros((5000, 5000), np.uint8))
+    response = httpx.post(server.running.predict_url, json={"instances": [{"b64": base64.b64encode(bomb).decode()}]})
+    assert response.status_code == 400
+    assert "5000 x 5000 pixels" in response.json()["error"]
+
+
+def test_one_bad_image_does_not_spoil_others_requests(server: SimpleNamespace) -> None:
+    """They share a batch when they come together."""
+
+    async def both() -> list[httpx.Response]:
+        import asyncio
+
+        good, bad = ({"instances": [{"b64": base64.b64encode(file).decode()}]} for file in (FILES[0], b"no image"))
+        async with httpx.AsyncClient() as client:
+            requests = [client.post(server.running.predict_url, json=body) for body in [good, bad] * 10]
+            return await asyncio.gather(*requests)
+
+    import asyncio
+
+    assert [response.status_code for response in asyncio.run(both())] == [200, 400] * 10
+
+
+def test_metrics(server: SimpleNamespace) -> None:
+    before = server.running.metric('classifier_requests_total{protocol="v1",status="400"}')
+    httpx.post(server.running.predict_url, content=b"{")
+    assert server.running.metric('classifier_requests_total{protocol="v1",status="400"}') == before + 1
+    images = server.running.metric("classifier_batch_images_sum")
+    httpx.post(server.running.predict_url, json={"instances": PIXELS.tolist()})
+    assert server.running.metric("classifier_batch_images_sum") == images + 3
+    assert server.running.metric('classifier_request_seconds_count{protocol="v1"}') > 0
+    assert server.running.metric("classifier_in_flight_requests") == 0
+    assert server.running.metric("classifier_queue_images") == 0
+    info = 'classifier_model_info{backend="onnx",model_type="cnn",version="1"}'
+    assert server.running.metric(info) == 1
+
+
+class Grpc:
+    """A client of KServe's gRPC protocol."""
+
+    messages = _kserve_messages()
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address)
+
+    def ask(self, method: str, **fields: object):
+        call = self.channel.unary_unary(
+            f"/inference.GRPCInferenceService/{method}",
+            request_serializer=getattr(self.messages, f"{method}Request").SerializeToString,
+            response_deserializer=getattr(self.messages, f"{method}Response").FromString,
+        )
+        return call(getattr(self.messages, f"{method}Request")(**fields), timeout=10)
+
+
+@pytest.fixture(scope="module")
+def client(server: SimpleNamespace) -> Grpc:
+    return Grpc(server.grpc)
+
+
+@pytest.mark.parametrize(
+    ("contents", "raw", "datatype", "shape"),
+    [
+        (None, [PIXELS.tobytes()], "UINT8", [3, 28, 28, 1]),
+        (None, [RAW_FILES], "BYTES", [3]),
+        ({"uint_contents": PIXELS.ravel().tolist()}, [], "UINT8", [3, 28, 28, 1]),
+        ({"fp32_contents": PIXELS.ravel().tolist()}, [], "FP32", [3, 28, 28, 1]),
+        ({"bytes_contents": FILES}, [], "BYTES", [3]),
+    ],
+)
+def test_grpc(
+    server: SimpleNamespace, client: Grpc, contents: dict | None, raw: list[bytes], datatype: str, shape: list[int]
+) -> None:
+    given = {"name": "x", "datatype": datatype, "shape": shape, **({"contents": contents} if contents else {})}
+    response = client.ask("ModelInfer", model_name="digits", inputs=[given], raw_input_contents=raw)
+    names = [output.name for output in response.outputs]
+    expected = [answer["logits"] for answer in server.answers]
+    if raw:
+        values = dict(zip(names, response.raw_output_contents, strict=True))
+        logits = np.frombuffer(values["logits"], "<f4").reshape(3, 10)
+    else:
+        outputs = {output.name: output for output in response.outputs}
+        logits = np.reshape(outputs["logits"].contents.fp32_contents, (3, 10))
+        labels = [label.decode() for label in outputs["label"].contents.bytes_contents]
+        assert labels == [answer["label"] for answer in server.answers]
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_grpc_tells_about_itself(client: Grpc) -> None:
+    assert client.ask("ServerLive").live
+    assert client.ask("ServerReady").ready
+    assert client.ask("ModelReady", name="digits").ready
+    assert client.ask("ModelMetadata", name="digits").inputs[1].shape == [-1, 28, 28, 1]
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "code"),
+    [
+        ("ModelInfer", {"model_name": "other"}, grpc.StatusCode.NOT_FOUND),
+        ("ModelReady", {"name": "digits", "version": "9"}, grpc.StatusCode.NOT_FOUND),
+        ("ModelInfer", {"model_name": "digits"}, grpc.StatusCode.INVALID_ARGUMENT),
+        (
+            "ModelInfer",
+            {
+                "model_name": "digits",
+                "inputs": [{"datatype": "UINT8", "shape": [1, 28, 28, 1]}],
+                "raw_input_contents": [b"x"],
+            },
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            "ModelInfer",
+            {"model_name": "digits", "inputs": [{"datatype": "BYTES", "shape": [-1]}], "raw_input_contents": [b"x"]},
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        ("RepositoryModelUnload", {"model_name": "digits"}, grpc.StatusCode.UNIMPLEMENTED),
+    ],
+)
+def test_bad_grpc_requests(client: Grpc, method: str, fields: dict, code: grpc.StatusCode) -> None:
+    with pytest.raises(grpc.RpcError) as error:
+        client.ask(method, **fields)
+    assert error.value.code() == code  # type: ignore[attr-defined]
+
+
+def test_same_model_answers_alike_with_tensorflow(
+    start_server, server: SimpleNamespace, trained: SimpleNamespace, tmp_path: Path
+) -> None:
+    running = start_server(trained.model, "--backend=tensorflow")
+    for instances in (PIXELS.tolist(), [{"b64": base64.b64encode(file).decode()} for file in FILES]):
+        answers = httpx.post(running.predict_url, json={"instances": instances}).json()["predictions"]
+        for answer, expected in zip(answers, server.answers, strict=True):
+            assert answer["label"] == expected["label"]
+            np.testing.assert_allclose(answer["logits"], expected["logits"], rtol=1e-4, atol=1e-4)
+    assert running.metric('classifier_model_info{backend="tensorflow",model_type="cnn",version="1"}') == 1
