@@ -1,6 +1,7 @@
 """A SavedModel as an MLflow model, with its signature; TensorFlow is needed to load it, not to write it."""
 
 import tempfile
+import warnings
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -62,7 +63,9 @@ def _upload(client: MlflowClient, model_directory: Path, run: Run) -> LoggedMode
         params={name: str(value) for name, value in card.options.items()},
         tags={"dataset_fingerprint": card.dataset_fingerprint},
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # MLflow would like an example of an input, and would load TensorFlow to try it.
+        warnings.filterwarnings("ignore", ".*An input example was not provided")
         packed = Path(folder, "model")
         mlflow.pyfunc.save_model(
             packed,

@@ -169,9 +169,12 @@ def _dataset(card: ModelCard, uri: str) -> DatasetInput:
 
 
 def _metrics(model: EvaluatedModel, timestamp: int, model_id: str) -> list[Metric]:
-    """Metrics of all epochs, then of the evaluation; all at one time, so that a second try writes the same rows."""
+    """Metrics of all epochs, then of the evaluation of the model that came out.
+
+    All have one time, so that a second try writes the same rows.
+    """
     epochs = [
-        Metric(f"train/{name}", float(value), timestamp, int(row["epoch"]), model_id)
+        Metric(f"train/{name}", float(value), timestamp, int(row["epoch"]))
         for row in model.history
         for name, value in row.items()
         if name != "epoch"
