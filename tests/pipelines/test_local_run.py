@@ -146,7 +146,7 @@ def test_second_run_is_cached_and_leaves_nothing(served: SimpleNamespace) -> Non
     process = start(served.directory, "--min-accuracy", "0.999")
     shown, _ = process.communicate(timeout=START_SECONDS)
     assert process.returncode == 0, shown
-    for step in ("ingest", "train", "evaluate"):
+    for step in ("ingest", "train cnn", "evaluate cnn", "train cnn_dropout", "evaluate cnn_dropout"):
         assert f"[{step}] taken over from an earlier run" in shown
     assert "nothing is deployed" in shown
     assert "curl" not in shown
