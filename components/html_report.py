@@ -141,7 +141,11 @@ def timeline(title: str, rows: Sequence[tuple[str, float, float, str, bool]], to
         rows: Label, start and duration in seconds, the duration in words, and whether the row is to stand out.
         total: Length of the axis in seconds.
     """
-    placed = [(label, 100 * start / total, 100 * long / total, words, bad) for label, start, long, words, bad in rows]
+    placed = [
+        # Start and duration may be measured by different clocks: a bar never leaves the axis.
+        (label, 100 * start / total, min(100 * long / total, 100 - 100 * start / total), words, bad)
+        for label, start, long, words, bad in rows
+    ]
     return Markup(_MACROS.timeline(title, placed))
 
 

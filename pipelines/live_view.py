@@ -40,6 +40,7 @@ class LiveView:
         self._epochs = int(parameters["epochs"])
         self._about = f"{parameters['dataset']}, {len(progress.models)} models, {parameters['workers']} workers each"
         self._spinner = Spinner("dots", style="cyan")
+        self._stopped = False
         self._paces: dict[str, TrainingPace] = {}
         self._live = Live(
             get_renderable=lambda: self,
@@ -61,10 +62,13 @@ class LiveView:
 
     def stop(self) -> None:
         """Removes the rows and gives the cursor back."""
+        self._stopped = True
         self._live.stop()
 
     def show(self, line: str) -> None:
         """Keeps a line above the rows."""
+        if self._stopped:
+            return
         if self._verbose:
             self._console.print(Text(line))
         elif "] worker-" not in line:
@@ -76,7 +80,7 @@ class LiveView:
         yield Text.assemble(elapsed, "  ", (self._about, "dim"), no_wrap=True, overflow="ellipsis")
         rows = Table.grid(padding=(0, 1), expand=True)
         rows.add_column(width=1)
-        rows.add_column(no_wrap=True, overflow="ellipsis", max_width=14 if narrow else 24)
+        rows.add_column(no_wrap=True, overflow="ellipsis", max_width=min(24, options.max_width // 2 - 4))
         rows.add_column(no_wrap=True, justify="right", width=5)
         if not narrow:
             rows.add_column(width=BAR_WIDTH)

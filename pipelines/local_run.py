@@ -87,6 +87,8 @@ class LocalRun:
         )
         started, progress = datetime.now(), Progress(parameters["models"], cache)
         failure = self._run_steps(pipeline, parameters, progress)
+        for step in progress.unexplained():
+            print("\n".join(f"{step.title} | {line}" for line in step.lines))
         record = self._record = RunRecord(
             directory=self.directory,
             started=started,

@@ -80,45 +80,51 @@ def seconds_text(seconds: float | None) -> str:
 def _names(record: RunRecord) -> dict[str, str]:
     best = record.ranking.best.name if record.ranking else "best model"
     return {
-        "ingest": str(record.parameters["dataset"]),
+        "ingest": str(record.parameters["dataset"]).rstrip("/").rsplit("/", 1)[-1],
         "select": best,
         "deploy": str(record.parameters["service_name"]),
     }
 
 
 def _wide(record: RunRecord, names: dict[str, str]) -> tuple[int, float, list[Box], Sequence[Line]]:
-    rows = _models(record)
-    height = len(rows) * (HEIGHT + GAP) - GAP
-    middle = (height - HEIGHT) / 2
+    rows, last = _models(record), _last_steps(record)
+    pitch = HEIGHT + GAP
+    height = max(len(rows), len(last)) * pitch - GAP
 
-    def box(stage: str, model: str, column: int, y: float) -> Box:
-        return _box(record, record.step(stage, model), column * WIDE_COLUMN, y, WIDE_BOX, names)
+    def box(step: Step, column: int, row: float) -> Box:
+        return _box(record, step, column * WIDE_COLUMN, row * pitch, WIDE_BOX, names)
 
-    ingest, select, deploy = box("ingest", "", 0, middle), box("select", "", 3, middle), box("deploy", "", 4, middle)
-    boxes, lines = [ingest, select, deploy], [_curve(select, deploy)]
+    middle = (height - HEIGHT) / 2 / pitch
+    ingest, select = box(record.step("ingest"), 0, middle), box(record.step("select"), 3, middle)
+    boxes, lines = [ingest, select], []
+    for index, step in enumerate(last):
+        boxes.append(box(step, 4, middle + index - (len(last) - 1) / 2))
+        lines.append(_curve(select, boxes[-1]))
     for index, model in enumerate(rows):
-        y = index * (HEIGHT + GAP)
-        train, evaluate = box("train", model, 1, y), box("evaluate", model, 2, y)
+        row = middle + index - (len(rows) - 1) / 2
+        train, evaluate = box(record.step("train", model), 1, row), box(record.step("evaluate", model), 2, row)
         boxes += [train, evaluate]
         lines += [_curve(ingest, train), _curve(train, evaluate), _curve(evaluate, select)]
     return WIDE, height, boxes, _important_last(lines)
 
 
 def _tall(record: RunRecord, names: dict[str, str]) -> tuple[int, float, list[Box], Sequence[Line]]:
-    rows = _models(record)
+    rows, last = _models(record), _last_steps(record)
     pitch = HEIGHT + GAP
 
-    def box(stage: str, model: str, x: float, row: int, width: float) -> Box:
-        return _box(record, record.step(stage, model), x, row * pitch, width, names)
+    def box(step: Step, x: float, row: int, width: float) -> Box:
+        return _box(record, step, x, row * pitch, width, names)
 
-    ingest = box("ingest", "", 0, 0, TALL)
-    select = box("select", "", 0, len(rows) + 1, TALL)
-    deploy = box("deploy", "", 0, len(rows) + 2, TALL)
-    boxes = [ingest, select, deploy]
-    lines = [Line(f"M{TALL / 2} {select.y + HEIGHT}V{deploy.y}", _reached(deploy), deploy.on_the_way)]
+    ingest = box(record.step("ingest"), 0, 0, TALL)
+    select = box(record.step("select"), 0, len(rows) + 1, TALL)
+    boxes, lines = [ingest, select], []
+    for index, step in enumerate(last, start=len(rows) + 2):
+        end = box(step, 0, index, TALL)
+        boxes.append(end)
+        lines.append(Line(f"M{TALL / 2} {end.y - GAP}V{end.y}", _reached(end), end.on_the_way))
     for index, model in enumerate(rows, start=1):
-        train = box("train", model, TALL_INDENT, index, TALL_BOX)
-        evaluate = box("evaluate", model, TALL - TALL_INDENT - TALL_BOX, index, TALL_BOX)
+        train = box(record.step("train", model), TALL_INDENT, index, TALL_BOX)
+        evaluate = box(record.step("evaluate", model), TALL - TALL_INDENT - TALL_BOX, index, TALL_BOX)
         boxes += [train, evaluate]
         lines += [
             Line(f"M9 {HEIGHT}V{train.left[1]}H{train.x}", _reached(train), train.on_the_way),
@@ -129,17 +135,22 @@ def _tall(record: RunRecord, names: dict[str, str]) -> tuple[int, float, list[Bo
                 evaluate.on_the_way and select.on_the_way,
             ),
         ]
-    return TALL, deploy.y + HEIGHT, boxes, _important_last(lines)
+    return TALL, max(end.y for end in boxes) + HEIGHT, boxes, _important_last(lines)
 
 
 def _box(record: RunRecord, step: Step, x: float, y: float, width: float, names: dict[str, str]) -> Box:
     chosen = record.ranking.best.name if record.ranking and record.ranking.passed else None
-    on_the_way = chosen is not None and step.model in ("", chosen)
-    return Box(step, x, y, width, step.model or names[step.stage], on_the_way)
+    on_the_way = chosen is not None and step.model in ("", chosen) and step.state in ("done", "cached")
+    return Box(step, x, y, width, step.model or names.get(step.stage, step.stage), on_the_way)
 
 
 def _models(record: RunRecord) -> list[str]:
     return [step.model for step in record.steps if step.stage == "train"]
+
+
+def _last_steps(record: RunRecord) -> list[Step]:
+    """What follows the selection: deploy, and whatever else a pipeline does with the selected model."""
+    return [step for step in record.steps if step.stage not in ("ingest", "train", "evaluate", "select")]
 
 
 def _curve(start: Box, end: Box) -> Line:

@@ -20,7 +20,10 @@ _FAILED = re.compile(r"Task '[\w-]+' finished with status FAILURE")
 _STAGE_LINE = re.compile(r"\[([\w-]+)(?: [^\]]+)?\] (.*)")
 _TOOK = re.compile(r"took ([\d.]+) s$")
 _EPOCH_SIZE = re.compile(r"worker-0 \| .* (\d+) steps an epoch, global batch (\d+)")
-_EXECUTOR_LINE = re.compile(r"\[KFP Executor [^\]]*INFO\]|\d\d:\d\d:\d\d\.\d+ - INFO")
+# Of no use to a person: KFP's executor about itself, and what TensorFlow says on every start.
+_CHATTER = re.compile(
+    r"\[KFP Executor [^\]]*INFO\]|\d\d:\d\d:\d\d\.\d+ - INFO|[IWE]\d{4} \d\d:\d\d|WARNING: All log messages before absl"
+)
 _COLOURS = re.compile(r"\x1b\[\d+m")
 
 
@@ -35,6 +38,7 @@ class RunningStep:
     seconds: float | None = None
     folder: Path | None = None
     told: str = ""
+    tells_input: bool = True
     epoch_size: tuple[int, int] | None = None  # steps, images in a step
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
 
@@ -86,11 +90,19 @@ class Progress:
             elif thread in self._starting:
                 self._place(line, thread)
             elif step := self._in_thread.get(thread):
+                if _FAILED.search(line):
+                    step.state, step.seconds = "failed", self._clock() - (step.started or self._clock())
+                    self._in_thread[thread] = None
+                    return None
                 return self._take_step_line(step, line)
             return None
 
     def find(self, stage: str, model: str) -> RunningStep | None:
         return next((step for step in self.steps if (step.stage, step.model) == (stage, model)), None)
+
+    def unexplained(self) -> list[RunningStep]:
+        """Steps that failed without a word about why: their last lines are all that can be told."""
+        return [step for step in self.steps if step.state == "failed" and not step.told.startswith("error: ")]
 
     def finished(self) -> list[Step]:
         """The steps after the run's end."""
@@ -115,6 +127,8 @@ class Progress:
     def _place(self, line: str, thread: int) -> None:
         """Finds out which step a thread has started: its outputs are the first thing that it tells of itself."""
         stage, started = self._starting[thread]
+        if _FAILED.search(line) and (step := self.find(stage, self._model_in_thread.get(thread, ""))):
+            step.state, step.started = "failed", started
         uri = re.search(rf'"([^"]*/{stage})/[^/"]+"', line)
         if not uri:
             return
@@ -130,14 +144,9 @@ class Progress:
         del self._starting[thread]
 
     def _take_step_line(self, step: RunningStep, line: str) -> str | None:
-        if _FAILED.search(line):
-            step.state = "failed"
-            step.seconds = self._clock() - (step.started or self._clock())
-            # A step that could not say why it failed: its last lines are all there is.
-            return (
-                None if step.told.startswith("error: ") else "\n".join(f"{step.title} | {line}" for line in step.lines)
-            )
-        if line and not _EXECUTOR_LINE.match(line):
+        if step.tells_input:  # JSON, several lines of it
+            step.tells_input = line.startswith(('"', "{", "}", "]"))
+        if line and not step.tells_input and not _CHATTER.match(line):
             step.lines.append(line)
         told = _STAGE_LINE.match(line)
         if not told or told[1] != step.stage:

@@ -18,10 +18,10 @@ class View(Protocol):
     ) -> None: ...
 
     def show(self, line: str) -> None:
-        """Shows a line that stays."""
+        """Shows a line that stays; nothing after `stop`."""
 
     def stop(self) -> None:
-        """Leaves the terminal as it was. Does nothing the second time."""
+        """Leaves the terminal as it was."""
 
 
 class PlainView:
@@ -29,6 +29,7 @@ class PlainView:
 
     def __init__(self, terminal: TextIO | None = None) -> None:
         self._terminal = terminal or sys.stdout
+        self._stopped = False
 
     def __enter__(self) -> Self:
         return self
@@ -39,11 +40,12 @@ class PlainView:
         self.stop()
 
     def show(self, line: str) -> None:
-        self._terminal.write(line + "\n")
-        self._terminal.flush()
+        if not self._stopped:
+            self._terminal.write(line + "\n")
+            self._terminal.flush()
 
     def stop(self) -> None:
-        pass
+        self._stopped = True
 
 
 def view_for(terminal: TextIO, progress: Progress, parameters: Mapping[str, Any], plain: bool, verbose: bool) -> View:
