@@ -54,6 +54,7 @@ def _parser(pipeline: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-cache", action="store_true", help="with --run: run every step, also those done before")
     parser.add_argument("--verbose", action="store_true", help="with --run: show everything that is logged")
+    parser.add_argument("--plain", action="store_true", help="with --run: plain lines, also on a terminal")
     parser.add_argument(
         "--output",
         type=Path,
@@ -70,7 +71,9 @@ def _run(pipeline: BaseComponent, parameters: dict[str, Any], arguments: argpars
     check_mlflow_server(parameters)
     from pipelines.local_run import LocalRun
 
-    run = LocalRun(arguments.runs_dir, use_cache=not arguments.no_cache, verbose=arguments.verbose)
+    run = LocalRun(
+        arguments.runs_dir, use_cache=not arguments.no_cache, verbose=arguments.verbose, plain=arguments.plain
+    )
     signal.signal(signal.SIGTERM, run.stop_everything)
     signal.signal(signal.SIGINT, run.stop_everything)
     try:

@@ -1,83 +1,22 @@
 """The main job as a newcomer runs it: `python pipelines/e2e.py --run`, in processes of its own."""
 
-import http.server
 import inspect
 import json
 import re
 import shlex
 import signal
 import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 from kfp import components as kfp_components
 from kfp import local
-from PIL import Image
+from real_run import REPOSITORY, assert_nothing_left, left_over, read_until, start
 
 from pipelines.e2e import e2e
 
-REPOSITORY = Path(__file__).parents[2]
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(e2e.pipeline_func).parameters.items()}
-SCRIPT = REPOSITORY / "pipelines" / "e2e.py"
-QUICK = ["--models", "cnn", "cnn_dropout", "--epochs", "2", "--batch-size", "50", "--min-accuracy", "0.5"]
-START_SECONDS = 200
-
-
-def start(directory: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, "--run", *QUICK, *options],
-        cwd=directory,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def read_until(process: subprocess.Popen[str], pattern: str) -> str:
-    assert process.stdout is not None
-    shown = ""
-    deadline = time.monotonic() + START_SECONDS
-    for line in process.stdout:
-        shown += line
-        if re.search(pattern, line):
-            return shown
-        assert time.monotonic() < deadline, shown
-    raise AssertionError(f"ended without {pattern!r}:\n{shown}")
-
-
-def left_over(directory: Path) -> list[psutil.Process]:
-    """Processes that any run in the folder started and that still live."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        if process.info["status"] != psutil.STATUS_ZOMBIE and str(directory) in " ".join(process.info["cmdline"] or []):
-            found.append(process)
-    return found
-
-
-def assert_nothing_left(directory: Path) -> None:
-    deadline = time.monotonic() + 5
-    while left_over(directory) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert left_over(directory) == []
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """A whole run with --serve, stopped by Ctrl-C in the end."""
-    directory = tmp_path_factory.mktemp("run")
-    process = start(directory, "--serve")
-    shown = read_until(process, r"^\s*curl ")
-    yield SimpleNamespace(directory=directory, process=process, shown=shown, run=directory / "runs" / "latest")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
-    assert_nothing_left(directory)
 
 
 def test_printed_curl_line_is_answered_right(served: SimpleNamespace) -> None:
@@ -144,76 +83,11 @@ def test_compiled_pipeline_runs_with_cached_steps_and_gate(
     assert not list(tmp_path.glob("runs/*/deploy"))
 
 
-def test_second_run_is_cached_and_leaves_nothing(served: SimpleNamespace) -> None:
-    process = start(served.directory, "--min-accuracy", "0.999")
-    shown, _ = process.communicate(timeout=START_SECONDS)
-    assert process.returncode == 0, shown
-    for step in ("ingest", "train", "evaluate"):
-        assert f"[{step}] taken over from an earlier run" in shown
-    assert "nothing is deployed" in shown
-    assert "curl" not in shown
-
-
-def test_cached_steps_are_tracked_where_the_environment_says(
-    served: SimpleNamespace, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert not list(served.run.glob("*/track"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
-    process = start(served.directory, "--mlflow-experiment", "whole run", "--service-name", "tracked-digits")
-    shown, _ = process.communicate(timeout=START_SECONDS)
-    assert process.returncode == 0, shown
-    assert "[train] taken over from an earlier run" in shown
-    assert f"[track] tracking in {mlflow_server}/#/experiments/" in shown
-
-    from mlflow import MlflowClient
-
-    client = MlflowClient(mlflow_server)
-    experiment = client.get_experiment_by_name("whole run")
-    runs = {run.data.tags.get("model_type", "parent"): run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"parent", "cnn", "cnn_dropout"}
-    for name in ("cnn", "cnn_dropout"):
-        told = re.search(rf"│ {name}\s+│\s+[\d.]+%\s+│\s+([\d.]+)%", shown)
-        assert told
-        assert runs[name].data.metrics["evaluate/test_accuracy"] == pytest.approx(float(told[1]) / 100, abs=1e-4)
-        assert len(client.get_metric_history(runs[name].info.run_id, "train/val_loss")) == 2
-    champion = client.get_model_version_by_alias("tracked-digits", "champion")
-    assert champion.run_id == runs[runs["parent"].data.tags["selected"]].info.run_id
-
-
-def test_failed_tracking_fails_the_run_but_not_the_deployment(served: SimpleNamespace) -> None:
-    pytest.importorskip("mlflow")
-
-    class Forgetful(http.server.BaseHTTPRequestHandler):
-        """Lets in who asks first, and nobody after that."""
-
-        asked = 0
-
-        def do_POST(self) -> None:
-            Forgetful.asked += 1
-            self.send_response(200 if Forgetful.asked == 1 else 401)
-            self.end_headers()
-            self.wfile.write(b"{}" if Forgetful.asked == 1 else b"who are you?")
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        uri = f"http://127.0.0.1:{server.server_port}"
-        process = start(served.directory, "--mlflow-uri", uri)
-        shown, _ = process.communicate(timeout=START_SECONDS)
-        server.shutdown()
-    assert process.returncode == 1, shown
-    assert f"[track] error: mlflow_uri = '{uri}': the MLflow server wants credentials" in shown
-    assert list(served.directory.glob("runs/latest/*/deploy/endpoint/request.json"))
-    assert "Traceback" not in shown
-
-
-def test_server_for_tracking_is_asked_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    process = start(tmp_path, "--mlflow-uri", "http://127.0.0.1:9")
-    shown, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert shown.startswith("error: mlflow_uri = 'http://127.0.0.1:9': no MLflow server can be reached there;")
-    assert list(tmp_path.iterdir()) == []
+def test_second_run_is_cached_and_leaves_nothing(cached: SimpleNamespace) -> None:
+    for step in ("ingest", "train cnn", "evaluate cnn", "train cnn_dropout", "evaluate cnn_dropout"):
+        assert f"[{step}] taken over from an earlier run" in cached.shown
+    assert "nothing is deployed" in cached.shown
+    assert "curl" not in cached.shown
 
 
 @pytest.mark.parametrize(
@@ -260,19 +134,13 @@ def test_unusable_data_is_told_before_anything_is_made(options: list[str], messa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failed_step_says_why_and_exits_with_failure(tmp_path: Path) -> None:
-    for name in ("cat", "dog"):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for index in range(150):
-            Image.new("RGB", (20, 20), (index, 0, 0)).save(tmp_path / "images" / name / f"{index}.png")
-    (tmp_path / "images" / "dog" / "7.png").write_bytes(b"")
-    process = start(tmp_path, "--dataset", f"image_folder:{tmp_path / 'images'}")
-    shown, _ = process.communicate(timeout=START_SECONDS)
-    assert process.returncode == 1
-    assert f"[ingest] error: dataset = 'image_folder:{tmp_path}/images': {tmp_path}/images/dog/7.png is empty" in shown
-    assert "Traceback" not in shown
-    assert f"All logs: {tmp_path}" in shown
-    assert_nothing_left(tmp_path)
+def test_failed_step_says_why_and_exits_with_failure(failed: SimpleNamespace) -> None:
+    data = failed.directory / "images"
+    assert f"[ingest] error: dataset = 'image_folder:{data}': {data}/dog/7.png is empty" in failed.shown
+    assert "Traceback" not in failed.shown
+    assert f"report: {failed.run}/report.html" in failed.shown
+    assert f"All logs: {failed.run}" in failed.shown
+    assert_nothing_left(failed.directory)
 
 
 def test_runs_directory_that_cannot_be_written(tmp_path: Path) -> None:
