@@ -2,6 +2,8 @@
 PYTHON ?= python3
 HOST ?= http://localhost:8080
 BIN := .venv/bin
+MLFLOW_DIR := runs/mlflow
+MLFLOW_PORT := 5000
 
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(MAKEFILE_LIST))
 
@@ -40,6 +42,18 @@ test: .venv/installed ## run the tests (a few minutes)
 
 test-all: .venv/installed ## run the slow tests too, and those for a live cluster where there is one
 	$(BIN)/python -m pytest $(ARGS)
+
+mlflow: .venv/installed ## start an MLflow server that keeps everything under runs/mlflow; use it with ARGS="--mlflow-uri http://127.0.0.1:5000"
+	@mkdir -p $(MLFLOW_DIR)
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow server --workers 1 \
+	  --host 127.0.0.1 --port $(MLFLOW_PORT) --backend-store-uri sqlite:///$(abspath $(MLFLOW_DIR))/mlflow.db \
+	  --artifacts-destination $(abspath $(MLFLOW_DIR))/artifacts
+
+tensorboard: .venv/installed ## show the learning curves of the last run's models, and what their workers logged
+	$(BIN)/tensorboard --logdir runs/latest/ $(ARGS)
+
+dashboard: .venv/installed ## write the Grafana dashboard and the alerts in manifests/monitoring
+	$(BIN)/python manifests/monitoring/render.py
 
 bench-train: .venv/installed ## measure training speed against the original's way and the bound (ten minutes)
 	$(BIN)/python -m benchmarks.train.run $(ARGS)

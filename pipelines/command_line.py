@@ -11,7 +11,14 @@ from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
 from components.errors import InvalidInput, StageFailed
-from pipelines.parameters import add_options, check_data_set, check_parameters, given_parameters, local_parameters
+from pipelines.parameters import (
+    add_options,
+    check_data_set,
+    check_mlflow_server,
+    check_parameters,
+    given_parameters,
+    local_parameters,
+)
 
 COMPILED = Path("compiled")
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -54,6 +61,7 @@ def _parser(pipeline: Any) -> argparse.ArgumentParser:
         "--no-cache", action="store_true", help="with --run and --submit: run every step, also those done before"
     )
     parser.add_argument("--verbose", action="store_true", help="with --run: show everything that is logged")
+    parser.add_argument("--plain", action="store_true", help="with --run: plain lines, also on a terminal")
     parser.add_argument(
         "--output",
         type=Path,
@@ -130,9 +138,12 @@ def _run(pipeline: BaseComponent, parameters: dict[str, Any], arguments: argpars
     parameters = local_parameters(parameters)
     check_parameters(parameters)
     check_data_set(parameters)
+    check_mlflow_server(parameters)
     from pipelines.local_run import LocalRun
 
-    run = LocalRun(arguments.runs_dir, use_cache=not arguments.no_cache, verbose=arguments.verbose)
+    run = LocalRun(
+        arguments.runs_dir, use_cache=not arguments.no_cache, verbose=arguments.verbose, plain=arguments.plain
+    )
     signal.signal(signal.SIGTERM, run.stop_everything)
     signal.signal(signal.SIGINT, run.stop_everything)
     try:

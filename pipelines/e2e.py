@@ -1,6 +1,7 @@
 """The whole way from a data set to a served model.
 
 ingest -> for each model: train -> evaluate -> select -> (good enough?) -> deploy
+                                                      -> (MLflow server?) -> track
 """
 
 from typing import List
@@ -14,6 +15,7 @@ from components.preflight import preflight
 from components.select import select
 from components.storage import RUN_ID_FIELD, RUN_ID_VARIABLE, mount_storage
 from components.train import train
+from pipelines.tracking import tracking
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
 
@@ -51,6 +53,9 @@ def e2e(
     worker_memory: str = "",
     worker_gpus: int = 0,
     job: dict = {},
+    mlflow_uri: str = "",
+    mlflow_experiment: str = "image-classification",
+    kfp_ui: str = "",
 ):
     """Ingests a data set, trains several models on it, and deploys the best one if it is good enough.
 
@@ -89,6 +94,9 @@ def e2e(
         worker_memory: On a cluster, memory of each worker; empty for 2Gi.
         worker_gpus: On a cluster, GPUs of each worker.
         job: On a cluster, rarer settings of the training job as JSON; see components/train/README.md.
+        mlflow_uri: Address of an MLflow server that is to keep the models and their metrics; empty for none.
+        mlflow_experiment: The experiment there.
+        kfp_ui: Address of the Kubeflow Pipelines UI, for links from MLflow to the run.
     """
     checked = (
         preflight(train_backend=train_backend, deploy_backend=deploy_backend, pvc=pvc)
@@ -168,6 +176,19 @@ def e2e(
             .set_caching_options(False)
         )
         kubernetes.use_field_path_as_env(deployed, RUN_ID_VARIABLE, RUN_ID_FIELD)
+
+    # Nothing depends on it: what cannot be tracked is deployed all the same.
+    tracking(
+        models=dsl.Collected(trained.outputs["model"]),
+        evaluations=dsl.Collected(evaluated.outputs["metrics"]),
+        best=selected.outputs["best"],
+        leaderboard=selected.outputs["leaderboard"],
+        good_enough=selected.outputs["Output"],
+        mlflow_uri=mlflow_uri,
+        mlflow_experiment=mlflow_experiment,
+        registered_model=service_name,
+        kfp_ui=kfp_ui,
+    ).set_display_name("Tracking")
 
 
 if __name__ == "__main__":

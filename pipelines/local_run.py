@@ -4,31 +4,35 @@ import builtins
 import contextlib
 import hashlib
 import importlib.metadata
-import io
-import json
 import logging
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
+import httpx
 import psutil
 from kfp import local
 from kfp.dsl.base_component import BaseComponent
 
 import components
-from components.deploy.endpoint import ENDPOINT_FILE, Endpoint
+from components.deploy.endpoint import ENDPOINT_FILE, REQUEST_FILE, Endpoint
 from components.deploy.local_server import stop_server
 from components.errors import StageFailed
 from components.ingest.options import IMAGE_FOLDER_PREFIX
 from components.process_owner import OWNER_VARIABLE
-from components.select.leaderboard import Leaderboard
-from pipelines.summary import StageTime, print_summary
+from pipelines.latency import measure_latency
+from pipelines.progress import Progress
+from pipelines.run_folder import LOG_FILE, REPORT_FILE, collect_results
+from pipelines.run_record import Latency, RunRecord, Step
+from pipelines.step_output import StepOutput
+from pipelines.summary import print_summary
+from pipelines.view import PlainView, View, view_for
 
 INTERRUPTED = 130
 TERMINATE_SECONDS = 5.0
@@ -39,24 +43,28 @@ class LocalRun:
 
     runs/
       20261124-121501/
+        report.html    the whole run on one page
+        run.json       what the page is made from
         run.log        everything that was logged
-        pages/         the steps' pages
+        pages/         the steps' own pages
         model          the selected model
+        tensorboard/   the models' TensorBoard logs
         service/       the deployed service: address, example request, log
         image-.../     the steps' outputs as KFP lays them out
       latest -> 20261124-121501
       .cache/          what steps may take over from earlier runs
     """
 
-    def __init__(self, runs_directory: Path, use_cache: bool, verbose: bool) -> None:
+    def __init__(self, runs_directory: Path, use_cache: bool, verbose: bool, plain: bool) -> None:
         self.directory = (runs_directory / time.strftime("%Y%m%d-%H%M%S")).absolute()
         self._use_cache = use_cache
         self._verbose = verbose
-        self._output: _StepOutput | None = None
-        self._started = time.monotonic()
+        self._plain = plain
+        self._view: View = PlainView()
+        self._record: RunRecord | None = None
 
     def execute(self, pipeline: BaseComponent, parameters: Mapping[str, Any]) -> None:
-        """Runs all steps.
+        """Runs all steps, and writes the report, also when one fails.
 
         Raises:
             StageFailed: When a step fails; the step has said why by then.
@@ -70,38 +78,38 @@ class LocalRun:
                 "NO_GCE_CHECK": "true",  # TensorFlow Datasets would look for Google's metadata server
             }
         )
+        cache = self.directory.parent / ".cache" / _cache_key(parameters)
         local.init(
             local.SubprocessRunner(use_venv=False),
             pipeline_root=str(self.directory),
             enable_caching=self._use_cache,
-            cache_root=str(self.directory.parent / ".cache" / _cache_key(parameters)),
+            cache_root=str(cache),
         )
-        with (self.directory / "run.log").open("w") as log:
-            self._output = _StepOutput(sys.stdout, log, self._verbose)
-            # Warnings, too, and what kfp.local logs while a step's own logging is not set up.
-            logging.basicConfig(level=logging.INFO, format="%(message)s", stream=self._output)
-            with (
-                _print_restored(),
-                contextlib.redirect_stdout(self._output),
-                contextlib.redirect_stderr(self._output),
-            ):
-                try:
-                    pipeline(**parameters)
-                except RuntimeError as error:
-                    raise StageFailed(f"{_plain(str(error))} All logs: {log.name}") from None
-        self._collect_results()
+        started, progress = datetime.now(), Progress(parameters["models"], cache)
+        failure = self._run_steps(pipeline, parameters, progress)
+        for step in progress.unexplained():
+            print("\n".join(f"{step.title} | {line}" for line in step.lines))
+        record = self._record = RunRecord(
+            directory=self.directory,
+            started=started,
+            seconds=time.monotonic() - progress.started,
+            parameters=dict(parameters),
+            steps=progress.finished(),
+            failure=failure,
+        )
+        if record.endpoint:
+            record.latency = _measured_latency(record.endpoint, record.step("deploy"))
+        record.write()
+        collect_results(record)
+        if failure:
+            raise StageFailed(
+                f"{failure}\nreport: {self.directory / REPORT_FILE}\nAll logs: {self.directory / LOG_FILE}"
+            )
 
     def print_summary(self, keeps_serving: bool) -> None:
         """Tells what came out, where it lies, and how to ask the model."""
-        assert self._output is not None
-        print_summary(
-            directory=self.directory,
-            ranking=self._ranking(),
-            endpoint=self._endpoint(),
-            times=self._output.times,
-            total_seconds=time.monotonic() - self._started,
-            keeps_serving=keeps_serving,
-        )
+        assert self._record is not None
+        print_summary(self._record, keeps_serving)
 
     def serve_until_stopped(self) -> None:
         """Waits while the model server runs.
@@ -127,6 +135,7 @@ class LocalRun:
         Whatever this misses, a process just being started, say, ends by itself when it finds this one gone.
         """
         try:
+            self._view.stop()
             print("\nstopping: ending all workers and servers", file=sys.__stdout__, flush=True)
             self.stop_server()
             processes = psutil.Process().children(recursive=True)
@@ -151,84 +160,48 @@ class LocalRun:
                 f"runs_dir = {str(self.directory.parent)!r}: cannot be written ({error.strerror})"
             ) from None
 
-    def _step_output(self, step: str, output: str) -> Path | None:
-        return next(self.directory.glob(f"*/{step}/{output}"), None)
+    def _run_steps(self, pipeline: BaseComponent, parameters: Mapping[str, Any], progress: Progress) -> str:
+        """Runs the pipeline; returns why it failed, empty when it did not."""
+        self._view = view_for(sys.stdout, progress, parameters, self._plain, self._verbose)
+        with (self.directory / LOG_FILE).open("w") as log, self._view:
+            output = StepOutput(log, progress, self._view.show, self._verbose)
+            with (
+                _logging_to(output),
+                _print_restored(),
+                contextlib.redirect_stdout(output),
+                contextlib.redirect_stderr(output),
+            ):
+                try:
+                    pipeline(**parameters)
+                except RuntimeError as error:
+                    return _plain(str(error))
+        return ""
 
     def _endpoint(self) -> Endpoint | None:
-        folder = self._step_output("deploy", "endpoint")
+        # Not from the record: a run that is stopped has none yet.
+        folder = next(self.directory.glob("*/deploy/endpoint"), None)
         return Endpoint.read(folder) if folder and (folder / ENDPOINT_FILE).exists() else None
 
-    def _ranking(self) -> Leaderboard:
-        outputs = self._step_output("select", "executor_output.json")
-        assert outputs is not None
-        board = json.loads(outputs.read_text())["artifacts"]["leaderboard"]["artifacts"][0]
-        return Leaderboard.model_validate(board["metadata"]["ranking"])
 
-    def _collect_results(self) -> None:
-        """Puts what a person looks for at the top of the run's folder, under names with endings."""
-        ranking = self._ranking()
-        pages = {"leaderboard": self._step_output("select", "leaderboard")}
-        for candidate in ranking.candidates:
-            pages[f"training-{candidate.name}"] = Path(candidate.uri).with_name("curves")
-            pages[f"evaluation-{candidate.name}"] = Path(candidate.evaluation_uri).with_name("report")
-        pages["dataset"] = Path(ranking.best.dataset_uri).with_name("preview")
-        (self.directory / "pages").mkdir()
-        for name, page in pages.items():
-            if page and page.exists():
-                shutil.copyfile(page, self.directory / "pages" / f"{name}.html")
-        (self.directory / "model").symlink_to(os.path.relpath(ranking.best.uri, self.directory))
-        service = self._step_output("deploy", "endpoint")
-        if service:
-            (self.directory / "service").symlink_to(os.path.relpath(service, self.directory))
+def _measured_latency(endpoint: Endpoint, deployed: Step) -> Latency | None:
+    try:
+        return measure_latency(endpoint, Path(deployed.folder or "", "endpoint", REQUEST_FILE).read_bytes())
+    except (httpx.HTTPError, OSError) as error:
+        print(f"[deploy] answer times could not be measured: {error}")
+        return None
 
 
-class _StepOutput(io.TextIOBase):
-    """Standard output while steps run: all of it goes to the log file, what stages tell people goes to the terminal."""
-
-    _STAGE_LINE = re.compile(r"\s*(\[(?:ingest|train|evaluate|select|deploy)[^\]]*\] .*)")
-    _SPENT = re.compile(r"\[([^\]]+)\] spent (.*)")
-    _SECONDS = re.compile(r"\[([^\]]+)\] took ([\d.]+) s")
-    _CACHED = re.compile(r"Task (\S+) cache hit")
-
-    def __init__(self, terminal: TextIO, log: TextIO, verbose: bool) -> None:
-        self._terminal = terminal
-        self._log = log
-        self._verbose = verbose
-        self._line = ""
-        self.times: list[StageTime] = []
-        self._spent: dict[str, str] = {}
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        self._log.write(text)
-        *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            self._take(line)
-        return len(text)
-
-    def flush(self) -> None:
-        self._log.flush()
-        self._terminal.flush()
-
-    def _take(self, line: str) -> None:
-        stage_line = self._STAGE_LINE.match(line)
-        if cached := self._CACHED.search(line):
-            self.times.append(StageTime(cached[1], None))
-            self._show(f"[{cached[1]}] taken over from an earlier run with the same parameters")
-        elif stage_line and (took := self._SECONDS.match(stage_line[1])):
-            self.times.append(StageTime(took[1], float(took[2]), self._spent.get(took[1], "")))
-        elif stage_line and (spent := self._SPENT.match(stage_line[1])):
-            self._spent[spent[1]] = spent[2]
-        if self._verbose:
-            self._show(line)
-        elif stage_line and not self._SECONDS.match(stage_line[1]) and not self._SPENT.match(stage_line[1]):
-            self._show(stage_line[1])
-
-    def _show(self, line: str) -> None:
-        self._terminal.write(line + "\n")
-        self._terminal.flush()
+@contextlib.contextmanager
+def _logging_to(stream: StepOutput) -> Iterator[None]:
+    """Takes warnings, too, and what kfp.local logs while a step's own logging is not set up."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=stream, force=True)
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers  # kfp.local's threads may leave others than they found
+        root.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -249,7 +222,7 @@ def _cache_key(parameters: Mapping[str, Any]) -> str:
     """What KFP's own cache key does not see: the code of the components, TensorFlow's version, and the data's files."""
     digest = hashlib.sha256(importlib.metadata.version("tensorflow").encode())
     root = Path(components.__file__).parent
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted([*root.rglob("*.py"), *root.rglob("*.j2")]):
         digest.update(path.read_bytes())
     dataset = str(parameters["dataset"])
     if dataset.startswith(IMAGE_FOLDER_PREFIX):

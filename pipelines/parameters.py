@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import json
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, get_args, get_origin
@@ -14,11 +15,15 @@ from components.errors import InvalidInput, Options, checked, run_checks
 from components.ingest.options import IngestOptions
 from components.lean_import import import_without
 from components.select.leaderboard import SelectOptions
+from components.track.options import track_options
 from components.train.launchers.job_options import JobOptions, check_backend
 from components.train.models import check_model
 from components.train.options import TrainOptions, check_batch
 
 PipelineFunction = Callable[..., Any]
+
+# Options that take their default from where others look for it, too.
+ENVIRONMENT = {"mlflow_uri": "MLFLOW_TRACKING_URI"}
 
 
 def add_options(parser: argparse.ArgumentParser, pipeline_function: PipelineFunction) -> None:
@@ -30,13 +35,14 @@ def add_options(parser: argparse.ArgumentParser, pipeline_function: PipelineFunc
         is_list = get_origin(parameter.annotation) is list
         default = " ".join(parameter.default) if is_list else parameter.default
         help_text = " ".join(help_texts[name].replace("%", "%%").split())
+        variable = ENVIRONMENT.get(name, "")
         group.add_argument(
             f"--{name.replace('_', '-')}",
             type=_parser(parameter.annotation),
             nargs="+" if is_list else None,
-            default=parameter.default,
+            default=os.environ.get(variable, parameter.default),
             metavar=name.upper() if not is_list else name.upper().removesuffix("S"),
-            help=f"{help_text} (default: {default!r})",
+            help=f"{help_text} (default: {f'${variable}' if variable else repr(default)})",
         )
 
 
@@ -99,6 +105,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
                 backend=parameters["deploy_backend"],
                 namespace=parameters["service_namespace"],
             ),
+            lambda: _track_options(parameters),
         ]
     )
 
@@ -131,8 +138,28 @@ def _check_models(models: list[str]) -> None:
         raise InvalidInput(f"models = {models!r}: each model can be named once")
 
 
+def check_mlflow_server(parameters: Mapping[str, Any]) -> None:
+    """Asks the MLflow server, if one is to be used, before a local run: hours of training must not end without it.
+
+    Raises:
+        InvalidInput: When MLflow's client is not installed.
+        StageFailed: When the server cannot be reached, or refuses the credentials.
+    """
+    if not parameters["mlflow_uri"]:
+        return
+    from components.track.mlflow_server import check_server
+
+    check_server(parameters["mlflow_uri"])
+
+
 def _train_options(parameters: Mapping[str, Any], model: str) -> TrainOptions:
     return _options(TrainOptions, parameters, model_type=model, backend=parameters["train_backend"])
+
+
+def _track_options(parameters: Mapping[str, Any]) -> None:
+    if parameters["mlflow_uri"]:
+        names = ("mlflow_uri", "mlflow_experiment", "kfp_ui")
+        track_options(**{name: parameters[name] for name in names}, registered_model=parameters["service_name"])
 
 
 def _options(options: type[Options], parameters: Mapping[str, Any], **own: Any) -> Options:

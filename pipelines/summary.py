@@ -1,47 +1,33 @@
 """What a local run tells at its end."""
 
-import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from components.deploy.endpoint import REQUEST_FILE, Endpoint
 from components.select.leaderboard import Leaderboard
+from pipelines.commands import ask_command, serve_command, tensorboard_command
+from pipelines.run_record import RunRecord, Step
 
 
-@dataclass(frozen=True)
-class StageTime:
-    """How long a step took from the start of its process; None when it came from the cache."""
-
-    stage: str
-    seconds: float | None
-    details: str = ""
-
-
-def print_summary(
-    directory: Path,
-    ranking: Leaderboard,
-    endpoint: Endpoint | None,
-    times: Sequence[StageTime],
-    total_seconds: float,
-    keeps_serving: bool,
-) -> None:
-    """Prints the models, where the time went, where things lie, and a command that asks the model."""
+def print_summary(record: RunRecord, keeps_serving: bool) -> None:
+    """Prints where the report lies, the models, where the time went, and a command that asks the model."""
+    assert record.ranking is not None
     # Paths and commands must stay whole to be copied, so nothing is wrapped.
     console = Console(highlight=False, soft_wrap=True)
+    shown, python = _relative(record.directory), _relative(Path(sys.executable))
     console.print()
-    console.print(_models(ranking))
-    console.print(ranking.decision)
+    console.print(f"[bold]report[/]  {shown}/report.html")
     console.print()
-    console.print(_times(times, total_seconds))
-    shown = _relative(directory)
-    console.print(f"[bold]pages[/]  {shown}/pages/leaderboard.html and others beside it")
+    console.print(_models(record.ranking))
+    console.print(record.ranking.decision)
+    console.print()
+    console.print(_times(record))
     console.print(f"[bold]model[/]  {shown}/model")
     console.print(f"[bold]logs[/]   {shown}/run.log")
+    console.print(f"[bold]curves[/] {tensorboard_command(shown / 'tensorboard', python)}")
+    endpoint = record.endpoint
     if endpoint is None:
         return
     console.print()
@@ -49,21 +35,17 @@ def print_summary(
         f"The service was shown a {endpoint.example_label} and answered {endpoint.example_answer} "
         f"({endpoint.example_probability:.1%} sure)."
     )
-    ask = (
-        f"curl -s --retry 60 --retry-connrefused --retry-delay 1 -H 'Content-Type: application/json' "
-        f"-d @{shlex.quote(str(shown / 'service' / REQUEST_FILE))} {endpoint.predict_url}"
-    )
+    if record.latency:
+        console.print(
+            f"It answers one image in {record.latency.p50:.1f} ms (median of {record.latency.requests} requests; "
+            f"p99 {record.latency.p99:.1f} ms), on this machine, without a network."
+        )
     if keeps_serving:
         console.print("It serves until you press Ctrl-C. Ask it from another terminal:")
-        console.print(f"  {ask}")
     else:
-        port = endpoint.url.rsplit(":", 1)[1]
         console.print("It is stopped now. Serve the model again, and ask it from another terminal:")
-        console.print(
-            f"  {_relative(Path(sys.executable))} -m components.deploy.server --model_name={endpoint.name} "
-            f"--model_dir={shlex.quote(str(shown / 'model'))} --host=127.0.0.1 --http_port={port}"
-        )
-        console.print(f"  {ask}")
+        console.print(f"  {serve_command(endpoint, shown / 'model', python)}")
+    console.print(f"  {ask_command(endpoint, shown / 'service')}")
 
 
 def _models(ranking: Leaderboard) -> Table:
@@ -84,15 +66,24 @@ def _models(ranking: Leaderboard) -> Table:
     return table
 
 
-def _times(times: Sequence[StageTime], total_seconds: float) -> Table:
+def _times(record: RunRecord) -> Table:
     title = "Where the time went (steps of two models overlap; `start` is the loading of TensorFlow)"
     table = Table(title=title, title_justify="left", show_footer=True)
     table.add_column("stage", footer="whole run")
-    table.add_column("seconds", justify="right", footer=f"{total_seconds:.1f}")
+    table.add_column("seconds", justify="right", footer=f"{record.seconds:.1f}")
     table.add_column("of which")
-    for time in times:
-        table.add_row(time.stage, "from cache" if time.seconds is None else f"{time.seconds:.1f}", time.details)
+    for step in sorted(record.steps, key=lambda step: step.started or 0):
+        if step.state == "cached":
+            table.add_row(step.title, "from cache")
+        elif step.seconds is not None:
+            table.add_row(step.title, f"{step.seconds:.1f}", _phases(step))
     return table
+
+
+def _phases(step: Step) -> str:
+    model = step.artifact("model") if step.stage == "train" else None
+    phases = model["metadata"]["seconds"] if model else {}
+    return ", ".join(f"{name} {seconds:.1f}" for name, seconds in phases.items() if seconds > 0.5)
 
 
 def _relative(path: Path) -> Path:

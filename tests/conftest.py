@@ -1,12 +1,18 @@
-"""What tests share: the digits as shards, and one model that two real worker processes trained."""
+"""What tests share: the digits as shards, one model that two real worker processes trained, and an MLflow server."""
 
+import importlib.metadata
 import os
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import httpx
+import psutil
 import pytest
 from kubernetes_api import KubernetesApi
 
@@ -93,3 +99,52 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return SimpleNamespace(code=ended.value.code, out=printed.out.splitlines(), err=printed.err.splitlines())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Finds a port on which nobody listens."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            return port
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real MLflow server, started as `make mlflow` starts it."""
+    try:
+        importlib.metadata.version("mlflow")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the MLflow server (package mlflow) is not installed")
+    directory = tmp_path_factory.mktemp("mlflow")
+    port = free_port()
+    command = ["make", "-o", ".venv/installed", "mlflow", f"BIN={Path(sys.executable).parent}", f"MLFLOW_PORT={port}"]
+    with (directory / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, f"MLFLOW_DIR={directory}"], cwd=REPOSITORY, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        _wait_until_healthy(server, f"http://127.0.0.1:{port}/health", directory / "server.log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        # make ends when what it started ends
+        (started,) = psutil.Process(server.pid).children()
+        started.terminate()
+        server.wait(30)
+
+
+def _wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        assert server.poll() is None, log.read_text()
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.3)
+    raise AssertionError(log.read_text())

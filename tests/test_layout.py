@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parent.parent
-STAGES = ["preflight", "ingest", "train", "evaluate", "select", "deploy", "cleanup"]
+STAGES = ["preflight", "ingest", "train", "evaluate", "select", "deploy", "track", "cleanup"]
 
 
 def imports(path: Path) -> set[str]:
@@ -45,6 +45,7 @@ def test_no_stage_imports_another(stage: str) -> None:
         "components.deploy.predict",
         "components.deploy.server",
         "components.deploy.grpc_server",
+        "components.track.tracked_run",
         "pipelines.parameters",
         "pipelines.summary",
     ],

@@ -1,16 +1,13 @@
 """The evaluation of one model as a page: scores, confusion matrix, and the images it was most wrong about."""
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
+from markupsafe import Markup
 
 from components import html_report
 from components.evaluate.predictions import Predictions
 from components.evaluate.scores import Scores
 
-COLUMNS = 8
-# Above this, numbers in the cells would not be legible.
-MOST_CLASSES_WITH_NUMBERS = 20
+MOST_CONFUSIONS = 8
 
 
 def evaluation_page(
@@ -34,17 +31,10 @@ def evaluation_page(
                     ],
                 ),
             ),
-            html_report.Section(
-                "Confusion matrix",
-                html_report.picture(
-                    confusion_picture(test.confusion, class_names), "Images by true and predicted class"
-                ),
-            ),
+            html_report.Section("Confusion matrix", _confusion(test.confusion, class_names)),
             html_report.Section(
                 "Most confidently wrong",
-                html_report.picture(
-                    wrong_images(predictions, class_names), "The images whose wrong class the model was most sure of"
-                )
+                _wrong_images(predictions, class_names)
                 if wrong
                 else html_report.note("None: every test image was recognised."),
             ),
@@ -55,50 +45,32 @@ def evaluation_page(
     )
 
 
-def confusion_picture(confusion: np.ndarray, class_names: list[str]) -> Figure:
-    """Draws a confusion matrix; colours show shares of the true class, numbers count images."""
-    count = len(class_names)
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    side = min(12.0, max(4.5, 0.55 * count))
-    figure, axis = plt.subplots(figsize=(side + 0.8, side))
-    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axis.set_xlabel("predicted")
-    axis.set_ylabel("true")
-    if count <= MOST_CLASSES_WITH_NUMBERS:
-        slanted = max(map(len, class_names)) > 3
-        axis.set_xticks(range(count), class_names, rotation=45 if slanted else 0, ha="right" if slanted else "center")
-        axis.set_yticks(range(count), class_names)
-        for row, column in np.argwhere(confusion):
-            axis.text(
-                column,
-                row,
-                str(confusion[row, column]),
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if shares[row, column] > 0.5 else "black",
-            )
-    figure.colorbar(image, ax=axis, fraction=0.046, label="share of the true class")
-    plt.close(figure)
-    return figure
+def _confusion(confusion: np.ndarray, class_names: list[str]) -> Markup:
+    """The matrix, and beside it the pairs of classes that were confused most often."""
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    most = [divmod(int(position), len(wrong)) for position in np.argsort(-wrong, axis=None, kind="stable")]
+    pairs = [(true, taken) for true, taken in most[:MOST_CONFUSIONS] if wrong[true, taken]]
+    note = html_report.note("Test images by true and predicted class; the colour shows the share of the true class.")
+    matrix = html_report.block(html_report.matrix(confusion, class_names) + note)
+    if not pairs:
+        return matrix
+    bars = html_report.bars(
+        [f"{class_names[true]} taken for {class_names[taken]}" for true, taken in pairs],
+        [int(wrong[true, taken]) for true, taken in pairs],
+    )
+    return html_report.charts(matrix, html_report.block(html_report.subheading("Confused most often") + bars))
 
 
-def wrong_images(predictions: Predictions, class_names: list[str]) -> Figure:
-    """Draws the most confidently wrong images, with what they are and what the model took them for."""
-    count = len(predictions.wrong)
-    rows = -(-count // COLUMNS)
-    figure, axes = plt.subplots(rows, COLUMNS, figsize=(COLUMNS * 1.3, rows * 1.75), squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    probabilities = predictions.probabilities
-    for axis, image, position in zip(axes.flat, predictions.pixels, predictions.wrong, strict=False):
+def _wrong_images(predictions: Predictions, class_names: list[str]) -> Markup:
+    """The most confidently wrong images, with what they are and what the model took them for."""
+    captions = []
+    for position in predictions.wrong:
         predicted = int(predictions.classes[position])
-        axis.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        axis.set_title(
-            f"{class_names[predictions.labels[position]]} as {class_names[predicted]}\n"
-            f"{probabilities[position, predicted]:.1%} sure",
-            fontsize=8,
+        captions.append(
+            [
+                f"{class_names[predictions.labels[position]]}, not {class_names[predicted]}",
+                f"{predictions.probabilities[position, predicted]:.1%} sure",
+            ]
         )
-    figure.tight_layout(pad=0.5)
-    plt.close(figure)
-    return figure
+    return html_report.gallery(predictions.pixels, captions)

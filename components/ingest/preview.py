@@ -1,16 +1,12 @@
 """What a data set looks like: a grid of images with their labels, and how many there are of each class."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 from components import html_report, records
 from components.dataset_manifest import SPLITS, Dataset
 
-GRID_COLUMNS = 10
 GRID_IMAGES = 40
 
 
@@ -36,10 +32,7 @@ def preview_page(directory: Path) -> str:
         [
             html_report.Section(
                 "Training images",
-                html_report.picture(
-                    image_grid(pixels, [manifest.class_names[label] for label in labels]),
-                    f"{len(labels)} training images with their labels",
-                ),
+                html_report.gallery(pixels, [[manifest.class_names[label]] for label in labels]),
             ),
             html_report.Section(
                 "Training images of each class",
@@ -49,20 +42,6 @@ def preview_page(directory: Path) -> str:
             html_report.Section("Images of each class by split", html_report.table(["class", *SPLITS], counts)),
         ],
     )
-
-
-def image_grid(pixels: np.ndarray, captions: Sequence[str], columns: int = GRID_COLUMNS) -> Figure:
-    """Draws uint8 [n, height, width, channels] images in rows, a caption over each."""
-    rows = -(-len(captions) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns, rows * 1.25), squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, image, caption in zip(axes.flat, pixels, captions, strict=False):
-        axis.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        axis.set_title(caption, fontsize=9)
-    figure.tight_layout(pad=0.4)
-    plt.close(figure)
-    return figure
 
 
 def _first_images(dataset: Dataset, count: int) -> tuple[np.ndarray, np.ndarray]:

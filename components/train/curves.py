@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
+from markupsafe import Markup
 
 from components import html_report
 
@@ -31,26 +30,25 @@ def curves_page(model_type: str, history: History) -> str:
         [
             html_report.Section(
                 "Learning curves",
-                html_report.picture(learning_curves(history), f"Loss and accuracy of {model_type} by epoch"),
+                learning_curves({model_type: history}),
             ),
             html_report.Section("Epochs", html_report.table([column.replace("_", " ") for column in columns], rows)),
         ],
     )
 
 
-def learning_curves(history: History) -> Figure:
-    """Draws loss and accuracy, training and validation, by epoch."""
-    epochs = [row["epoch"] for row in history]
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
-    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
-        axis.plot(epochs, [row[name] for row in history], label="training", color="#7a8794")
-        axis.plot(epochs, [row[f"val_{name}"] for row in history], label="validation", color="#1666c1")
-        axis.set_xlabel("epoch")
-        axis.set_title(name)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False)
-    figure.tight_layout()
-    plt.close(figure)
-    return figure
+def learning_curves(histories: Mapping[str, History]) -> Markup:
+    """Draws accuracy and loss by epoch, of one model or of several together.
+
+    Args:
+        histories: By the models' names.
+    """
+    drawn = []
+    for title, name, unit in (("Accuracy", "accuracy", "%"), ("Loss", "loss", "")):
+        series = [
+            html_report.Series(label, [(row["epoch"], row[key]) for row in history], colour, minor)
+            for colour, (model, history) in enumerate(histories.items())
+            for label, key, minor in ((model, f"val_{name}", False), (f"{model}, training", name, True))
+        ]
+        drawn.append(html_report.line_chart(title, series, unit))
+    return html_report.legend(list(histories), minor="training") + html_report.charts(*drawn)

@@ -64,7 +64,8 @@ def test_scores_of_a_known_case() -> None:
 def test_page_has_pictures_and_every_class(digits: Dataset, predictions: Predictions) -> None:
     scores = score(predictions, digits.manifest.class_names)
     page = evaluation_page("cnn", digits.manifest.class_names, scores, scores, predictions)
-    assert page.count('src="data:image/png;base64,') == 2
+    assert page.count('src="data:image/png;base64,') == len(predictions.wrong)
+    assert page.count('<th scope="row">') == len(digits.manifest.class_names)
     assert f"Test accuracy {scores.accuracy:.2%}" in page
 
 

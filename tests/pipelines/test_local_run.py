@@ -6,76 +6,17 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 from kfp import components as kfp_components
 from kfp import local
-from PIL import Image
+from real_run import REPOSITORY, assert_nothing_left, left_over, read_until, start
 
 from pipelines.e2e import e2e
 
-REPOSITORY = Path(__file__).parents[2]
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(e2e.pipeline_func).parameters.items()}
-SCRIPT = REPOSITORY / "pipelines" / "e2e.py"
-QUICK = ["--models", "cnn", "cnn_dropout", "--epochs", "2", "--batch-size", "50", "--min-accuracy", "0.5"]
-START_SECONDS = 200
-
-
-def start(directory: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, "--run", *QUICK, *options],
-        cwd=directory,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def read_until(process: subprocess.Popen[str], pattern: str) -> str:
-    assert process.stdout is not None
-    shown = ""
-    deadline = time.monotonic() + START_SECONDS
-    for line in process.stdout:
-        shown += line
-        if re.search(pattern, line):
-            return shown
-        assert time.monotonic() < deadline, shown
-    raise AssertionError(f"ended without {pattern!r}:\n{shown}")
-
-
-def left_over(directory: Path) -> list[psutil.Process]:
-    """Processes that any run in the folder started and that still live."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        if process.info["status"] != psutil.STATUS_ZOMBIE and str(directory) in " ".join(process.info["cmdline"] or []):
-            found.append(process)
-    return found
-
-
-def assert_nothing_left(directory: Path) -> None:
-    deadline = time.monotonic() + 5
-    while left_over(directory) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert left_over(directory) == []
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """A whole run with --serve, stopped by Ctrl-C in the end."""
-    directory = tmp_path_factory.mktemp("run")
-    process = start(directory, "--serve")
-    shown = read_until(process, r"^\s*curl ")
-    yield SimpleNamespace(directory=directory, process=process, shown=shown, run=directory / "runs" / "latest")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
-    assert_nothing_left(directory)
 
 
 def test_printed_curl_line_is_answered_right(served: SimpleNamespace) -> None:
@@ -142,14 +83,11 @@ def test_compiled_pipeline_runs_with_cached_steps_and_gate(
     assert not list(tmp_path.glob("runs/*/deploy"))
 
 
-def test_second_run_is_cached_and_leaves_nothing(served: SimpleNamespace) -> None:
-    process = start(served.directory, "--min-accuracy", "0.999")
-    shown, _ = process.communicate(timeout=START_SECONDS)
-    assert process.returncode == 0, shown
-    for step in ("ingest", "train", "evaluate"):
-        assert f"[{step}] taken over from an earlier run" in shown
-    assert "nothing is deployed" in shown
-    assert "curl" not in shown
+def test_second_run_is_cached_and_leaves_nothing(cached: SimpleNamespace) -> None:
+    for step in ("ingest", "train cnn", "evaluate cnn", "train cnn_dropout", "evaluate cnn_dropout"):
+        assert f"[{step}] taken over from an earlier run" in cached.shown
+    assert "nothing is deployed" in cached.shown
+    assert "curl" not in cached.shown
 
 
 @pytest.mark.parametrize(
@@ -196,19 +134,13 @@ def test_unusable_data_is_told_before_anything_is_made(options: list[str], messa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failed_step_says_why_and_exits_with_failure(tmp_path: Path) -> None:
-    for name in ("cat", "dog"):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for index in range(150):
-            Image.new("RGB", (20, 20), (index, 0, 0)).save(tmp_path / "images" / name / f"{index}.png")
-    (tmp_path / "images" / "dog" / "7.png").write_bytes(b"")
-    process = start(tmp_path, "--dataset", f"image_folder:{tmp_path / 'images'}")
-    shown, _ = process.communicate(timeout=START_SECONDS)
-    assert process.returncode == 1
-    assert f"[ingest] error: dataset = 'image_folder:{tmp_path}/images': {tmp_path}/images/dog/7.png is empty" in shown
-    assert "Traceback" not in shown
-    assert f"All logs: {tmp_path}" in shown
-    assert_nothing_left(tmp_path)
+def test_failed_step_says_why_and_exits_with_failure(failed: SimpleNamespace) -> None:
+    data = failed.directory / "images"
+    assert f"[ingest] error: dataset = 'image_folder:{data}': {data}/dog/7.png is empty" in failed.shown
+    assert "Traceback" not in failed.shown
+    assert f"report: {failed.run}/report.html" in failed.shown
+    assert f"All logs: {failed.run}" in failed.shown
+    assert_nothing_left(failed.directory)
 
 
 def test_runs_directory_that_cannot_be_written(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_gate(gate: float, passed: bool) -> None:
 
 def test_names_cannot_break_the_page() -> None:
     page = leaderboard_page(rank([candidate("<script>alert(1)</script>", 0.9)], SelectOptions(min_accuracy=0)))
-    assert "<script>" not in page
+    assert "<script>alert" not in page
 
 
 @pytest.mark.parametrize("gate", [-0.1, 1.1, float("nan")])

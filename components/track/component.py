@@ -1,0 +1,81 @@
+from typing import List
+
+from kfp import dsl
+
+from components.images import LAUNCHER_IMAGE
+
+
+@dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
+def track(
+    models: dsl.Input[List[dsl.Model]],
+    evaluations: dsl.Input[List[dsl.Metrics]],
+    best: dsl.Input[dsl.Model],
+    leaderboard: dsl.Input[dsl.HTML],
+    good_enough: bool,
+    mlflow_uri: str,
+    run_id: str,
+    run_name: str = "",
+    mlflow_experiment: str = "image-classification",
+    registered_model: str = "image-classifier",
+    alias: str = "champion",
+    kfp_ui: str = "",
+):
+    """Writes a pipeline run to MLflow: one run a model, nested under one of the pipeline run; registers the best model.
+
+    Args:
+        models: Models from train.
+        evaluations: Their metrics from evaluate, in the same order.
+        best: The one that select chose.
+        leaderboard: The page from select.
+        good_enough: Whether it passed the gate; only then it is registered.
+        mlflow_uri: Address of the MLflow server, without user name and password.
+        run_id: Id of the pipeline run, `dsl.PIPELINE_JOB_ID_PLACEHOLDER`; what is tracked already is found by it.
+        run_name: Name of the pipeline run, `dsl.PIPELINE_JOB_NAME_PLACEHOLDER`.
+        mlflow_experiment: The experiment in which the runs are kept; made when there is none.
+        registered_model: Name of the selected model in the model registry.
+        alias: What the newest selected version is called there.
+        kfp_ui: Address of the Kubeflow Pipelines UI, for a link to the pipeline run; empty for no link.
+    """
+    from pathlib import Path
+
+    from components.errors import InvalidInput, reported
+    from components.process_owner import leave_with_owner
+    from components.stage_log import stage_log
+    from components.track.options import track_options
+
+    leave_with_owner()
+    with reported("track"):
+        options = track_options(
+            mlflow_uri=mlflow_uri,
+            mlflow_experiment=mlflow_experiment,
+            registered_model=registered_model,
+            alias=alias,
+            kfp_ui=kfp_ui,
+        )
+        if len(models) != len(evaluations) or best.uri not in {model.uri for model in models}:
+            raise InvalidInput(
+                f"models, evaluations and best: got {len(models)} models and {len(evaluations)} evaluations; give one "
+                "evaluation a model, and one of the models as the best"
+            )
+        from components.track.mlflow_server import connected
+        from components.track.tracked_run import EvaluatedModel, PipelineRun, track_run
+
+        with connected(options.mlflow_uri) as client:
+            track_run(
+                client,
+                options,
+                PipelineRun(run_id, run_name),
+                [
+                    EvaluatedModel(
+                        directory=Path(model.path),
+                        history=model.metadata["history"],
+                        scores=evaluation.metadata,
+                        dataset_uri=str(model.metadata["dataset_uri"]),
+                        selected=model.uri == best.uri,
+                    )
+                    for model, evaluation in zip(models, evaluations)  # noqa: B905 - lengths are checked above
+                ],
+                good_enough,
+                Path(leaderboard.path),
+                stage_log("track"),
+            )

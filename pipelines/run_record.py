@@ -1,0 +1,130 @@
+"""What a local run did: its parameters and its steps, as `run.json` in its folder. The report is made from it."""
+
+import json
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from components.deploy.endpoint import ENDPOINT_FILE, Endpoint
+from components.model_card import ModelCard, read_model_card
+from components.select.leaderboard import Leaderboard
+from components.whole_file import write_whole
+
+RECORD_FILE = "run.json"
+
+State = Literal["waiting", "running", "done", "cached", "failed", "skipped"]
+
+
+class Step(BaseModel):
+    """One step of a run.
+
+    Attributes:
+        stage: Name of the task in the pipeline.
+        model: The model variant; empty for steps that all models share.
+        state: `cached` when its outputs were taken over from an earlier run; `skipped` when it was not reached.
+        started: Seconds from the run's start to the step's.
+        seconds: How long it took from the start of its process.
+        folder: Where its outputs lie: in an earlier run's folder when they come from the cache.
+        last_lines: The end of what it printed.
+    """
+
+    stage: str
+    model: str = ""
+    state: State = "waiting"
+    started: float | None = None
+    seconds: float | None = None
+    folder: Path | None = None
+    last_lines: list[str] = Field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        return f"{self.stage} {self.model}".strip()
+
+    def artifact(self, name: str) -> dict[str, Any] | None:
+        """An output as the step recorded it, with `uri` and `metadata`; None when the step did not come so far."""
+        try:
+            recorded = json.loads((self.folder or Path()).joinpath("executor_output.json").read_text())
+            artifact: dict[str, Any] = recorded["artifacts"][name]["artifacts"][0]
+        except (OSError, ValueError, KeyError):
+            return None
+        return artifact
+
+    def path(self, name: str) -> Path | None:
+        """Where an output lies; None when there is no such file."""
+        artifact = self.artifact(name)
+        path = Path(artifact["uri"]) if artifact else None
+        return path if path and path.exists() else None
+
+
+class Latency(BaseModel):
+    """Answer times of the served model, measured by this machine on itself.
+
+    Attributes:
+        requests: How many were sent, one after the other, each with one image.
+        p50: Median, in milliseconds.
+        p90: 90th percentile, in milliseconds.
+        p99: 99th percentile, in milliseconds.
+        seconds: What the measurement took in all.
+    """
+
+    requests: int
+    p50: float
+    p90: float
+    p99: float
+    seconds: float
+
+
+class RunRecord(BaseModel):
+    """A finished run.
+
+    Attributes:
+        directory: The run's folder.
+        started: Local time.
+        seconds: Wall-clock time of all steps.
+        parameters: Of the pipeline.
+        steps: In the order of the pipeline.
+        latency: Of the service, when there is one.
+        failure: Why the run failed; empty when it did not.
+    """
+
+    directory: Path
+    started: datetime
+    seconds: float
+    parameters: dict[str, Any]
+    steps: list[Step]
+    latency: Latency | None = None
+    failure: str = ""
+
+    def step(self, stage: str, model: str = "") -> Step:
+        return next(step for step in self.steps if (step.stage, step.model) == (stage, model))
+
+    @property
+    def failed_steps(self) -> list[Step]:
+        return [step for step in self.steps if step.state == "failed"]
+
+    @cached_property
+    def ranking(self) -> Leaderboard | None:
+        """The leaderboard; None when the run did not come so far."""
+        board = self.step("select").artifact("leaderboard")
+        return Leaderboard.model_validate(board["metadata"]["ranking"]) if board else None
+
+    @cached_property
+    def endpoint(self) -> Endpoint | None:
+        """The deployed service; None when nothing was deployed."""
+        folder = self.step("deploy").path("endpoint")
+        return Endpoint.read(folder) if folder and (folder / ENDPOINT_FILE).exists() else None
+
+    @cached_property
+    def best_card(self) -> ModelCard | None:
+        """Metadata of the selected model."""
+        return read_model_card(self.ranking.best.uri) if self.ranking else None
+
+    def write(self) -> None:
+        write_whole(self.directory / RECORD_FILE, self.model_dump_json(indent=2))
+
+    @classmethod
+    def read(cls, directory: Path) -> "RunRecord":
+        return cls.model_validate_json((directory / RECORD_FILE).read_text())

@@ -1,0 +1,79 @@
+"""How far a training job is and how fast it goes, from the files that its chief writes into the job's folder."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.train.job_files import HISTORY_FILE, PROGRESS_FILE
+
+
+@dataclass(frozen=True)
+class Pace:
+    """A moment of a training.
+
+    Attributes:
+        share: Of all steps, from 0 to 1.
+        words: Epoch, speed and the last validation accuracy.
+        seconds_left: None until two moments are known.
+    """
+
+    share: float
+    words: str
+    seconds_left: float | None
+
+
+class TrainingPace:
+    """Follows one job."""
+
+    def __init__(self, job: Path, epochs: int, steps_per_epoch: int, images_per_step: int) -> None:
+        """Reads nothing yet.
+
+        Args:
+            job: The job's folder.
+            epochs: That the job is to take.
+            steps_per_epoch: As the worker printed it.
+            images_per_step: The global batch.
+        """
+        self._job = job
+        self._epochs = epochs
+        self._steps_per_epoch = steps_per_epoch
+        self._images_per_step = images_per_step
+        self._first: tuple[float, int] | None = None
+
+    def measured(self, now: float) -> Pace:
+        """Reads the files.
+
+        Args:
+            now: Seconds of a clock that only goes forward.
+        """
+        step, last_epoch = self._step(), self._last_epoch()
+        total = self._epochs * self._steps_per_epoch
+        if step and (self._first is None or step < self._first[1]):  # a restart goes back to its checkpoint
+            self._first = (now, step)
+        left = None
+        speed = last_epoch.get("images_per_second")
+        if self._first and step > self._first[1]:
+            per_step = (now - self._first[0]) / (step - self._first[1])
+            left = per_step * (total - step)
+            speed = speed or self._images_per_step / per_step
+        words = f"epoch {min(self._epochs, step // self._steps_per_epoch + 1)}/{self._epochs}"
+        if step >= total:
+            words, left = "exporting the model", None
+        if speed:
+            words += f"  {speed:,.0f} images/s"
+        if last_epoch:
+            words += f"  val {last_epoch['val_accuracy']:.1%}"
+        return Pace(min(1.0, step / total), words, left)
+
+    def _step(self) -> int:
+        try:
+            return int((self._job / PROGRESS_FILE).read_text())
+        except (OSError, ValueError):  # not there yet, or just being written
+            return 0
+
+    def _last_epoch(self) -> dict[str, float]:
+        try:
+            last: dict[str, float] = json.loads((self._job / HISTORY_FILE).read_text().splitlines()[-1])
+        except (OSError, ValueError, IndexError):
+            return {}
+        return last
