@@ -135,8 +135,9 @@ class LocalRun:
         Whatever this misses, a process just being started, say, ends by itself when it finds this one gone.
         """
         try:
-            self._view.stop()
-            print("\nstopping: ending all workers and servers", file=sys.__stdout__, flush=True)
+            with contextlib.suppress(RuntimeError):  # where the signal came in the middle of a write
+                self._view.stop()
+                print("\nstopping: ending all workers and servers", file=sys.__stdout__, flush=True)
             self.stop_server()
             processes = psutil.Process().children(recursive=True)
             for process in processes:

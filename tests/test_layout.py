@@ -39,6 +39,8 @@ def test_no_stage_imports_another(stage: str) -> None:
         "components.deploy.options",
         "pipelines.parameters",
         "pipelines.summary",
+        "pipelines.report",
+        "pipelines.live_view",
     ],
 )
 def test_loads_without_tensorflow(module: str) -> None:
