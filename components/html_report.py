@@ -202,13 +202,13 @@ def legend(names: Sequence[str], minor: str = "") -> Markup:
 
 
 def charts(*drawn: Markup) -> Markup:
-    """Charts or blocks side by side where there is room."""
+    """Charts of equal width, side by side where there is room."""
     return Markup('<div class="charts">{}</div>').format(Markup("").join(drawn))
 
 
-def block(content: Markup) -> Markup:
-    """Keeps things together in `charts`."""
-    return Markup("<div>{}</div>").format(content)
+def beside(first: Markup, second: Markup) -> Markup:
+    """Two things side by side, or one under the other where the first leaves no room for the second."""
+    return Markup('<div class="beside"><div>{}</div><div>{}</div></div>').format(first, second)
 
 
 def matrix(counts: "np.ndarray", names: Sequence[str]) -> Markup:

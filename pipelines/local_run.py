@@ -97,7 +97,7 @@ class LocalRun:
             steps=progress.finished(),
             failure=failure,
         )
-        if record.endpoint:
+        if record.endpoint and record.endpoint.pid:  # a server of this machine, not of a cluster
             record.latency = _measured_latency(record.endpoint, record.step("deploy"))
         record.write()
         collect_results(record)
@@ -118,7 +118,7 @@ class LocalRun:
             StageFailed: When the server ends by itself.
         """
         endpoint = self._endpoint()
-        if endpoint is None:
+        if endpoint is None or not endpoint.pid:
             return
         with contextlib.suppress(psutil.NoSuchProcess):
             psutil.Process(endpoint.pid).wait()
@@ -126,7 +126,7 @@ class LocalRun:
 
     def stop_server(self) -> None:
         endpoint = self._endpoint()
-        if endpoint:
+        if endpoint and endpoint.pid:
             stop_server(endpoint.pid)
 
     def stop_everything(self, signum: int, frame: FrameType | None) -> None:
@@ -135,8 +135,9 @@ class LocalRun:
         Whatever this misses, a process just being started, say, ends by itself when it finds this one gone.
         """
         try:
-            self._view.stop()
-            print("\nstopping: ending all workers and servers", file=sys.__stdout__, flush=True)
+            with contextlib.suppress(RuntimeError):  # where the signal came in the middle of a write
+                self._view.stop()
+                print("\nstopping: ending all workers and servers", file=sys.__stdout__, flush=True)
             self.stop_server()
             processes = psutil.Process().children(recursive=True)
             for process in processes:
