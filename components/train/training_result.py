@@ -10,7 +10,6 @@ from components.train.curves import read_history
 from components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY
 from components.train.worker_report import WorkerReport
 
-
 LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy", "images_per_second")
 
 

@@ -150,6 +150,8 @@ def payload(name: str, **values: Any) -> dict[str, Any]:
 
     def filled(match: re.Match[str]) -> str:
         value = given.get(match[1], "")
+        if known[match[1]]["parameterType"] == "NUMBER_INTEGER":
+            value = int(value)  # the IR keeps all numbers as floating point
         return value if isinstance(value, str) else json.dumps(value)
 
     text = re.sub(r"\{\{\$\.inputs\.parameters\['([^']+)'\]\}\}", filled, template)
@@ -268,19 +270,20 @@ def test_uploaded_model_is_what_a_tensorflow_container_loads(collected: SimpleNa
     sent = append_unmanaged_model_artifact_into_payload(
         json.dumps(executor_input), payload("model-upload", display_name="digits")
     )
-    model = Model(recursive_remove_empty(sent))
+    model = Model.from_json(json.dumps(recursive_remove_empty(sent)))
     assert (model.display_name, model.artifact_uri) == ("digits", uri)
     assert model.container_spec.image_uri == "serving:latest"
 
 
 def test_endpoint_and_deployment_are_messages_of_the_api() -> None:
-    assert Endpoint(payload("endpoint-create", display_name="digits")).display_name == "digits"
+    endpoint = Endpoint.from_json(json.dumps(payload("endpoint-create", display_name="digits")))
+    assert endpoint.display_name == "digits"
     sent = payload(
         "model-deploy",
         dedicated_resources_machine_type="n1-standard-2",
         dedicated_resources_max_replica_count=3,
     )
-    request = DeployModelRequest(sent)
+    request = DeployModelRequest.from_json(json.dumps(sent))
     assert dict(request.traffic_split) == {"0": 100}
     resources = request.deployed_model.dedicated_resources
     assert (resources.min_replica_count, resources.max_replica_count) == (1, 3)
