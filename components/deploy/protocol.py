@@ -39,9 +39,10 @@ def images_from_v1(payload: Any, image_shape: ImageShape) -> Images:
     if not isinstance(instances, list) or not instances:
         raise InvalidInput('expected {"instances": [...]} with at least one image')
     encoded = [_b64(instance) for instance in instances]
-    if all(text is not None for text in encoded):
-        return Images(encoded=[_decoded(text, index) for index, text in enumerate(encoded)])
-    if any(text is not None for text in encoded):
+    texts = [text for text in encoded if text is not None]
+    if len(texts) == len(instances):
+        return Images(encoded=[_decoded(text, index) for index, text in enumerate(texts)])
+    if texts:
         raise InvalidInput("instances: encoded images and pixels cannot be mixed in one request")
     return Images(pixels=_pixels([_unnamed(instance) for instance in instances], image_shape))
 
@@ -87,7 +88,7 @@ def _b64(instance: Any) -> str | None:
     if isinstance(instance, dict):
         inner = instance.get("image_bytes", instance)
         if isinstance(inner, dict) and isinstance(inner.get("b64"), str):
-            return inner["b64"]
+            return str(inner["b64"])
     return None
 
 

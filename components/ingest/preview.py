@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from components import html_report, records
-from components.dataset_manifest import SPLITS, Dataset
+from components.dataset_manifest import SPLITS, Dataset, SplitName
 
 GRID_COLUMNS = 10
 GRID_IMAGES = 40
@@ -71,5 +71,5 @@ def _first_images(dataset: Dataset, count: int) -> tuple[np.ndarray, np.ndarray]
     return batch[0].numpy(), batch[1].numpy()
 
 
-def _megabytes(dataset: Dataset, split: str) -> float:
+def _megabytes(dataset: Dataset, split: SplitName) -> float:
     return sum(shard.bytes for shard in dataset.manifest.splits[split].shards) / 1e6
