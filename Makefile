@@ -5,7 +5,11 @@ BIN := .venv/bin
 .PHONY: help run serve compile test test-all bench-train bench-reading lint lock clean
 
 help: ## show this list
+	@echo 'Image classification on Kubeflow Pipelines. Begin with `make run`.'
+	@echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+	@echo
+	@echo 'Options of the pipeline go into ARGS: make run ARGS="--help" lists them. Another Python: PYTHON=python3.12'
 
 run: .venv/installed ## run the whole pipeline on this machine; options in ARGS="--models cnn --serve"
 	$(BIN)/python pipelines/e2e.py --run $(ARGS)
@@ -13,8 +17,10 @@ run: .venv/installed ## run the whole pipeline on this machine; options in ARGS=
 serve: .venv/installed ## run the pipeline and keep serving the best model until Ctrl-C
 	$(BIN)/python pipelines/e2e.py --run --serve $(ARGS)
 
-compile: .venv/installed ## write compiled/e2e.yaml for the Kubeflow Pipelines UI
+compile: .venv/installed ## write compiled/: the pipelines and each component as IR YAML
 	$(BIN)/python pipelines/e2e.py --compile
+	$(BIN)/python pipelines/vertex.py --compile
+	$(BIN)/python -m pipelines.compiled
 
 test: .venv/installed ## run the tests (a few minutes)
 	$(BIN)/python -m pytest -m "not slow and not cluster" $(ARGS)
@@ -31,6 +37,7 @@ bench-reading: .venv/installed ## measure bytes read by each worker, and memory 
 lint: .venv/installed ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 lock: .venv/installed ## renew requirements.lock from pyproject.toml
 	$(BIN)/pip install --quiet uv

@@ -7,16 +7,25 @@ from pathlib import Path
 from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
+import components
+
 COMPILED = Path("compiled")
-STAGES = ("ingest", "train", "evaluate", "select", "deploy")
+
+
+def all_components() -> dict[str, BaseComponent]:
+    """Every component of the package, by its name: what the files `components/*/*component.py` define."""
+    found = {}
+    for path in sorted(Path(components.__file__).parent.glob("*/*component.py")):
+        module = import_module(f"components.{path.parent.name}.{path.stem}")
+        found.update({value.name: value for value in vars(module).values() if isinstance(value, BaseComponent)})
+    return found
 
 
 def compile_components(directory: Path) -> None:
     """Writes NAME.yaml for each component, for use without this package: `kfp.components.load_component_from_file`."""
     directory.mkdir(parents=True, exist_ok=True)
-    for stage in STAGES:
-        component = getattr(import_module(f"components.{stage}"), stage)
-        compiler.Compiler().compile(component, str(directory / f"{stage}.yaml"))
+    for name, component in all_components().items():
+        compiler.Compiler().compile(component, str(directory / f"{name}.yaml"))
 
 
 def compile_from_command_line(pipeline: BaseComponent, file_name: str) -> None:
