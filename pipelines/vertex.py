@@ -98,7 +98,6 @@ def vertex(
             machine_type=training_machine_type,
             accelerator_type=training_accelerator_type,
             accelerator_count=training_accelerator_count,
-            run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
         ).set_display_name("Plan")
         custom_job = CustomTrainingJobOp(
             display_name=model_type,
