@@ -7,14 +7,15 @@ import yaml
 from kfp import compiler
 from kfp.dsl.graph_component import GraphComponent
 
-from documentation.pages import Block, blocks
+from documentation.pages import REPOSITORY, Block, blocks
 
 PYTHON = blocks("python")
 YAML = blocks("yaml", "yml")
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=map(str, PYTHON))
-def test_python_compiles(block: Block, tmp_path: Path) -> None:
+def test_python_compiles(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
     code = compile(block.text, str(block), "exec")
     if "@dsl.pipeline" in block.text:
         names: dict[str, object] = {}

@@ -29,6 +29,7 @@ TESTED = {
     r"(\w+=\S+ )*make compile": "tests/pipelines/test_compiled.py",
     r"python pipelines/e2e\.py --(run|compile).*": "tests/pipelines/test_local_run.py",
     r"(\w+=\S+ )*python pipelines/vertex\.py --compile": "tests/pipelines/test_compiled.py",
+    r"python examples/ingest_and_train\.py": "tests/examples/test_ingest_and_train.py",
     r"kfp dsl compile .*": "tests/documentation/test_commands.py",
     r"curl .*:predict.*": "tests/deploy/test_server.py",
 }
