@@ -4,13 +4,14 @@ from typing import List
 
 from kfp import dsl
 
-from components.images import LAUNCHER_IMAGE, TENSORFLOW_IMAGE
+from components.images import LAUNCHER_IMAGE
 
 
 @dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
 def plan_custom_job(
     shards: dsl.Input[dsl.Dataset],
     job: dsl.Output[dsl.Artifact],
+    image: str,
     model_type: str = "cnn",
     workers: int = 2,
     epochs: int = 20,
@@ -19,7 +20,6 @@ def plan_custom_job(
     seed: int = 0,
     augmentation: str = "none",
     gradient_dtype: str = "float32",
-    image: str = TENSORFLOW_IMAGE,
     machine_type: str = "n1-standard-4",
     accelerator_type: str = "",
     accelerator_count: int = 1,
@@ -30,6 +30,7 @@ def plan_custom_job(
     Args:
         shards: A data set from ingest, made for the same number of workers.
         job: The job's own folder: checkpoints, TensorBoard files and, in the end, the model.
+        image: Container image of the workers.
         model_type: The model variant: `cnn`, `cnn_dropout`, `cnn_batchnorm`, `cnn_small` or `resnet`.
         workers: Number of machines.
         epochs: Passes over the training split.
@@ -38,7 +39,6 @@ def plan_custom_job(
         seed: Decides initial weights, dropout and the order of the images.
         augmentation: Random changes to the training images: `none`, `shift`, or `shift_flip` (for photographs).
         gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
-        image: Container image of the workers.
         machine_type: Compute Engine machine type of each worker.
         accelerator_type: GPU type; empty for none.
         accelerator_count: GPUs a machine.

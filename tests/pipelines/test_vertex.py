@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -24,12 +24,13 @@ from google_cloud_pipeline_components.container.v1.model.upload_model.remote_run
 from google_cloud_pipeline_components.v1.custom_job import CustomTrainingJobOp
 from google_cloud_pipeline_components.v1.endpoint import EndpointCreateOp, ModelDeployOp
 from google_cloud_pipeline_components.v1.model import ModelUploadOp
-from kfp import dsl
+from kfp import dsl, local
 
 from components.dataset_manifest import Dataset
 from components.deploy.vertex import servable_uri
 from components.train.cluster import cluster_from_environment
 from components.train.launchers.machine import free_ports
+from components.train.options import TrainingJob
 from components.train.vertex import collect_custom_job, plan_custom_job
 from pipelines.vertex import vertex
 
@@ -159,15 +160,12 @@ def payload(name: str, **values: Any) -> dict[str, Any]:
     return result
 
 
-@pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> SimpleNamespace:
+@dsl.pipeline(name="plan")
+def plan(shards_uri: str) -> list:
     """What the step before the CustomJob decides for two machines with a GPU each."""
-    folder = tmp_path_factory.mktemp("planned")
-    shards = dsl.Dataset(uri=str(digits.directory))
-    job = dsl.Artifact(uri=str(folder / "job"))
-    specs = plan_custom_job.python_func(
-        shards=shards,
-        job=job,
+    shards = dsl.importer(artifact_uri=shards_uri, artifact_class=dsl.Dataset)
+    planned = plan_custom_job(
+        shards=shards.output,
         model_type="cnn_small",
         workers=2,
         epochs=1,
@@ -177,11 +175,46 @@ def planned(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Simple
         accelerator_type="NVIDIA_L4",
         run="run-7",
     )
-    return SimpleNamespace(specs=specs, job=job, shards=shards, folder=folder)
+    return planned.outputs["Output"]
+
+
+class Collected(NamedTuple):
+    model: dsl.Model
+    metrics: dsl.Metrics
+    curves: dsl.HTML
+    servable: str
+
+
+@dsl.pipeline(name="collect")
+def collect(job_uri: str, shards_uri: str) -> Collected:
+    """What the steps after the CustomJob make of it."""
+    job = dsl.importer(artifact_uri=job_uri, artifact_class=dsl.Artifact)
+    shards = dsl.importer(artifact_uri=shards_uri, artifact_class=dsl.Dataset)
+    collected = collect_custom_job(job=job.output, shards=shards.output, workers=2)
+    servable = servable_uri(model=collected.outputs["model"])
+    return Collected(
+        collected.outputs["model"], collected.outputs["metrics"], collected.outputs["curves"], servable.output
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vertex")
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def planned(folder: Path, digits: Dataset) -> SimpleNamespace:
+    specs = plan(shards_uri=str(digits.directory)).outputs["Output"]
+    job = TrainingJob.model_validate_json(specs[0]["container_spec"]["args"][1])
+    return SimpleNamespace(specs=specs, job=job)
 
 
 def test_custom_job_is_a_chief_and_the_other_workers(planned: SimpleNamespace) -> None:
-    job = CustomJob(payload("custom-training-job", display_name="cnn", worker_pool_specs=planned.specs)).job_spec
+    # kfp.local reads all numbers as floating point; Vertex writes whole ones without a point, as JSON does in general.
+    specs = json.loads(json.dumps(planned.specs), parse_float=lambda text: int(float(text)))
+    job = CustomJob(payload("custom-training-job", display_name="cnn", worker_pool_specs=specs)).job_spec
     assert [pool.replica_count for pool in job.worker_pool_specs] == [1, 1]
     assert job.scheduling.restart_job_on_worker_restart
     for pool in job.worker_pool_specs:
@@ -193,7 +226,10 @@ def test_custom_job_is_a_chief_and_the_other_workers(planned: SimpleNamespace) -
 
 def test_one_worker_needs_one_pool(digits: Dataset, tmp_path: Path) -> None:
     specs = plan_custom_job.python_func(
-        shards=dsl.Dataset(uri=str(digits.directory)), job=dsl.Artifact(uri=str(tmp_path / "job")), workers=1
+        shards=dsl.Dataset(uri=str(digits.directory)),
+        job=dsl.Artifact(uri=str(tmp_path / "job")),
+        image="worker",
+        workers=1,
     )
     assert [spec["replica_count"] for spec in specs] == [1]
 
@@ -212,7 +248,9 @@ def test_bad_plan_is_refused_before_anything_is_made(
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         plan_custom_job.python_func(
-            shards=dsl.Dataset(uri=str(digits.directory)), job=dsl.Artifact(uri=str(tmp_path / "job")), **change
+            shards=dsl.Dataset(uri=str(digits.directory)),
+            job=dsl.Artifact(uri=str(tmp_path / "job")),
+            **{"image": "worker", **change},
         )
     assert ended.value.code == 1
     assert f"error: {problem}" in capsys.readouterr().out
@@ -220,8 +258,8 @@ def test_bad_plan_is_refused_before_anything_is_made(
 
 
 @pytest.fixture(scope="module")
-def collected(planned: SimpleNamespace) -> SimpleNamespace:
-    """The planned job run as Vertex would, on this machine, and what the step after it makes of it."""
+def collected(planned: SimpleNamespace) -> dict[str, Any]:
+    """The planned job run as Vertex would, on this machine, and what the steps after it make of it."""
     pools = ("chief", "worker")
     ports = free_ports(len(planned.specs))
     cluster = {pool: [f"127.0.0.1:{port}"] for pool, port in zip(pools, ports, strict=True)}
@@ -244,26 +282,21 @@ def collected(planned: SimpleNamespace) -> SimpleNamespace:
     for worker in workers:
         shown, _ = worker.communicate(timeout=300)
         assert worker.returncode == 0, shown
-    outputs = {
-        "model": dsl.Model(uri=str(planned.folder / "model")),
-        "metrics": dsl.Metrics(uri=str(planned.folder / "metrics")),
-        "curves": dsl.HTML(uri=str(planned.folder / "curves")),
-    }
-    collect_custom_job.python_func(job=planned.job, shards=planned.shards, workers=2, **outputs)
-    return SimpleNamespace(**outputs)
+    return collect(job_uri=planned.job.directory, shards_uri=planned.job.dataset).outputs
 
 
-def test_workers_run_as_vertex_starts_them(planned: SimpleNamespace, collected: SimpleNamespace) -> None:
-    assert collected.model.uri == f"{planned.job.uri}/model"
-    assert collected.model.metadata["model_type"] == "cnn_small"
-    assert collected.model.metadata["run"] == "run-7"
-    assert len(collected.model.metadata["history"]) == 1
-    assert collected.metrics.metadata["val_accuracy"] > 0.5
-    assert "Training of cnn_small" in Path(collected.curves.path).read_text()
+def test_workers_run_as_vertex_starts_them(planned: SimpleNamespace, collected: dict[str, Any]) -> None:
+    model = collected["model"]
+    assert model.uri == f"{planned.job.directory}/model"
+    assert model.metadata["model_type"] == "cnn_small"
+    assert model.metadata["run"] == "run-7"
+    assert len(model.metadata["history"]) == 1
+    assert collected["metrics"].metadata["val_accuracy"] > 0.5
+    assert "Training of cnn_small" in Path(collected["curves"].path).read_text()
 
 
-def test_uploaded_model_is_what_a_tensorflow_container_loads(collected: SimpleNamespace) -> None:
-    uri = servable_uri.python_func(model=collected.model)
+def test_uploaded_model_is_what_a_tensorflow_container_loads(collected: dict[str, Any]) -> None:
+    uri = collected["servable"]
     assert Path(uri, "saved_model.pb").is_file()
     artifact = {"uri": uri, "metadata": {"containerSpec": {"imageUri": "serving:latest"}}}
     executor_input = {"inputs": {"artifacts": {"unmanaged_container_model": {"artifacts": [artifact]}}}}
