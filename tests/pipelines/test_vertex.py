@@ -212,7 +212,7 @@ def planned(folder: Path, digits: Dataset) -> SimpleNamespace:
 
 
 def test_custom_job_is_a_chief_and_the_other_workers(planned: SimpleNamespace) -> None:
-    # kfp.local reads all numbers as floating point; Vertex writes whole ones without a point, as JSON does in general.
+    # kfp.local reads all numbers as floating point. That Vertex writes whole ones without a point was not tried.
     specs = json.loads(json.dumps(planned.specs), parse_float=lambda text: int(float(text)))
     job = CustomJob(payload("custom-training-job", display_name="cnn", worker_pool_specs=specs)).job_spec
     assert [pool.replica_count for pool in job.worker_pool_specs] == [1, 1]
