@@ -1,10 +1,12 @@
 """What tests share: the digits as shards, and one model that two real worker processes trained."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from kubernetes_api import KubernetesApi
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("NO_GCE_CHECK", "true")
@@ -47,3 +49,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits: Dataset, train_opt
     job = TrainingJob(options=train_options, dataset=str(digits.directory), directory=str(directory / "job"), run="r1")
     result = run_job(job, directory / "model", stage_log("test"))
     return SimpleNamespace(model=directory / "model", job=job, result=result)
+
+
+@pytest.fixture
+def kubernetes_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesApi]:
+    """An empty cluster's API, to which KUBECONFIG points, for subprocesses as well."""
+    api = KubernetesApi()
+    monkeypatch.setenv("KUBECONFIG", str(api.write_kubeconfig(tmp_path / "kubeconfig")))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    yield api
+    api.stop()

@@ -1,10 +1,15 @@
-"""The worker's place in the job, read from TF_CONFIG as the Training Operator sets it."""
+"""The worker's place in the job: from TF_CONFIG as the Training Operator sets it, or from what JobSet tells a pod."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from components.errors import InvalidInput
+
+# As the Training Operator's; nothing else listens in a worker's pod.
+JOBSET_PORT = 2222
+_JOBSET_HOST = re.compile(r"^(?P<jobset>.+)-(?P<job>[a-z0-9]+)-(?P<job_index>\d+)-(?P<index>\d+)$")
 
 
 @dataclass(frozen=True)
@@ -56,3 +61,38 @@ def cluster_from_environment(environment: Mapping[str, str]) -> Cluster:
     if not 0 <= index < len(roles.get(role, [])):
         raise InvalidInput(f"TF_CONFIG = {text!r}: task index {index} is not one of the cluster's {role} entries")
     return Cluster(addresses, position)
+
+
+def tf_config_of_jobset(environment: Mapping[str, str], workers: int) -> str | None:
+    """Makes TF_CONFIG in a pod of a JobSet, for which nobody sets it: Kubeflow Trainer has no TensorFlow runtime.
+
+    An Indexed Job tells each pod its number in JOB_COMPLETION_INDEX, and names its host JOB-INDEX
+    (https://kubernetes.io/docs/concepts/workloads/controllers/job/#completion-mode). JobSet names its jobs
+    JOBSET-REPLICATEDJOB-JOBINDEX, and gives all pods a headless service of the name JOBSET
+    (https://jobset.sigs.k8s.io/docs/concepts/): so a pod can be reached as JOBSET-REPLICATEDJOB-JOBINDEX-INDEX.JOBSET.
+
+    Args:
+        environment: Of this process.
+        workers: Number of workers; Trainer tells no pod how many there are.
+
+    Returns:
+        TF_CONFIG; None when it is set already, or this is no pod of an Indexed Job, or one worker trains alone.
+
+    Raises:
+        InvalidInput: When the pod is one of an Indexed Job, and its names are not those of a JobSet.
+    """
+    given = environment.get("JOB_COMPLETION_INDEX", "")
+    if environment.get("TF_CONFIG", "").strip() or not given or workers == 1:
+        return None
+    host = environment.get("HOSTNAME", "")
+    found = _JOBSET_HOST.match(host)
+    if not found or not given.isdecimal() or found["index"] != given:
+        raise InvalidInput(
+            f"HOSTNAME = {host!r}, JOB_COMPLETION_INDEX = {given!r}: not a pod of a JobSet, so the "
+            "other workers' names cannot be told; set TF_CONFIG"
+        )
+    if int(given) >= workers:
+        raise InvalidInput(f"JOB_COMPLETION_INDEX = {given}: the job has {workers} workers only")
+    jobset, stem = found["jobset"], host.removesuffix(f"-{given}")
+    addresses = [f"{stem}-{index}.{jobset}:{JOBSET_PORT}" for index in range(workers)]
+    return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": int(given)}})

@@ -1,16 +1,27 @@
 from kfp import dsl
 
-from components.images import TENSORFLOW_IMAGE
+from components.images import LAUNCHER_IMAGE
+
+# What the user sets on the task is for the workers' pods; this step itself only waits for them.
+PASSED_ON = [
+    dsl.TaskConfigField.RESOURCES,
+    dsl.TaskConfigField.KUBERNETES_TOLERATIONS,
+    dsl.TaskConfigField.KUBERNETES_NODE_SELECTOR,
+    dsl.TaskConfigField.KUBERNETES_AFFINITY,
+    dsl.TaskConfigPassthrough(field=dsl.TaskConfigField.ENV, apply_to_task=True),
+    dsl.TaskConfigPassthrough(field=dsl.TaskConfigField.KUBERNETES_VOLUMES, apply_to_task=True),
+]
 
 
-@dsl.component(base_image=TENSORFLOW_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False, task_config_passthroughs=PASSED_ON)
 def train(
     shards: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     curves: dsl.Output[dsl.HTML],
+    task_config: dsl.TaskConfig,
     model_type: str = "cnn",
-    backend: str = "local",
+    backend: str = "auto",
     workers: int = 2,
     epochs: int = 20,
     batch_size: int = 32,
@@ -24,6 +35,12 @@ def train(
     peer_seconds: int = 300,
     work_dir: str = "",
     run: str = "",
+    worker_image: str = "",
+    worker_cpu: str = "",
+    worker_memory: str = "",
+    worker_gpus: int = 0,
+    pvc: str = "",
+    job: dict = {},  # noqa: B006 - KFP reads the default, it never changes it
 ):
     """Trains one model with several workers in step (MultiWorkerMirroredStrategy) and exports it for serving.
 
@@ -32,8 +49,11 @@ def train(
         model: The trained model: a SavedModel in the folder `1`, `model.keras` for further training, and metadata.
         metrics: Last epoch's loss and accuracy, and the speed.
         curves: A page with the learning curves.
+        task_config: Filled in by KFP with what is set on the task (resources, volumes, tolerations ...), for the
+            workers' pods.
         model_type: The model variant: `cnn`, `cnn_dropout`, `cnn_batchnorm`, `cnn_small` or `resnet`.
-        backend: What runs the workers: `local`, as processes beside this step.
+        backend: What runs the workers: `tfjob` or `trainjob`, pods of a cluster; `local`, processes beside this step;
+            `auto`, a TFJob when the step runs in a pod, else local processes.
         workers: Number of workers.
         epochs: Passes over the training split.
         batch_size: Images a replica takes in one step; the global batch is this times the number of replicas.
@@ -45,8 +65,15 @@ def train(
         checkpoint_seconds: Time between two checkpoints, at least; what a lost worker costs, at most.
         hang_seconds: Without a sign of life for so long, a worker counts as lost.
         peer_seconds: How long a worker waits for all others at the start.
-        work_dir: Folder for checkpoints, logs and TensorBoard; empty for a folder beside the model.
-        run: Name of the pipeline run, recorded with the model.
+        work_dir: Folder for checkpoints, logs and TensorBoard; empty for the run's folder on the shared volume, and
+            without one, a folder beside the model.
+        run: Name of the pipeline run, recorded with the model; empty for its id on a cluster.
+        worker_image: On a cluster, the workers' image; empty for the one of this version.
+        worker_cpu: On a cluster, CPUs of each worker; empty for those set on the task, else 1.
+        worker_memory: On a cluster, memory of each worker; empty for that set on the task, else 2Gi.
+        worker_gpus: On a cluster, GPUs of each worker.
+        pvc: On a cluster, the claim of the volume that the workers share with this step.
+        job: On a cluster, rarer settings of the job; see the README.
     """
     import json
     from pathlib import Path
@@ -54,6 +81,9 @@ def train(
     from components.errors import checked, reported
     from components.process_owner import leave_with_owner
     from components.stage_log import stage_log
+    from components.storage import run_id
+    from components.train.launchers.job_options import JobOptions
+    from components.train.launchers.pod_template import TaskSettings
     from components.train.options import TrainingJob, TrainOptions
 
     leave_with_owner()
@@ -75,13 +105,23 @@ def train(
             hang_seconds=hang_seconds,
             peer_seconds=peer_seconds,
         )
+        job_options = checked(
+            JobOptions,
+            worker_image=worker_image,
+            worker_cpu=worker_cpu,
+            worker_memory=worker_memory,
+            worker_gpus=worker_gpus,
+            pvc=pvc,
+            job=job,
+        )
         from components.train.curves import curves_page
-        from components.train.run_job import run_job
+        from components.train.run_job import job_directory, run_job
 
-        directory = Path(work_dir) / model_type if work_dir else Path(model.path).with_name("job")
-        job = TrainingJob(options=options, dataset=shards.path, directory=str(directory.absolute()), run=run)
+        directory = job_directory(options, shards.path, Path(model.path), work_dir)
+        run = run or run_id()
+        training = TrainingJob(options=options, dataset=shards.path, directory=str(directory), run=run)
         log = stage_log(stage)
-        result = run_job(job, Path(model.path), log)
+        result = run_job(training, Path(model.path), log, job_options, TaskSettings.of(task_config))
 
         for name, value in result.last_epoch.items():
             metrics.log_metric(name, value)
@@ -89,6 +129,6 @@ def train(
         Path(metrics.path).write_text(json.dumps(metrics.metadata))
         Path(curves.path).write_text(curves_page(model_type, result.history))
         model.framework = "tensorflow"
-        model.metadata.update({**result.metadata, "dataset_uri": shards.uri, "work_dir": job.directory})
+        model.metadata.update({**result.metadata, "dataset_uri": shards.uri, "work_dir": training.directory})
         log.info("spent %s", ", ".join(f"{name} {time:.1f}" for name, time in result.seconds.items() if time > 0.5))
         log.info("val_accuracy %.4f after %d epochs", result.last_epoch["val_accuracy"], len(result.history))

@@ -1,5 +1,6 @@
 """Names in a job's folder on which the worker and the launcher agree."""
 
+DATASET_DIRECTORY = "dataset"
 HISTORY_FILE = "history.jsonl"
 JOB_FILE = "job.json"
 MODEL_DIRECTORY = "model"

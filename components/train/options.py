@@ -7,11 +7,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from components.dataset_manifest import Dataset, DatasetManifest
 from components.errors import InvalidInput, run_checks
+from components.kubernetes_client import in_cluster
 from components.train.augmentation import AUGMENTATIONS
 from components.train.learning_rate import LearningRateSteps
 from components.train.models import MODELS, check_model
 
-TrainBackend = Literal["local"]
+TrainBackend = Literal["auto", "local", "tfjob", "trainjob"]
 
 
 def _known_model(name: str) -> str:
@@ -36,7 +37,8 @@ class TrainOptions(BaseModel):
 
     Attributes:
         model_type: Name of a registered model variant.
-        backend: What runs the workers: `local` processes.
+        backend: What runs the workers: `local` processes, a `tfjob` or a `trainjob` on a cluster, or `auto`: a TFJob
+            when this is a pod, local processes elsewhere.
         workers: Number of worker processes that train in step.
         epochs: Passes over the training split.
         batch_size: Images a replica takes in one step; the global batch is this times the replicas.
@@ -53,7 +55,7 @@ class TrainOptions(BaseModel):
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     model_type: Annotated[str, AfterValidator(_known_model)]
-    backend: TrainBackend = "local"
+    backend: TrainBackend = "auto"
     workers: int = Field(ge=1, le=1024)
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
@@ -65,6 +67,12 @@ class TrainOptions(BaseModel):
     checkpoint_seconds: float = Field(default=15.0, ge=0)
     hang_seconds: int = Field(default=10, ge=2)
     peer_seconds: int = Field(default=300, ge=1)
+
+    @property
+    def resolved_backend(self) -> str:
+        if self.backend == "auto":
+            return "tfjob" if in_cluster() else "local"
+        return self.backend
 
 
 class TrainingJob(BaseModel):
@@ -86,11 +94,13 @@ class TrainingJob(BaseModel):
 
     def identity(self) -> str:
         """What must be the same for a job to continue from another's checkpoints, as text."""
+        return self.identity_of(self.options, self.dataset)
+
+    @staticmethod
+    def identity_of(options: TrainOptions, dataset: str) -> str:
         # These change how a job is run, not what comes out.
         indifferent = {"backend", "max_restarts", "checkpoint_seconds", "hang_seconds", "peer_seconds"}
-        return json.dumps(
-            {"dataset": Dataset(self.dataset).manifest.fingerprint, **self.options.model_dump(exclude=indifferent)}
-        )
+        return json.dumps({"dataset": Dataset(dataset).manifest.fingerprint, **options.model_dump(exclude=indifferent)})
 
 
 def check_batch(options: TrainOptions, train_examples: int) -> None:

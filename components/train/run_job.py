@@ -11,27 +11,65 @@ from types import FrameType
 
 from components.dataset_manifest import Dataset
 from components.errors import StageFailed
+from components.storage import note_use, run_directory, run_id
 from components.train.job_files import MODEL_DIRECTORY
+from components.train.job_folder import take_model
 from components.train.launchers import Launcher, LocalLauncher
-from components.train.options import TrainingJob, check_fit
+from components.train.launchers.job_options import JobOptions
+from components.train.launchers.naming import job_name
+from components.train.launchers.pod_template import TaskSettings
+from components.train.options import TrainingJob, TrainOptions, check_fit
 from components.train.training_result import TrainingResult, read_result
 
+# A network file system takes its time to show here what the workers have written elsewhere.
+VISIBLE_SECONDS = 30.0
 
-def run_job(job: TrainingJob, model_directory: Path, log: logging.Logger) -> TrainingResult:
-    """Launches a job, follows it, and moves its model to its place.
+
+def job_directory(options: TrainOptions, dataset: str, model_directory: Path, work_dir: str) -> Path:
+    """Where a job keeps its state: in `work_dir`, else in the run's folder on the shared volume, else beside the model.
+
+    Raises:
+        StageFailed: When the data set or the volume cannot be used.
+    """
+    if work_dir:
+        return Path(work_dir, options.model_type).absolute()
+    if run := run_directory():
+        name = job_name(run_id(), options.model_type, TrainingJob.identity_of(options, dataset))
+        return run / name
+    return model_directory.with_name("job").absolute()
+
+
+def run_job(
+    job: TrainingJob,
+    model_directory: Path,
+    log: logging.Logger,
+    job_options: JobOptions | None = None,
+    task: TaskSettings | None = None,
+) -> TrainingResult:
+    """Launches a job, follows it, and brings its model to its place.
 
     Args:
         job: What to train.
         model_directory: Where the model is to lie in the end.
         log: Told what happens.
+        job_options: How it is run on a cluster.
+        task: What is set on the KFP task, for the workers' pods.
 
     Raises:
         InvalidInput: When data set and options do not go together.
         StageFailed: When the job fails; names the worker, its exit code and its last lines.
     """
     check_fit(job.options, Dataset(job.dataset).manifest)
-    launcher = _launcher(job, log)
-    log.info("starting %d workers", job.options.workers)
+    note_use(Path(Dataset(job.dataset).manifest.root or job.dataset))
+    on_cluster = job.options.resolved_backend != "local"
+    launcher: Launcher
+    if on_cluster:
+        from components.train.launchers.cluster_job import cluster_job  # takes two seconds to load
+
+        job, launcher = cluster_job(job, job_options or JobOptions(), task or TaskSettings(), log)
+    else:
+        launcher = LocalLauncher(job, log)
+    log.info("training with %d workers, backend %s", job.options.workers, job.options.resolved_backend)
     with _terminated_as_exit():
         try:
             launcher.submit()
@@ -40,13 +78,9 @@ def run_job(job: TrainingJob, model_directory: Path, log: logging.Logger) -> Tra
             launcher.cancel()
     if result.state != "succeeded":
         raise StageFailed(result.reason)
-    training = read_result(job.directory, job.options.workers)
-    Path(job.directory, MODEL_DIRECTORY).rename(model_directory)
+    training = read_result(job.directory, job.options.workers, VISIBLE_SECONDS if on_cluster else 0)
+    take_model(Path(job.directory, MODEL_DIRECTORY), model_directory, keeps_copy=on_cluster)
     return training
-
-
-def _launcher(job: TrainingJob, log: logging.Logger) -> Launcher:
-    return LocalLauncher(job, log)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What a finished training job left in its folder, and what of it goes into the step's outputs."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,28 +48,32 @@ class TrainingResult:
         }
 
 
-def read_result(directory: str, workers: int) -> TrainingResult:
+def read_result(directory: str, workers: int, patience: float) -> TrainingResult:
     """Reads and checks the results of a finished job.
 
     Args:
         directory: The job's folder.
         workers: How many workers the job had.
+        patience: Seconds to wait until everything can be seen here.
 
     Raises:
         StageFailed: When a worker left no report, the workers' weights differ, or there is no model.
     """
-    reports = [_report(directory, index) for index in range(workers)]
+    trained = Path(directory, MODEL_DIRECTORY)
+    paths = [WorkerReport.path(directory, index) for index in range(workers)]
+    deadline = time.monotonic() + patience
+    while not all(path.exists() for path in [trained, *paths]) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    reports = [_report(path) for path in paths]
     if len({report.weights_sha256 for report in reports}) != 1:
         raise StageFailed("the workers ended with different weights: they were not in step")
-    trained = Path(directory, MODEL_DIRECTORY)
     if not trained.is_dir():
         raise StageFailed(f"the job is done, but there is no model in {trained}")
     return TrainingResult(read_model_card(trained), read_history(Path(directory, HISTORY_FILE)), reports[0].seconds)
 
 
-def _report(directory: str, index: int) -> WorkerReport:
-    path = WorkerReport.path(directory, index)
+def _report(path: Path) -> WorkerReport:
     try:
         return WorkerReport.model_validate_json(path.read_text())
     except (OSError, ValueError) as error:
-        raise StageFailed(f"worker-{index} left no readable report in {path} ({error})") from None
+        raise StageFailed(f"{path.stem} left no readable report in {path} ({error})") from None

@@ -47,11 +47,10 @@ def plan_custom_job(
     Returns:
         The `worker_pool_specs` of CustomTrainingJobOp.
     """
-    from pathlib import Path
-
     from components.dataset_manifest import Dataset
     from components.errors import checked, reported
     from components.train.custom_job import Machine, worker_pool_specs
+    from components.train.job_folder import claim_directory
     from components.train.options import TrainingJob, TrainOptions, check_fit
 
     with reported(f"plan {model_type}"):
@@ -74,8 +73,8 @@ def plan_custom_job(
             accelerator_count=accelerator_count,
         )
         check_fit(options, Dataset(shards.path).manifest)
-        Path(job.path).mkdir(parents=True, exist_ok=True)
         training = TrainingJob(options=options, dataset=shards.path, directory=job.path, run=run)
+        claim_directory(training)
         return worker_pool_specs(training, machine)
 
 
@@ -108,7 +107,7 @@ def collect_custom_job(
     from components.train.training_result import read_result
 
     with reported("collect"):
-        result = read_result(job.path, workers)
+        result = read_result(job.path, workers, patience=60)
         model_type = result.card.model_type
         model.uri = f"{job.uri}/{MODEL_DIRECTORY}"
         model.framework = "tensorflow"

@@ -1,7 +1,7 @@
 """The program that each worker of a training job runs: `python -m components.train.worker --job JSON`.
 
-Its place among the workers comes from TF_CONFIG. Exit codes follow the Training Operator's ExitCode restart policy,
-where 1 to 127 are permanent failures and 128 and above are worth another try:
+Its place among the workers comes from TF_CONFIG, or from what JobSet tells a pod. Exit codes follow the Training
+Operator's ExitCode restart policy, where 1 to 127 are permanent failures and 128 and above are worth another try:
 
 | code | meaning |
 |---|---|
@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from components.errors import InvalidInput, StageFailed
 from components.lean_import import import_without
 from components.process_owner import leave_with_owner
-from components.train.cluster import Cluster, cluster_from_environment
+from components.train.cluster import Cluster, cluster_from_environment, tf_config_of_jobset
 from components.train.exit_codes import BAD_INPUT, BAD_LOSS, PEER_LOST, PREEMPTED, leave
 from components.train.options import TrainingJob
 from components.train.preemption import Preempted, PreemptionNotice
@@ -35,6 +35,8 @@ def main() -> NoReturn:
     parser.add_argument("--job", required=True, help="the training job as JSON (components.train.options.TrainingJob)")
     try:
         job = TrainingJob.model_validate_json(parser.parse_args().job)
+        if tf_config := tf_config_of_jobset(os.environ, job.options.workers):
+            os.environ["TF_CONFIG"] = tf_config  # TensorFlow reads it, too
         cluster = cluster_from_environment(os.environ)
     except (ValidationError, InvalidInput) as error:
         leave(BAD_INPUT, f"error: {error}")

@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -15,23 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from components.errors import InvalidInput
 from components.process_owner import OWNER_VARIABLE
-from components.train.job_files import JOB_FILE
+from components.train.job_folder import claim_directory
 from components.train.launchers.base import Launcher, Verdict
+from components.train.launchers.chatter import is_chatter
 from components.train.launchers.machine import free_ports, lock_cores, lock_folder
 from components.train.options import TrainingJob
-from components.whole_file import write_whole
 
 RETRYABLE_EXIT_CODE = 128
 LAST_LINES = 15
 POLL_SECONDS = 0.1
 # Between a worker's failure and stopping its peers: time for them to notice, and to say what they saw.
 GRACE_SECONDS = 5.0
-# What TensorFlow says on every start, whatever its log level: kept in the worker's log file, not shown.
-_CHATTER = re.compile(
-    r"[IW]\d{4} \d\d:|WARNING: All log messages before absl|.*failed call to cuInit|To enable the following instr"
-)
 
 
 @dataclass
@@ -81,7 +75,7 @@ class LocalLauncher(Launcher):
             StageFailed: When another launcher's workers hold the job's folder.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._claim_directory()
+        claim_directory(self._job)
         self._start_workers()
         return self._directory.name
 
@@ -117,17 +111,6 @@ class LocalLauncher(Launcher):
         for lock in self._locks:
             lock.close()
         self._locks = []
-
-    def _claim_directory(self) -> None:
-        """Keeps a job from continuing from the checkpoints of a different one."""
-        file, own = self._directory / JOB_FILE, self._job.identity()
-        if not file.exists():
-            write_whole(file, own)
-        elif file.read_text() != own:
-            raise InvalidInput(
-                f"work_dir = {str(self._directory)!r}: holds the state of a job with other parameters or data; "
-                "use another folder, or remove it"
-            )
 
     def _wait_for_workers(self) -> Verdict:
         failed_since: float | None = None
@@ -196,7 +179,7 @@ class LocalLauncher(Launcher):
             for line in _lines(process.stdout):
                 file.write(line + "\n")
                 file.flush()
-                if not _CHATTER.match(line):
+                if not is_chatter(line):
                     last_lines.append(line)
                     self._log.info("worker-%d | %s", index, line)
                 if index == 0 and self._lost_at and line.startswith("resumed after step"):

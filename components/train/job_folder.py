@@ -1,0 +1,87 @@
+"""A job's own folder: who may use it, the data set as the workers find it there, and how the model leaves it."""
+
+import shutil
+from pathlib import Path
+
+from components.dataset_manifest import MANIFEST_FILE, Dataset
+from components.errors import InvalidInput, StageFailed
+from components.train.job_files import DATASET_DIRECTORY, JOB_FILE
+from components.train.options import TrainingJob
+from components.whole_file import write_whole
+
+
+def claim_directory(job: TrainingJob) -> None:
+    """Keeps a job from continuing from the checkpoints of a different one.
+
+    Raises:
+        InvalidInput: When the folder holds another job's state.
+    """
+    directory, own = Path(job.directory), job.identity()
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / JOB_FILE
+    if not file.exists():
+        write_whole(file, own)
+    elif file.read_text() != own:
+        raise InvalidInput(
+            f"work_dir = {str(directory)!r}: holds the state of a job with other parameters or data; "
+            "use another folder, or remove it"
+        )
+
+
+def share_dataset(job: TrainingJob) -> TrainingJob:
+    """Puts the data set's manifest into the job's folder, for workers that do not see the artifact.
+
+    Shards on the shared volume stay where they are; those beside the manifest are copied.
+
+    Returns:
+        The same job with the data set in its own folder.
+
+    Raises:
+        StageFailed: When the volume cannot be written.
+    """
+    dataset, shared = Dataset(job.dataset), Path(job.directory, DATASET_DIRECTORY)
+    try:
+        if dataset.manifest.root:
+            shared.mkdir(parents=True, exist_ok=True)
+            write_whole(shared / MANIFEST_FILE, dataset.manifest.model_dump_json(indent=2))
+        else:
+            copy_whole(dataset.directory, shared)
+    except OSError as error:
+        raise StageFailed(f"{shared}: the data set cannot be written there: {error}") from None
+    return job.model_copy(update={"dataset": str(shared)})
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copies a folder, which appears under its name only when it is whole; replaces one that is there.
+
+    Raises:
+        OSError: When it cannot be copied.
+    """
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
+    if target.is_dir():
+        shutil.rmtree(target)
+    partial.rename(target)
+
+
+def take_model(trained: Path, model_directory: Path, keeps_copy: bool) -> None:
+    """Brings a trained model to its place, whole or not at all.
+
+    Args:
+        trained: Where the chief has put it.
+        model_directory: Where it is to lie.
+        keeps_copy: Whether it also stays where it is, for a step that is run again.
+
+    Raises:
+        StageFailed: When there is no model, or no room for it.
+    """
+    if not trained.is_dir():
+        raise StageFailed(f"the job is done, but there is no model in {trained}")
+    try:
+        if keeps_copy or trained.stat().st_dev != model_directory.parent.stat().st_dev:
+            copy_whole(trained, model_directory)
+        else:
+            trained.rename(model_directory)
+    except OSError as error:
+        raise StageFailed(f"{model_directory}: the model cannot be brought there: {error}") from None

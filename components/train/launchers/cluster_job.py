@@ -1,0 +1,57 @@
+"""Prepares a job for a cluster: checks that its workers will find what they need, and makes its launcher."""
+
+import logging
+from pathlib import Path
+
+from components.dataset_manifest import Dataset
+from components.errors import InvalidInput, run_checks
+from components.kubernetes_client import api_client
+from components.storage import run_id, storage_path
+from components.train.job_folder import claim_directory, share_dataset
+from components.train.launchers.job_options import JobOptions, check_backend
+from components.train.launchers.kubernetes_launcher import KubernetesLauncher
+from components.train.launchers.naming import job_name
+from components.train.launchers.pod_template import PodTemplate, TaskSettings
+from components.train.launchers.tfjob import TFJOB
+from components.train.launchers.trainjob import TRAINJOB
+from components.train.options import TrainingJob
+
+JOB_KINDS = {"tfjob": TFJOB, "trainjob": TRAINJOB}
+
+
+def cluster_job(
+    job: TrainingJob, options: JobOptions, task: TaskSettings, log: logging.Logger
+) -> tuple[TrainingJob, KubernetesLauncher]:
+    """Makes a job ready for pods that share nothing with this step but a volume.
+
+    Returns:
+        The job as the workers see it, and what launches it.
+
+    Raises:
+        InvalidInput: When no volume is shared, or the backend cannot do what is asked.
+        StageFailed: When the volume cannot be written.
+    """
+    backend = job.options.resolved_backend
+    pods = PodTemplate(job, options, task, run_id(), str(storage_path()))
+    run_checks([lambda: check_backend(options, backend), lambda: _check_shared(pods)])
+    client = api_client()
+    name = job_name(run_id() or job.directory, job.options.model_type, job.identity())
+    claim_directory(job)
+    job = share_dataset(job)
+    pods = PodTemplate(job, options, task, pods.run_id, pods.mount_path)
+    return job, KubernetesLauncher(client, JOB_KINDS[backend], name, pods, log)
+
+
+def _check_shared(pods: PodTemplate) -> None:
+    mounted = [Path(mount.get("mountPath", "")) for mount in pods.volume_mounts]
+    directory, root = Path(pods.job.directory), Dataset(pods.job.dataset).manifest.root
+    if not any(directory.is_relative_to(path) for path in mounted):
+        raise InvalidInput(
+            f"pvc = {pods.options.pvc!r}: the workers' pods do not share {directory} with this step; mount a volume "
+            "into the step with mount_storage(task, pvc) from components/storage.py, and give its claim as pvc"
+        )
+    if root and not any(Path(root).is_relative_to(path) for path in mounted):
+        raise InvalidInput(
+            f"shards: the data set lies in {root}, which is on no volume of the workers' pods; ingest it onto the same "
+            "volume"
+        )
