@@ -112,7 +112,7 @@ class Dataset:
         for shard in shards:
             path = self.path(shard)
             if not path.is_file():
-                raise StageFailed(f"shard {path}: the file is missing; ingest the data set again")
+                raise StageFailed(f"shard {path}: the file is missing; ingest the data set again, not from the cache")
             if path.stat().st_size != shard.bytes:
                 raise StageFailed(
                     f"shard {path}: {path.stat().st_size} bytes, the manifest says {shard.bytes}: "

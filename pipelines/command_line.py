@@ -10,7 +10,7 @@ from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
 from components.errors import InvalidInput, StageFailed
-from pipelines.parameters import add_options, check_data_set, check_parameters, given_parameters
+from pipelines.parameters import add_options, check_data_set, check_parameters, given_parameters, local_parameters
 
 COMPILED = Path("compiled")
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -59,6 +59,7 @@ def _parser(pipeline: Any) -> argparse.ArgumentParser:
 
 
 def _run(pipeline: BaseComponent, parameters: dict[str, Any], arguments: argparse.Namespace) -> int:
+    parameters = local_parameters(parameters)
     check_parameters(parameters)
     check_data_set(parameters)
     from pipelines.local_run import LocalRun

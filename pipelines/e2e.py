@@ -11,6 +11,7 @@ from components.deploy import deploy
 from components.evaluate import evaluate
 from components.ingest import ingest
 from components.select import select
+from components.storage import mount_storage
 from components.train import train
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
@@ -34,8 +35,14 @@ def e2e(
     min_accuracy: float = 0.9,
     service_name: str = "image-classifier",
     service_port: int = 0,
-    train_backend: str = "local",
+    train_backend: str = "auto",
     deploy_backend: str = "local",
+    pvc: str = "image-classification",
+    worker_image: str = "",
+    worker_cpu: str = "",
+    worker_memory: str = "",
+    worker_gpus: int = 0,
+    job: dict = {},
 ):
     """Ingests a data set, trains several models on it, and deploys the best one if it is good enough.
 
@@ -57,8 +64,15 @@ def e2e(
         min_accuracy: Validation accuracy below which nothing is deployed.
         service_name: Name of the service and of the model in its URLs; a DNS label.
         service_port: Port of a local server; 0 for any free one.
-        train_backend: What runs the training workers: `local`.
+        train_backend: What runs the training workers: `tfjob`, `trainjob`, `local` processes, or `auto`: a TFJob on a
+            cluster, local processes elsewhere.
         deploy_backend: What serves the model: `local`.
+        pvc: On a cluster, the claim of the volume that ingest, train and evaluate share.
+        worker_image: On a cluster, the workers' image; empty for the one of this version.
+        worker_cpu: On a cluster, CPUs of each worker; empty for 1.
+        worker_memory: On a cluster, memory of each worker; empty for 2Gi.
+        worker_gpus: On a cluster, GPUs of each worker.
+        job: On a cluster, rarer settings of the training job as JSON; see components/train/README.md.
     """
     ingested = ingest(
         dataset=dataset,
@@ -68,6 +82,7 @@ def e2e(
         workers=workers,
         seed=seed,
     ).set_display_name("Ingest")
+    mount_storage(ingested, pvc)
 
     with dsl.ParallelFor(models, name="each-model") as model_type:
         trained = train(
@@ -82,10 +97,18 @@ def e2e(
             gradient_dtype=gradient_dtype,
             seed=seed,
             max_restarts=max_restarts,
+            pvc=pvc,
+            worker_image=worker_image,
+            worker_cpu=worker_cpu,
+            worker_memory=worker_memory,
+            worker_gpus=worker_gpus,
+            job=job,
         ).set_display_name("Train")
+        mount_storage(trained, pvc)
         evaluated = evaluate(model=trained.outputs["model"], shards=ingested.outputs["shards"]).set_display_name(
             "Evaluate"
         )
+        mount_storage(evaluated, pvc)
 
     selected = (
         select(

@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, get_args, get_origin
@@ -13,6 +14,7 @@ from components.errors import InvalidInput, Options, checked, run_checks
 from components.ingest.options import IngestOptions
 from components.lean_import import import_without
 from components.select.leaderboard import SelectOptions
+from components.train.launchers.job_options import JobOptions, check_backend
 from components.train.models import check_model
 from components.train.options import TrainOptions, check_batch
 
@@ -30,12 +32,36 @@ def add_options(parser: argparse.ArgumentParser, pipeline_function: PipelineFunc
         help_text = " ".join(help_texts[name].replace("%", "%%").split())
         group.add_argument(
             f"--{name.replace('_', '-')}",
-            type=get_args(parameter.annotation)[0] if is_list else parameter.annotation,
+            type=_parser(parameter.annotation),
             nargs="+" if is_list else None,
             default=parameter.default,
             metavar=name.upper() if not is_list else name.upper().removesuffix("S"),
             help=f"{help_text} (default: {default!r})",
         )
+
+
+def _parser(annotation: Any) -> Callable[[str], Any]:
+    if annotation is dict:
+        return _json_object
+    parser: Callable[[str], Any] = get_args(annotation)[0] if get_origin(annotation) is list else annotation
+    return parser
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object, such as '{{\"name\": 1}}'")
+    return value
+
+
+def local_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters for this machine: a backend chosen by itself is the local one, also when this is a pod."""
+    return {
+        name: "local" if name.endswith("_backend") and value == "auto" else value for name, value in parameters.items()
+    }
 
 
 def given_parameters(arguments: argparse.Namespace, pipeline_function: PipelineFunction) -> dict[str, Any]:
@@ -55,6 +81,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             lambda: _check_models(models),
             lambda: _options(IngestOptions, parameters),
             *(partial(_train_options, parameters, model) for model in models),
+            lambda: check_backend(_options(JobOptions, parameters), parameters["train_backend"]),
             lambda: _options(SelectOptions, parameters),
             lambda: _options(DeployOptions, parameters, backend=parameters["deploy_backend"]),
         ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
-STAGES = ["ingest", "train", "evaluate", "select", "deploy"]
+STAGES = ["ingest", "train", "evaluate", "select", "deploy", "cleanup"]
 
 
 def imports(path: Path) -> set[str]:
@@ -33,6 +33,8 @@ def test_no_stage_imports_another(stage: str) -> None:
     [
         "components.train.run_job",
         "components.train.options",
+        "components.train.launchers.cluster_job",
+        "components.cleanup.old_runs",
         "components.select.leaderboard",
         "components.deploy.local_server",
         "components.deploy.options",

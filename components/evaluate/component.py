@@ -39,8 +39,11 @@ def evaluate(
         from components.evaluate.predictions import predict_split
         from components.evaluate.scores import score
         from components.model_card import read_model_card
+        from components.storage import note_use
 
         dataset = Dataset(shards.path)
+        note_use(Path(dataset.manifest.root or shards.path))
+        dataset.verify(shard for name in ("validation", "test") for shard in dataset.manifest.splits[name].shards)
         class_names = dataset.manifest.class_names
         validation = score(predict_split(Path(model.path), dataset, "validation"), class_names)
         predictions = predict_split(Path(model.path), dataset, "test")

@@ -18,7 +18,7 @@ def ingest(
 
     Args:
         shards: The shards of the train, validation and test splits, and `manifest.json`, which lists them with
-            counts and checksums.
+            counts and checksums; where a volume is mounted for the run, the shards lie there, and the manifest says so.
         preview: A page with sample images, class counts and split sizes.
         dataset: `mnist_5k` (5,000 MNIST digits, no download), the name of any TensorFlow Datasets image
             classification data set, or `image_folder:PATH` for PATH/CLASS/IMAGE or PATH/SPLIT/CLASS/IMAGE.
@@ -35,6 +35,7 @@ def ingest(
     from components.lean_import import import_without
     from components.process_owner import leave_with_owner
     from components.stage_log import stage_log
+    from components.storage import run_directory
 
     leave_with_owner()
     with reported("ingest"):
@@ -50,12 +51,17 @@ def ingest(
         with import_without("keras"):
             import tensorflow  # noqa: F401
         from components.ingest.preview import preview_page
-        from components.ingest.sharding import write_dataset
+        from components.ingest.sharding import write_dataset, write_manifest_alone
         from components.ingest.sources import open_source
 
         log = stage_log("ingest")
         source = open_source(options)
-        manifest = write_dataset(source, options, Path(shards.path), log)
+        if run := run_directory():
+            root = run / f"shards-{options.digest}"
+            write_dataset(source, options, root, log)
+            manifest = write_manifest_alone(root, Path(shards.path))
+        else:
+            manifest = write_dataset(source, options, Path(shards.path), log)
         Path(preview.path).write_text(preview_page(Path(shards.path)))
         counts = {name: split.examples for name, split in manifest.splits.items()}
         shards.metadata.update(

@@ -15,6 +15,7 @@ from components import records
 from components.dataset_manifest import (
     MANIFEST_FILE,
     SPLITS,
+    Dataset,
     DatasetManifest,
     Shard,
     Split,
@@ -26,7 +27,7 @@ from components.ingest.options import IngestOptions
 from components.ingest.sources import Source
 from components.ingest.split_plan import plan_splits
 from components.preprocessing import fit_image
-from components.whole_file import publish_folder
+from components.whole_file import publish_folder, write_whole
 
 # Several shards a worker, so that shuffling their order in each epoch mixes the data; more when they would grow large.
 MIN_SHARDS_PER_WORKER = 4
@@ -68,6 +69,14 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
     (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2))
     shutil.rmtree(directory, ignore_errors=True)
     publish_folder(partial, directory, last=MANIFEST_FILE)
+    return manifest
+
+
+def write_manifest_alone(root: Path, directory: Path) -> DatasetManifest:
+    """Writes into `directory` the manifest of a data set whose shards stay in `root`; returns it."""
+    manifest = Dataset(root).manifest.model_copy(update={"root": str(root.absolute())})
+    directory.mkdir(parents=True, exist_ok=True)
+    write_whole(directory / MANIFEST_FILE, manifest.model_dump_json(indent=2))
     return manifest
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from components.errors import InvalidInput
-from components.train.cluster import Cluster, cluster_from_environment
+from components.train.cluster import Cluster, cluster_from_environment, tf_config_of_jobset
 
 
 def config(cluster: dict, role: str, index: int) -> dict[str, str]:
@@ -38,3 +38,45 @@ def test_place_in_the_cluster(environment: dict[str, str], expected: Cluster) ->
 def test_unusable_tf_config_is_quoted(environment: dict[str, str]) -> None:
     with pytest.raises(InvalidInput, match="^TF_CONFIG = "):
         cluster_from_environment(environment)
+
+
+def jobset(host: str, index: str, **more: str) -> dict[str, str]:
+    return {"HOSTNAME": host, "JOB_COMPLETION_INDEX": index, **more}
+
+
+@pytest.mark.parametrize(
+    ("environment", "workers", "expected"),
+    [
+        (
+            jobset("train-cnn-1a-node-0-1", "1"),
+            2,
+            Cluster(("train-cnn-1a-node-0-0.train-cnn-1a:2222", "train-cnn-1a-node-0-1.train-cnn-1a:2222"), 1),
+        ),
+        (
+            jobset("j-node-0-0", "0"),
+            3,
+            Cluster(("j-node-0-0.j:2222", "j-node-0-1.j:2222", "j-node-0-2.j:2222"), 0),
+        ),
+        (jobset("j-node-0-0", "0"), 1, None),
+        ({"HOSTNAME": "laptop"}, 2, None),
+        ({}, 2, None),
+        (jobset("j-node-0-0", "0", TF_CONFIG='{"cluster": {}}'), 2, None),
+    ],
+)
+def test_tf_config_of_a_jobsets_pod(environment: dict[str, str], workers: int, expected: Cluster | None) -> None:
+    made = tf_config_of_jobset(environment, workers)
+    assert (made and cluster_from_environment({"TF_CONFIG": made})) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "problem"),
+    [
+        (jobset("laptop", "0"), "not a pod of a JobSet"),
+        (jobset("j-node-0-1", "0"), "not a pod of a JobSet"),
+        (jobset("j-node-0-1", "x"), "not a pod of a JobSet"),
+        (jobset("j-node-0-2", "2"), "JOB_COMPLETION_INDEX = 2: the job has 2 workers only"),
+    ],
+)
+def test_pod_that_is_no_jobsets(environment: dict[str, str], problem: str) -> None:
+    with pytest.raises(InvalidInput, match=problem):
+        tf_config_of_jobset(environment, 2)

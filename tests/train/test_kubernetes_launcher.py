@@ -174,6 +174,8 @@ def test_running_job_is_adopted(
     assert owners[0]["uid"] == "another"
     assert len(operator.jobs()) == 1
     leave_results(Path(first.job.directory), trained)
+    for pod in pods:
+        operator.end(pod)
     operator.succeed(job)
     assert first.result().card == second.result().card
 
@@ -209,13 +211,12 @@ def test_failed_job_is_started_anew(
 def test_two_runs_share_nothing(
     launch: Callable[..., Launch], kubernetes_api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = launch()
+    operator, first = TrainingOperator(kubernetes_api), launch()
+    operator.wait_for_job()
     monkeypatch.setenv("RUN_ID", "another-run")
     second = launch()
-    names = kubernetes_api.wait_for(
-        lambda: {job["metadata"]["name"] for job in kubernetes_api.objects("tfjobs")[1:]} or None
-    )
-    assert len(names) == 1
+    jobs = kubernetes_api.wait_for(lambda: operator.jobs() if len(operator.jobs()) == 2 else None)
+    assert len({job["metadata"]["name"] for job in jobs}) == 2
     assert first.job.directory.split("/")[-2] == RUN_ID
     assert second.job.directory.split("/")[-2] == "another-run"
 
@@ -293,6 +294,8 @@ def test_evicted_worker_is_told_and_the_job_goes_on(
     pods = operator.start(job)
     launched.log.wait_for("restart 1 of 3 from the last checkpoint")
     leave_results(Path(launched.job.directory), trained)
+    for pod in pods:
+        operator.end(pod)
     operator.succeed(job)
     launched.result()
 
@@ -479,7 +482,8 @@ from components.train.launchers.job_options import JobOptions
 from components.train.options import TrainingJob
 from components.train.run_job import run_job
 with reported("train"):
-    run_job(TrainingJob.model_validate_json(sys.argv[1]), Path(sys.argv[2]), stage_log("train"), JobOptions(pvc="claim"))
+    job = TrainingJob.model_validate_json(sys.argv[1])
+    run_job(job, Path(sys.argv[2]), stage_log("train"), JobOptions(pvc="claim"))
 """
 
 

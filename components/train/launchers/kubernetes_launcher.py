@@ -112,10 +112,9 @@ class KubernetesLauncher(Launcher):
         for pod in self._list_pods():
             progress.pod_changed(pod, time.monotonic())
         self._follow_logs(progress)
+        deadline = time.monotonic() + (LOG_SECONDS if job_ended else POLL_SECONDS)
         for log in self._logs.values():
-            if job_ended:
-                log.pod_ended()
-            log.join(LOG_SECONDS if job_ended else POLL_SECONDS)
+            log.join(max(0.0, deadline - time.monotonic()))
         return verdict if verdict.state == "succeeded" else self._explained(verdict, progress)
 
     def cancel(self) -> None:
@@ -275,7 +274,7 @@ class KubernetesLauncher(Launcher):
                 self._logs[state.uid] = PodLog(
                     self._client, self._namespace, state, self._kind.container, self._log.info
                 )
-            if state.exit_code is not None:
+            if state.has_ended and state.uid in self._logs:
                 self._logs[state.uid].pod_ended()
 
     def _explained(self, verdict: Verdict, progress: JobProgress) -> Verdict:

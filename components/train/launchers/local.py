@@ -1,6 +1,7 @@
 """Runs the workers of a training job as processes of this machine."""
 
 import contextlib
+import importlib.util
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from components.errors import InvalidInput
 from components.process_owner import OWNER_VARIABLE
 from components.train.job_folder import claim_directory
 from components.train.launchers.base import Launcher, Verdict
@@ -71,10 +73,15 @@ class LocalLauncher(Launcher):
         """Starts the workers, after those of a launcher that was killed are gone; they continue from its checkpoint.
 
         Raises:
-            InvalidInput: When the job's folder holds another job's state.
+            InvalidInput: When the job's folder holds another job's state, or there is no TensorFlow here.
             StageFailed: When another launcher's workers hold the job's folder.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
+        if importlib.util.find_spec("tensorflow") is None:
+            raise InvalidInput(
+                "backend = 'local': there is no TensorFlow here; on a cluster use tfjob or trainjob, whose workers "
+                "have an image of their own"
+            )
         claim_directory(self._job)
         self._start_workers()
         return self._directory.name

@@ -1,10 +1,12 @@
 """Streams the logs of all workers, each line with its worker's name, and keeps the last lines of each."""
 
+import json
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 import urllib3.exceptions
 from kubernetes.client import ApiClient, ApiException, CoreV1Api
@@ -46,7 +48,7 @@ class PodLog:
 
     def _run(self) -> None:
         try:
-            while True:
+            while self._is_there():
                 had_ended = self._has_ended.is_set()
                 patiently(self._client, self._read, self._tell)
                 if had_ended:
@@ -58,6 +60,12 @@ class PodLog:
             # The pod, or its container, is gone: its log went with it.
             if error.status not in (400, 404):
                 self._tell(f"the log of {self._pod.replica} cannot be read: {explained(error)}")
+
+    def _is_there(self) -> bool:
+        """Whether the name is still that of this pod: the Training Operator gives a pod's name to its successor."""
+        read = partial(self._api.read_namespaced_pod, self._pod.name, self._namespace, _request_timeout=REQUEST_TIMEOUT)
+        response = patiently(self._client, partial(read, _preload_content=False), self._tell)
+        return bool(json.loads(response.data)["metadata"]["uid"] == self._pod.uid)
 
     def _read(self) -> None:
         """Reads one stream to its end. A break counts as an error only when nothing came of the stream."""

@@ -41,6 +41,10 @@ class PodState:
         return self.phase == "running" or self.exit_code is not None
 
     @property
+    def has_ended(self) -> bool:
+        return self.phase in ("succeeded", "failed")
+
+    @property
     def is_permanent(self) -> bool:
         """Whether the worker failed in a way that another try would not mend."""
         return self.phase == "failed" and self.exit_code is not None and 0 < self.exit_code < RETRYABLE_EXIT_CODE

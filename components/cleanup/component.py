@@ -1,0 +1,28 @@
+from kfp import dsl
+
+from components.images import LAUNCHER_IMAGE
+
+
+@dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
+def cleanup(days: float = 7.0, dry_run: bool = False) -> int:
+    """Removes the files of old runs from the shared volume: shards, checkpoints, logs.
+
+    Models are safe: train has published each as an artifact. Mount the volume with `mount_storage(task, pvc)`.
+
+    Args:
+        days: Runs' folders that nobody has used for so long go.
+        dry_run: Whether only to tell what would go.
+
+    Returns:
+        Number of folders removed, or to be removed.
+    """
+    from components.cleanup.old_runs import remove_old_runs
+    from components.errors import reported
+    from components.stage_log import stage_log
+    from components.storage import run_id, storage_path
+
+    with reported("cleanup"):
+        log = stage_log("cleanup")
+        done = remove_old_runs(storage_path(), days, run_id(), dry_run, log)
+        log.info("%d runs removed (%s bytes), %d kept", len(done.removed), f"{done.freed_bytes:,}", done.kept)
+        return len(done.removed)
