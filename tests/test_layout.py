@@ -23,9 +23,9 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_stage_imports_another(stage: str) -> None:
-    others = tuple(f"components.{other}" for other in STAGES if other != stage)
+    others = tuple(f"components.{other}." for other in STAGES if other != stage)
     for path in (REPOSITORY / "components" / stage).rglob("*.py"):
-        assert not [name for name in imports(path) if name.startswith(others)], path
+        assert not [name for name in imports(path) if f"{name}.".startswith(others)], path
 
 
 @pytest.mark.parametrize(

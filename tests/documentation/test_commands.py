@@ -31,7 +31,8 @@ TESTED = {
     r"(\w+=\S+ )*python pipelines/vertex\.py --compile": "tests/pipelines/test_compiled.py",
     r"python examples/ingest_and_train\.py": "tests/examples/test_ingest_and_train.py",
     r"kfp dsl compile .*": "tests/documentation/test_commands.py",
-    r"curl .*:predict.*": "tests/deploy/test_server.py",
+    r"(python -m components\.deploy\.\w+|curl) .*": "tests/deploy/test_server.py",
+    r"make mlflow": "tests/track/test_track.py",
 }
 COMMANDS = commands()
 NAMES = [f"{block} {command}" for block, command in COMMANDS]
