@@ -8,7 +8,11 @@ MLFLOW_PORT := 5000
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(MAKEFILE_LIST))
 
 help: ## show this list
+	@echo 'Image classification on Kubeflow Pipelines. Begin with `make run`.'
+	@echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+	@echo
+	@echo 'Options of the pipeline go into ARGS: make run ARGS="--help" lists them. Another Python: PYTHON=python3.12'
 
 run: .venv/installed ## run the whole pipeline on this machine; options in ARGS="--models cnn --serve"
 	$(BIN)/python pipelines/e2e.py --run $(ARGS)
@@ -16,8 +20,10 @@ run: .venv/installed ## run the whole pipeline on this machine; options in ARGS=
 serve: .venv/installed ## run the pipeline and keep serving the best model until Ctrl-C
 	$(BIN)/python pipelines/e2e.py --run --serve $(ARGS)
 
-compile: .venv/installed ## write compiled/e2e.yaml for the Kubeflow Pipelines UI
+compile: .venv/installed ## write compiled/: the pipelines and each component as IR YAML
 	$(BIN)/python pipelines/e2e.py --compile
+	$(BIN)/python pipelines/vertex.py --compile
+	$(BIN)/python -m pipelines.compiled
 
 images: ## build the container images with docker, podman or buildah; IMAGE_PREFIX=registry/team/ IMAGE_TAG=1.2
 	images/build.sh
@@ -70,6 +76,7 @@ load: .venv/installed ## ask a service for 30 s from 5 clients: make load URL=ht
 lint: .venv/installed ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 lock: .venv/installed ## renew requirements.lock, and those of the images, from pyproject.toml
 	$(BIN)/pip install --quiet uv

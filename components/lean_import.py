@@ -13,7 +13,8 @@ from contextlib import contextmanager
 def import_without(*packages: str) -> Iterator[None]:
     """Makes packages look absent while something else is imported; ones that are loaded already stay as they are."""
     absent = {name: None for name in packages if name not in sys.modules}
-    sys.modules.update(absent)  # type: ignore[arg-type] - None is how Python marks a module that must not be found
+    # None is how Python marks a module that must not be found, which the type of `sys.modules` does not know.
+    sys.modules.update(absent)  # type: ignore[arg-type]
     try:
         yield
     finally:

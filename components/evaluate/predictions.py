@@ -60,7 +60,8 @@ def predict_split(model_directory: Path, dataset: Dataset, split: SplitName, kep
     dataset.verify(shards)
     loaded = tf.saved_model.load(str(newest_version(model_directory)))
     serve = loaded.signatures["serving_default"]
-    labels, logits = [], []
+    labels: list[np.ndarray] = []
+    logits: list[np.ndarray] = []
     worst = _Worst(kept_wrong)
     for pixels, truth in records.read_batches([dataset.path(shard) for shard in shards], manifest.image_shape, BATCH):
         encoded = tf.stack([tf.io.encode_png(image) for image in pixels])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from components import html_report, records
-from components.dataset_manifest import SPLITS, Dataset
+from components.dataset_manifest import SPLITS, Dataset, SplitName
 
 GRID_IMAGES = 40
 
@@ -50,5 +50,5 @@ def _first_images(dataset: Dataset, count: int) -> tuple[np.ndarray, np.ndarray]
     return batch[0].numpy(), batch[1].numpy()
 
 
-def _megabytes(dataset: Dataset, split: str) -> float:
+def _megabytes(dataset: Dataset, split: SplitName) -> float:
     return sum(shard.bytes for shard in dataset.manifest.splits[split].shards) / 1e6

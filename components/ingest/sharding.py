@@ -27,7 +27,7 @@ from components.ingest.options import IngestOptions
 from components.ingest.sources import Source
 from components.ingest.split_plan import plan_splits
 from components.preprocessing import fit_image
-from components.whole_file import write_whole
+from components.whole_file import publish_folder, write_whole
 
 # Several shards a worker, so that shuffling their order in each epoch mixes the data; more when they would grow large.
 MIN_SHARDS_PER_WORKER = 4
@@ -68,7 +68,7 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
     )
     (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2))
     shutil.rmtree(directory, ignore_errors=True)
-    partial.rename(directory)
+    publish_folder(partial, directory, last=MANIFEST_FILE)
     return manifest
 
 

@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,7 +213,7 @@ def _from_builder(
         splits={
             name: SourceSplit(
                 info.splits[name].num_examples,
-                lambda name=name: _builder_images(builder, name, image_key, label_key, image_shape),
+                partial(_builder_images, builder, name, image_key, label_key, image_shape),
             )
             for name in names
         },

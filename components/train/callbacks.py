@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -17,7 +18,7 @@ class EpochLog(keras.callbacks.Callback):
         self._path = path
         self._epochs = epochs
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         rate = float(self.model.optimizer.learning_rate.numpy())
         row = {
             "epoch": epoch + 1,

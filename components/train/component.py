@@ -123,26 +123,12 @@ def train(
         log = stage_log(stage)
         result = run_job(training, Path(model.path), log, job_options, TaskSettings.of(task_config))
 
-        last = result.history[-1]
-        for name in ("loss", "accuracy", "val_loss", "val_accuracy", "images_per_second"):
-            metrics.log_metric(name, last[name])
+        for name, value in result.last_epoch.items():
+            metrics.log_metric(name, value)
         # kfp.local takes an output without a file for lost, and would never use the step's cached results.
         Path(metrics.path).write_text(json.dumps(metrics.metadata))
         Path(curves.path).write_text(curves_page(model_type, result.history))
         model.framework = "tensorflow"
-        model.metadata.update(
-            {
-                "model_type": model_type,
-                "parameters": result.card.parameters,
-                "dataset_uri": shards.uri,
-                "dataset_fingerprint": result.card.dataset_fingerprint,
-                "git_revision": result.card.git_revision,
-                "run": run,
-                "images_per_second": last["images_per_second"],
-                "work_dir": training.directory,
-                "history": result.history,
-                "seconds": result.seconds,
-            }
-        )
+        model.metadata.update({**result.metadata, "dataset_uri": shards.uri, "work_dir": training.directory})
         log.info("spent %s", ", ".join(f"{name} {time:.1f}" for name, time in result.seconds.items() if time > 0.5))
-        log.info("val_accuracy %.4f after %d epochs", last["val_accuracy"], len(result.history))
+        log.info("val_accuracy %.4f after %d epochs", result.last_epoch["val_accuracy"], len(result.history))

@@ -31,6 +31,7 @@ from components.preprocessing import ImageShape, decode_images, model_input
 from components.train.models import MODELS
 from components.train.onnx_export import write_onnx
 from components.train.options import TrainingJob
+from components.whole_file import publish_folder
 
 VERSION = "1"
 # Logits grow with confidence, and rounding errors with them: half of this is seen, a real difference is far larger.
@@ -64,7 +65,12 @@ def export_model(trained: keras.Model, job: TrainingJob, dataset: Dataset, direc
     (served / MODEL_CARD).parent.mkdir(exist_ok=True)
     (served / MODEL_CARD).write_text(card.model_dump_json(indent=2))
     _verify(served, card)
-    partial.rename(directory)
+    publish_folder(partial, directory, last=f"{VERSION}/{MODEL_CARD}")
+
+
+def is_exported(directory: Path) -> bool:
+    """Whether a folder holds a whole model."""
+    return (directory / VERSION / MODEL_CARD).is_file()
 
 
 def save_served_graph(model: keras.Model, image_shape: ImageShape, class_names: list[str], directory: Path) -> None:

@@ -4,44 +4,25 @@ import logging
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from components.dataset_manifest import Dataset
 from components.errors import StageFailed
-from components.model_card import ModelCard, read_model_card
 from components.storage import note_use, run_directory, run_id
-from components.train.curves import read_history
-from components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY
+from components.train.job_files import MODEL_DIRECTORY
 from components.train.job_folder import take_model
 from components.train.launchers import Launcher, LocalLauncher
 from components.train.launchers.job_options import JobOptions
 from components.train.launchers.naming import job_name
 from components.train.launchers.pod_template import TaskSettings
 from components.train.options import TrainingJob, TrainOptions, check_fit
-from components.train.worker_report import WorkerReport
+from components.train.training_result import TrainingResult, read_result
 
+# A network file system takes its time to show here what the workers have written elsewhere.
 VISIBLE_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a finished job left.
-
-    Attributes:
-        card: The model's metadata.
-        history: One row an epoch.
-        seconds: The chief's wall-clock seconds by phase.
-    """
-
-    card: ModelCard
-    history: list[dict[str, Any]]
-    seconds: dict[str, float]
 
 
 def job_directory(options: TrainOptions, dataset: str, model_directory: Path, work_dir: str) -> Path:
@@ -97,36 +78,9 @@ def run_job(
             launcher.cancel()
     if result.state != "succeeded":
         raise StageFailed(result.reason)
-    trained, reports = Path(job.directory, MODEL_DIRECTORY), _report_paths(job)
-    if on_cluster:
-        _wait_until_visible([trained, *reports])
-    seconds = _common_report(reports).seconds
-    take_model(trained, model_directory, keeps_copy=on_cluster)
-    return TrainingResult(read_model_card(model_directory), read_history(Path(job.directory, HISTORY_FILE)), seconds)
-
-
-def _wait_until_visible(paths: list[Path]) -> None:
-    """Gives a network file system time to show here what the workers have written elsewhere."""
-    deadline = time.monotonic() + VISIBLE_SECONDS
-    while not all(path.exists() for path in paths) and time.monotonic() < deadline:
-        time.sleep(0.5)
-
-
-def _report_paths(job: TrainingJob) -> list[Path]:
-    return [WorkerReport.path(job.directory, index) for index in range(job.options.workers)]
-
-
-def _common_report(paths: list[Path]) -> WorkerReport:
-    """The chief's report, after a look at those of all others."""
-    reports = []
-    for index, path in enumerate(paths):
-        try:
-            reports.append(WorkerReport.model_validate_json(path.read_text()))
-        except (OSError, ValueError) as error:
-            raise StageFailed(f"worker-{index} left no readable report in {path} ({error})") from None
-    if len({report.weights_sha256 for report in reports}) != 1:
-        raise StageFailed("the workers ended with different weights: they were not in step")
-    return reports[0]
+    training = read_result(job.directory, job.options.workers, VISIBLE_SECONDS if on_cluster else 0)
+    take_model(Path(job.directory, MODEL_DIRECTORY), model_directory, keeps_copy=on_cluster)
+    return training
 
 
 @contextmanager

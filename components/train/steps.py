@@ -1,6 +1,7 @@
 """What workers compute together: training steps, validation, and sums over all of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -61,7 +62,7 @@ def build_train_steps(
         return tf.stack([tf.reduce_sum(losses), _correct(logits, labels)])
 
     @tf.function
-    def train_steps(batches: object, count: tf.Tensor, carried: tf.Tensor) -> tf.Tensor:
+    def train_steps(batches: Iterator[Any], count: tf.Tensor, carried: tf.Tensor) -> tf.Tensor:
         totals = tf.zeros(2)
         for _ in tf.range(count):
             results = strategy.run(replica_step, args=next(batches))

@@ -23,7 +23,7 @@ from components.train.callbacks import forget_epochs_after, training_callbacks
 from components.train.checkpoints import Checkpoints, Position
 from components.train.cluster import Cluster
 from components.train.coordination import connect
-from components.train.export import export_model
+from components.train.export import export_model, is_exported
 from components.train.gradients import FusedAdam
 from components.train.input_pipeline import steps_per_epoch, training_batches, validation_batches, worker_shards
 from components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY, PROGRESS_FILE
@@ -167,7 +167,7 @@ def train_model(
     callbacks.on_train_end()
 
     report.weights_sha256 = _weights_sha256(model)
-    if cluster.is_chief and not (directory / MODEL_DIRECTORY).is_dir():
+    if cluster.is_chief and not is_exported(directory / MODEL_DIRECTORY):
         with report.phase("export"):
             export_model(model, job, dataset, directory / MODEL_DIRECTORY)
     report.write(job.directory)

@@ -1,0 +1,49 @@
+"""A training job as the worker pools of a Vertex AI CustomJob.
+
+Vertex starts the same program on every machine and tells each its place in TF_CONFIG: the one replica of the first pool
+is the chief, those of the second are the workers after it. See
+https://cloud.google.com/vertex-ai/docs/reference/rest/v1/CustomJobSpec for the format.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from components.train.options import TrainingJob
+
+
+class Machine(BaseModel):
+    """What each worker runs on.
+
+    Attributes:
+        image: Container image with TensorFlow and this package.
+        machine_type: A Compute Engine machine type that Vertex offers for training.
+        accelerator_type: A GPU type such as `NVIDIA_TESLA_T4`; empty for none.
+        accelerator_count: GPUs of that type a machine.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    image: str = Field(min_length=1)
+    machine_type: str = Field(min_length=1)
+    accelerator_type: str = ""
+    accelerator_count: int = Field(default=1, ge=1)
+
+
+def worker_pool_specs(job: TrainingJob, machine: Machine) -> list[dict[str, Any]]:
+    """The pools of a job: the chief, and where there is more than one worker, the others."""
+    machine_spec: dict[str, Any] = {"machine_type": machine.machine_type}
+    if machine.accelerator_type:
+        machine_spec["accelerator_type"] = machine.accelerator_type
+        machine_spec["accelerator_count"] = machine.accelerator_count
+    pool = {
+        "machine_spec": machine_spec,
+        "container_spec": {
+            "image_uri": machine.image,
+            "command": ["python", "-m", "components.train.worker"],
+            "args": ["--job", job.model_dump_json()],
+            "env": [{"name": "PYTHONUNBUFFERED", "value": "1"}, {"name": "TF_CPP_MIN_LOG_LEVEL", "value": "2"}],
+        },
+    }
+    others = job.options.workers - 1
+    return [{**pool, "replica_count": count} for count in (1, others) if count]

@@ -1,0 +1,79 @@
+"""What a finished training job left in its folder, and what of it goes into the step's outputs."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.errors import StageFailed
+from components.model_card import ModelCard, read_model_card
+from components.train.curves import read_history
+from components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY
+from components.train.worker_report import WorkerReport
+
+LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy", "images_per_second")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished job left.
+
+    Attributes:
+        card: The model's metadata.
+        history: One row an epoch.
+        seconds: The chief's wall-clock seconds by phase.
+    """
+
+    card: ModelCard
+    history: list[dict[str, Any]]
+    seconds: dict[str, float]
+
+    @property
+    def last_epoch(self) -> dict[str, float]:
+        """Loss, accuracy and speed of the last epoch, for the step's metrics."""
+        return {name: self.history[-1][name] for name in LOGGED}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the model artifact tells of its training."""
+        return {
+            "model_type": self.card.model_type,
+            "parameters": self.card.parameters,
+            "dataset_fingerprint": self.card.dataset_fingerprint,
+            "git_revision": self.card.git_revision,
+            "run": self.card.run,
+            "images_per_second": self.history[-1]["images_per_second"],
+            "history": self.history,
+            "seconds": self.seconds,
+        }
+
+
+def read_result(directory: str, workers: int, patience: float) -> TrainingResult:
+    """Reads and checks the results of a finished job.
+
+    Args:
+        directory: The job's folder.
+        workers: How many workers the job had.
+        patience: Seconds to wait until everything can be seen here.
+
+    Raises:
+        StageFailed: When a worker left no report, the workers' weights differ, or there is no model.
+    """
+    trained = Path(directory, MODEL_DIRECTORY)
+    paths = [WorkerReport.path(directory, index) for index in range(workers)]
+    deadline = time.monotonic() + patience
+    while not all(path.exists() for path in [trained, *paths]) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    reports = [_report(path) for path in paths]
+    if len({report.weights_sha256 for report in reports}) != 1:
+        raise StageFailed("the workers ended with different weights: they were not in step")
+    if not trained.is_dir():
+        raise StageFailed(f"the job is done, but there is no model in {trained}")
+    return TrainingResult(read_model_card(trained), read_history(Path(directory, HISTORY_FILE)), reports[0].seconds)
+
+
+def _report(path: Path) -> WorkerReport:
+    try:
+        return WorkerReport.model_validate_json(path.read_text())
+    except (OSError, ValueError) as error:
+        raise StageFailed(f"{path.stem} left no readable report in {path} ({error})") from None

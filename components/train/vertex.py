@@ -1,0 +1,119 @@
+"""The two KFP components around a training job on Vertex AI: one before the CustomJob, one after it."""
+
+from typing import List
+
+from kfp import dsl
+
+from components.images import LAUNCHER_IMAGE
+
+
+@dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
+def plan_custom_job(
+    shards: dsl.Input[dsl.Dataset],
+    job: dsl.Output[dsl.Artifact],
+    image: str,
+    model_type: str = "cnn",
+    workers: int = 2,
+    epochs: int = 20,
+    batch_size: int = 32,
+    learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
+    seed: int = 0,
+    augmentation: str = "none",
+    gradient_dtype: str = "float32",
+    machine_type: str = "n1-standard-4",
+    accelerator_type: str = "",
+    accelerator_count: int = 1,
+    run: str = "",
+) -> List[dict]:
+    """Describes a distributed training as the worker pools of a Vertex AI CustomJob.
+
+    Args:
+        shards: A data set from ingest, made for the same number of workers.
+        job: The job's own folder: checkpoints, TensorBoard files and, in the end, the model.
+        image: Container image of the workers.
+        model_type: The model variant: `cnn`, `cnn_dropout`, `cnn_batchnorm`, `cnn_small` or `resnet`.
+        workers: Number of machines.
+        epochs: Passes over the training split.
+        batch_size: Images a replica takes in one step; the global batch is this times the number of replicas.
+        learning_rates: Steps of the learning rate, as SHARE:RATE pairs: from that share of the epochs on, that rate.
+        seed: Decides initial weights, dropout and the order of the images.
+        augmentation: Random changes to the training images: `none`, `shift`, or `shift_flip` (for photographs).
+        gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
+        machine_type: Compute Engine machine type of each worker.
+        accelerator_type: GPU type; empty for none.
+        accelerator_count: GPUs a machine.
+        run: Name of the pipeline run, recorded with the model.
+
+    Returns:
+        The `worker_pool_specs` of CustomTrainingJobOp.
+    """
+    from components.dataset_manifest import Dataset
+    from components.errors import checked, reported
+    from components.train.custom_job import Machine, worker_pool_specs
+    from components.train.job_folder import claim_directory
+    from components.train.options import TrainingJob, TrainOptions, check_fit
+
+    with reported(f"plan {model_type}"):
+        options = checked(
+            TrainOptions,
+            model_type=model_type,
+            workers=workers,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rates=learning_rates,
+            seed=seed,
+            augmentation=augmentation,
+            gradient_dtype=gradient_dtype,
+        )
+        machine = checked(
+            Machine,
+            image=image,
+            machine_type=machine_type,
+            accelerator_type=accelerator_type,
+            accelerator_count=accelerator_count,
+        )
+        check_fit(options, Dataset(shards.path).manifest)
+        training = TrainingJob(options=options, dataset=shards.path, directory=job.path, run=run)
+        claim_directory(training)
+        return worker_pool_specs(training, machine)
+
+
+@dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
+def collect_custom_job(
+    job: dsl.Input[dsl.Artifact],
+    shards: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    curves: dsl.Output[dsl.HTML],
+    workers: int = 2,
+):
+    """Takes over what a finished CustomJob left in its folder; its outputs are those of train.
+
+    Args:
+        job: The job's folder from plan_custom_job.
+        shards: The data set it was trained on.
+        model: The trained model, in the job's folder.
+        metrics: Last epoch's loss and accuracy, and the speed.
+        curves: A page with the learning curves.
+        workers: How many workers the job had.
+    """
+    import json
+    from pathlib import Path
+
+    from components.errors import reported
+    from components.stage_log import stage_log
+    from components.train.curves import curves_page
+    from components.train.job_files import MODEL_DIRECTORY
+    from components.train.training_result import read_result
+
+    with reported("collect"):
+        result = read_result(job.path, workers, patience=60)
+        model_type = result.card.model_type
+        model.uri = f"{job.uri}/{MODEL_DIRECTORY}"
+        model.framework = "tensorflow"
+        model.metadata.update({**result.metadata, "dataset_uri": shards.uri, "work_dir": job.path})
+        for name, value in result.last_epoch.items():
+            metrics.log_metric(name, value)
+        Path(metrics.path).write_text(json.dumps(metrics.metadata))
+        Path(curves.path).write_text(curves_page(model_type, result.history))
+        stage_log(f"collect {model_type}").info("val_accuracy %.4f", result.last_epoch["val_accuracy"])
