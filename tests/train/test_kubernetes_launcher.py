@@ -193,15 +193,24 @@ def test_job_of_the_same_name_with_another_spec_is_refused_and_left_alone(
     assert [found["metadata"]["uid"] for found in operator.jobs()] == [job["metadata"]["uid"]]
 
 
+@pytest.mark.parametrize("ended", ["failed", "without its model"])
 def test_failed_job_is_started_anew(
-    launch: Callable[..., Launch], kubernetes_api: KubernetesApi, trained: SimpleNamespace
+    ended: str,
+    launch: Callable[..., Launch],
+    kubernetes_api: KubernetesApi,
+    trained: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("components.train.run_job.VISIBLE_SECONDS", 0.5)
     operator, first = TrainingOperator(kubernetes_api), launch()
     job = operator.wait_for_job()
-    operator.fail(job)
+    if ended == "failed":
+        operator.fail(job)
+    else:
+        operator.succeed(job)
     first.failure()
     second = launch()
-    second.log.wait_for("failed before: it is started anew")
+    second.log.wait_for("started anew")
     anew = kubernetes_api.wait_for(
         lambda: [found for found in operator.jobs() if found["metadata"]["uid"] != job["metadata"]["uid"]]
     )[0]
