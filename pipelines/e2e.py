@@ -10,6 +10,7 @@ from kfp import dsl, kubernetes
 
 from components.deploy import deploy
 from components.evaluate import evaluate
+from components.images import TENSORFLOW_IMAGE
 from components.ingest import ingest
 from components.preflight import preflight
 from components.select import select
@@ -48,7 +49,7 @@ def e2e(
     train_backend: str = "auto",
     deploy_backend: str = "auto",
     pvc: str = "image-classification",
-    worker_image: str = "",
+    worker_image: str = TENSORFLOW_IMAGE,
     worker_cpu: str = "",
     worker_memory: str = "",
     worker_gpus: int = 0,
@@ -89,7 +90,7 @@ def e2e(
         deploy_backend: What serves the model: `kserve`, a `local` process, or `auto`: KServe on a cluster, a local
             process elsewhere.
         pvc: On a cluster, the claim of the volume that ingest, train and evaluate share.
-        worker_image: On a cluster, the workers' image; empty for the one of this version.
+        worker_image: On a cluster, the workers' image.
         worker_cpu: On a cluster, CPUs of each worker; empty for 1.
         worker_memory: On a cluster, memory of each worker; empty for 2Gi.
         worker_gpus: On a cluster, GPUs of each worker.
