@@ -14,7 +14,7 @@ GOOD = {"model_type": "cnn", "workers": 2, "epochs": 1, "batch_size": 32, "learn
             {"model_type": "vgg"},
             "model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout, cnn_small, resnet",
         ),
-        ({"backend": "slurm"}, "backend = 'slurm': Input should be 'local'"),
+        ({"backend": "slurm"}, "backend = 'slurm': Input should be 'auto', 'local', 'tfjob' or 'trainjob'"),
         ({"workers": 0}, "workers = 0: Input should be greater than or equal to 1"),
         ({"workers": 2.5}, "workers = 2.5: Input should be a valid integer"),
         ({"epochs": 0}, "epochs = 0: Input should be greater than or equal to 1"),
@@ -56,3 +56,19 @@ def test_images_too_small_for_the_model(digits: Dataset) -> None:
     tiny = digits.manifest.model_copy(update={"image_shape": (8, 8, 1)})
     with pytest.raises(InvalidInput, match="needs images of at least 18 pixels"):
         check_fit(TrainOptions(**GOOD), tiny)
+
+
+@pytest.mark.parametrize(
+    ("backend", "host", "expected"),
+    [
+        ("auto", "", "local"),
+        ("auto", "10.0.0.1", "tfjob"),
+        ("local", "10.0.0.1", "local"),
+        ("trainjob", "", "trainjob"),
+    ],
+)
+def test_backend_chosen_by_itself_is_that_of_the_place(
+    backend: str, host: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    assert checked(TrainOptions, **{**GOOD, "backend": backend}).resolved_backend == expected
