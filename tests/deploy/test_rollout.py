@@ -102,7 +102,11 @@ class Deployer:
         return bool(self.api.objects("inferenceservices"))
 
     def writes(self) -> list[str]:
-        return [verb for verb, path in self.api.requests if verb in ("create", "update", "delete") and "digits" in path]
+        return [
+            verb
+            for verb, path in self.api.requests
+            if verb in ("create", "update", "delete") and "inferenceservices" in path
+        ]
 
 
 @pytest.fixture
@@ -365,6 +369,12 @@ def test_trouble_that_passes(deployer: Deployer, trouble: dict[str, Any]) -> Non
     deployer.api.fail(path="inferenceservices|pods", **trouble)
     deployer.deploy(2)
     assert champion(deployer.service).val_accuracy == 0.92
+
+
+def test_made_by_somebody_else_at_the_same_moment(deployer: Deployer) -> None:
+    deployer.api.fail(verb="create", path="inferenceservices", status=409)
+    deployer.deploy(1)
+    assert deployer.writes() == ["create", "create"]
 
 
 def test_refused_by_kserves_webhook(deployer: Deployer) -> None:
