@@ -447,6 +447,7 @@ def _meanwhile(deployer: Deployer, act: Callable[[], bool]) -> Iterator[None]:
 
 PROGRAM = """
 import json, sys
+from components.deploy.termination import terminate_with_owner
 from pathlib import Path
 from components.deploy.cluster import deploy_to_cluster
 from components.deploy.options import DeployOptions
@@ -454,34 +455,40 @@ from components.deployed_model import DeployedModel
 from components.errors import reported
 from components.stage_log import stage_log
 model, uri, service, directory = sys.argv[1:]
+terminate_with_owner()
 with reported("deploy"):
     options = DeployOptions(service_name="digits", service=json.loads(service))
     deploy_to_cluster(Path(model), DeployedModel(model_uri=uri), options, Path(directory), stage_log("deploy"))
 """
 
 
-@pytest.mark.parametrize("is_first", [True, False], ids=["first", "update"])
-def test_sigterm_in_the_middle_puts_the_version_before_back(deployer: Deployer, is_first: bool) -> None:
+@pytest.mark.parametrize("how", ["first", "update", "owner killed"])
+def test_ended_in_the_middle_puts_the_version_before_back(deployer: Deployer, how: str) -> None:
+    is_first = how == "first"
     if not is_first:
         deployer.deploy(1)
-    before = deployer.spec if not is_first else None
+    before = None if is_first else deployer.spec
     uri = deployer.model(2, "coming")
     service = json.dumps({**QUICK, "ingress_url": deployer.kserve.url})
-    command = [
-        sys.executable,
-        "-c",
-        PROGRAM,
-        str(deployer.directory / "2"),
-        uri,
-        service,
-        str(deployer.directory / "e"),
-    ]
-    step = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    model, directory = deployer.directory / "2", deployer.directory / "endpoint"
+    owner = subprocess.Popen(["sleep", "100"])
+    step = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(model), uri, service, str(directory)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "RUN_OWNER_PID": str(owner.pid)},
+    )
     assert step.stdout
     said = next(line for line in step.stdout if "waiting" in line)
     assert "0 of 1 replicas of the new version are ready" in said
-    step.send_signal(signal.SIGTERM)
+    if how == "owner killed":
+        owner.kill()
+        owner.wait()
+    else:
+        step.send_signal(signal.SIGTERM)
     rest, _ = step.communicate(timeout=60)
+    owner.kill()
+    owner.wait()
     assert step.returncode == 1
     assert "told to end (SIGTERM or Ctrl-C) in the middle of the rollout" in rest
     if is_first:

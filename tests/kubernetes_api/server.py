@@ -453,6 +453,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body go out one after the other
     server: _Server
 
     def do_GET(self) -> None:
