@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from kserve_controller import KServe
-from kubernetes_api import KubernetesApi
+from kubernetes_api import ApiError, KubernetesApi, Resource
 
 from components.deploy.cluster import deploy_to_cluster, promote_canary, roll_back
 from components.deploy.endpoint import Endpoint
@@ -375,6 +375,27 @@ def test_made_by_somebody_else_at_the_same_moment(deployer: Deployer) -> None:
     deployer.api.fail(verb="create", path="inferenceservices", status=409)
     deployer.deploy(1)
     assert deployer.writes() == ["create", "create"]
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "update"])
+def test_answer_that_is_lost(deployer: Deployer, is_first: bool) -> None:
+    """The cluster takes the write, the answer does not arrive, and the write that is sent again is a conflict."""
+    if not is_first:
+        deployer.deploy(1)
+    before = None if is_first else deployer.spec
+
+    def lose_answer(resource: Resource, item: dict[str, Any]) -> None:
+        deployer.api.admission.clear()
+        if is_first:
+            deployer.api.create(item)
+        else:
+            deployer.api.update("inferenceservices", "digits", lambda one: {**one, "spec": item["spec"]})
+        raise ApiError(409, "Conflict", "the object has been modified")
+
+    deployer.api.admission.append(lose_answer)
+    with pytest.raises(StageFailed, match="removed again" if is_first else "it is ready"):
+        deployer.deploy(2, "wrong")
+    assert (deployer.spec if deployer.is_there else None) == before
 
 
 def test_refused_by_kserves_webhook(deployer: Deployer) -> None:
