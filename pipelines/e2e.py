@@ -5,14 +5,14 @@ ingest -> for each model: train -> evaluate -> select -> (good enough?) -> deplo
 
 from typing import List
 
-from kfp import dsl
+from kfp import dsl, kubernetes
 
 from components.deploy import deploy
 from components.evaluate import evaluate
 from components.ingest import ingest
 from components.preflight import preflight
 from components.select import select
-from components.storage import mount_storage
+from components.storage import RUN_ID_FIELD, RUN_ID_VARIABLE, mount_storage
 from components.train import train
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
@@ -34,10 +34,17 @@ def e2e(
     seed: int = 0,
     max_restarts: int = 3,
     min_accuracy: float = 0.9,
+    force: bool = False,
     service_name: str = "image-classifier",
     service_port: int = 0,
+    service_namespace: str = "",
+    runtime: str = "tensorflow",
+    min_replicas: int = 1,
+    max_replicas: int = 3,
+    canary_percent: int = 0,
+    service: dict = {},
     train_backend: str = "auto",
-    deploy_backend: str = "local",
+    deploy_backend: str = "auto",
     pvc: str = "image-classification",
     worker_image: str = "",
     worker_cpu: str = "",
@@ -63,11 +70,19 @@ def e2e(
         seed: Decides the validation images, initial weights, dropout and the order of the images.
         max_restarts: Times a training job may start again from its last checkpoint after a worker was lost.
         min_accuracy: Validation accuracy below which nothing is deployed.
+        force: Deploy a model that is good enough even if the deployed one has a better validation accuracy.
         service_name: Name of the service and of the model in its URLs; a DNS label.
         service_port: Port of a local server; 0 for any free one.
+        service_namespace: On a cluster, where the service is; empty for the namespace in which the pipeline runs.
+        runtime: On a cluster, what serves the model: `tensorflow` for KServe's TensorFlow Serving, or a runtime's name.
+        min_replicas: On a cluster, replicas of the service, at least; 0 with Knative alone.
+        max_replicas: On a cluster, replicas of the service, at most.
+        canary_percent: On a cluster, share of the requests that the new version gets beside the old one; 0 for all.
+        service: On a cluster, rarer settings of the service as JSON; see docs/deploying.md.
         train_backend: What runs the training workers: `tfjob`, `trainjob`, `local` processes, or `auto`: a TFJob on a
             cluster, local processes elsewhere.
-        deploy_backend: What serves the model: `local`.
+        deploy_backend: What serves the model: `kserve`, a `local` process, or `auto`: KServe on a cluster, a local
+            process elsewhere.
         pvc: On a cluster, the claim of the volume that ingest, train and evaluate share.
         worker_image: On a cluster, the workers' image; empty for the one of this version.
         worker_cpu: On a cluster, CPUs of each worker; empty for 1.
@@ -126,18 +141,33 @@ def e2e(
             models=dsl.Collected(trained.outputs["model"]),
             evaluations=dsl.Collected(evaluated.outputs["metrics"]),
             min_accuracy=min_accuracy,
+            deploy_backend=deploy_backend,
+            service_name=service_name,
+            namespace=service_namespace,
+            force=force,
         )
         .set_display_name("Select")
         .set_caching_options(False)
     )
 
     with dsl.If(selected.outputs["Output"] == True, name="good-enough"):  # noqa: E712 - a condition of the pipeline
-        deploy(
-            model=selected.outputs["best"],
-            backend=deploy_backend,
-            service_name=service_name,
-            service_port=service_port,
-        ).set_display_name("Deploy").set_caching_options(False)
+        deployed = (
+            deploy(
+                model=selected.outputs["best"],
+                backend=deploy_backend,
+                service_name=service_name,
+                service_port=service_port,
+                namespace=service_namespace,
+                runtime=runtime,
+                min_replicas=min_replicas,
+                max_replicas=max_replicas,
+                canary_percent=canary_percent,
+                service=service,
+            )
+            .set_display_name("Deploy")
+            .set_caching_options(False)
+        )
+        kubernetes.use_field_path_as_env(deployed, RUN_ID_VARIABLE, RUN_ID_FIELD)
 
 
 if __name__ == "__main__":

@@ -43,8 +43,17 @@ def add_options(parser: argparse.ArgumentParser, pipeline_function: PipelineFunc
 def _parser(annotation: Any) -> Callable[[str], Any]:
     if annotation is dict:
         return _json_object
+    if annotation is bool:
+        return _true_or_false
     parser: Callable[[str], Any] = get_args(annotation)[0] if get_origin(annotation) is list else annotation
     return parser
+
+
+def _true_or_false(text: str) -> bool:
+    try:
+        return {"true": True, "false": False}[text.lower()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false") from None
 
 
 def _json_object(text: str) -> dict[str, Any]:
@@ -82,8 +91,14 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             lambda: _options(IngestOptions, parameters),
             *(partial(_train_options, parameters, model) for model in models),
             lambda: check_backend(_options(JobOptions, parameters), parameters["train_backend"]),
-            lambda: _options(SelectOptions, parameters),
-            lambda: _options(DeployOptions, parameters, backend=parameters["deploy_backend"]),
+            # The service's own parameters are checked, and told, as those of deploy.
+            lambda: _options(SelectOptions, {"min_accuracy": parameters["min_accuracy"]}),
+            lambda: _options(
+                DeployOptions,
+                parameters,
+                backend=parameters["deploy_backend"],
+                namespace=parameters["service_namespace"],
+            ),
         ]
     )
 

@@ -10,11 +10,10 @@ from typing import Any
 from components.deploy import inference_service as manifest
 from components.deploy.endpoint import REQUEST_FILE, Endpoint
 from components.deploy.inference_services import InferenceServices
-from components.deploy.options import DeployOptions
+from components.deploy.options import DeployOptions, ServiceChange
 from components.deploy.permissions import check_permissions
 from components.deploy.rollout import Rollout
 from components.deploy.service_address import Address, service_address
-from components.deploy.service_options import ServiceOptions
 from components.deploy.smoke import (
     meet_canary,
     request_body,
@@ -51,7 +50,7 @@ def deploy_to_cluster(
     storage_uri = kserve_storage_uri(model.model_uri, options.service.storage_uri)
     digest = hashlib.sha256((newest_version(model_directory) / MODEL_CARD).read_bytes()).hexdigest()
     version = manifest.predictor(options, storage_uri, model, digest)
-    services = _services(options.service, log)
+    services = _services(options.namespace, log)
     name = options.service_name
 
     def change(live: Object | None) -> Object:
@@ -86,30 +85,28 @@ def deploy_to_cluster(
     return endpoint
 
 
-def promote_canary(name: str, options: ServiceOptions, log: logging.Logger) -> None:
+def promote_canary(change: ServiceChange, log: logging.Logger) -> None:
     """Gives a canary all requests; its pods go on running.
 
     Raises:
         InvalidInput: When no canary is under way.
         StageFailed: When it does not serve them; the canary is then as it was before.
     """
-    _change(name, options, log, manifest.promoted, "the canary gets all requests")
+    _change(change, manifest.promoted, "the canary gets all requests", log)
 
 
-def roll_back(name: str, options: ServiceOptions, log: logging.Logger) -> None:
+def roll_back(change: ServiceChange, log: logging.Logger) -> None:
     """Takes a canary away or, where there is none, brings back the version that the present one replaced.
 
     Raises:
         InvalidInput: When there is nothing to go back to.
         StageFailed: When the older version does not serve; the service is then as it was before.
     """
-    _change(name, options, log, manifest.rolled_back, "rolled back")
+    _change(change, manifest.rolled_back, "rolled back", log)
 
 
-def _change(
-    name: str, options: ServiceOptions, log: logging.Logger, change: Callable[[Object], Object], done: str
-) -> None:
-    services = _services(options, log)
+def _change(asked: ServiceChange, change: Callable[[Object], Object], done: str, log: logging.Logger) -> None:
+    services, name, options = _services(asked.namespace, log), asked.service_name, asked.service
 
     def change_existing(live: Object | None) -> Object:
         if live is None:
@@ -126,10 +123,10 @@ def _change(
     log.info("%s: %s; it serves %s of run %s", name, done, model.model_uri or "a model", model.run or "(not known)")
 
 
-def _services(options: ServiceOptions, log: logging.Logger) -> InferenceServices:
-    client, namespace = api_client(), options.namespace or own_namespace()
-    check_permissions(client, namespace)
-    return InferenceServices(client, namespace, log)
+def _services(namespace: str, log: logging.Logger) -> InferenceServices:
+    client, place = api_client(), namespace or own_namespace()
+    check_permissions(client, place, log.warning)
+    return InferenceServices(client, place, log)
 
 
 def _smoke_prediction(address: Address, card: ModelCard, options: DeployOptions) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ def deploy(
     backend: str = "auto",
     service_name: str = "image-classifier",
     service_port: int = 0,
+    namespace: str = "",
     runtime: str = "tensorflow",
     min_replicas: int = 1,
     max_replicas: int = 3,
@@ -29,13 +30,13 @@ def deploy(
             `auto`, the latter when the step runs in a pod.
         service_name: Name of the service, and of the model in its URLs; a DNS label.
         service_port: Port of the local server; 0 for any free one.
+        namespace: Where the InferenceService is; empty for the namespace of the step.
         runtime: What serves on a cluster: `tensorflow`, KServe's TensorFlow Serving, or another runtime's name.
         min_replicas: Replicas on a cluster, at least; 0 with Knative alone.
         max_replicas: Replicas on a cluster, at most.
         canary_percent: Share of the requests that go to the new version beside the old one; 0 for all of them.
         service: The rarer settings of the InferenceService; see `components/deploy/service_options.py`.
     """
-    import os
     from pathlib import Path
 
     from components.deploy.options import DeployOptions
@@ -50,6 +51,7 @@ def deploy(
             backend=backend,
             service_name=service_name,
             service_port=service_port,
+            namespace=namespace,
             runtime=runtime,
             min_replicas=min_replicas,
             max_replicas=max_replicas,
@@ -60,8 +62,9 @@ def deploy(
         if options.to_cluster:
             from components.deploy.cluster import deploy_to_cluster
             from components.deployed_model import DeployedModel
+            from components.storage import run_id
 
-            source = DeployedModel.of_artifact(model.uri, model.metadata, run=os.environ.get("RUN_ID", ""))
+            source = DeployedModel.of_artifact(model.uri, model.metadata, run_id())
             deployed = deploy_to_cluster(Path(model.path), source, options, Path(endpoint.path), log)
         else:
             from components.deploy.local_server import deploy_locally

@@ -26,6 +26,8 @@ from components.kubernetes_client import MANAGED_BY, RUN_LABEL
 Manifest = dict[str, Any]
 
 TENSORFLOW_SERVING = "kserve-tensorflow-serving"
+# KServe's own name for it; in a canary the definition of InferenceServices asks for it.
+CONTAINER = "kserve-container"
 MODE_ANNOTATION = "serving.kserve.io/deploymentMode"
 # Which keys of the metadata the user's options set last, so that those left out later can be taken away again.
 SET_KEYS_ANNOTATION = "kfp-image-classification/set-keys"
@@ -44,6 +46,7 @@ def predictor(options: DeployOptions, storage_uri: str, model: DeployedModel, mo
     """
     service = options.service
     served: Manifest = {
+        "name": CONTAINER,
         "modelFormat": {"name": service.model_format},
         "runtime": TENSORFLOW_SERVING if options.runtime == "tensorflow" else options.runtime,
         "storageUri": storage_uri,

@@ -116,8 +116,11 @@ class InferenceServices:
         return ""
 
     def _items(self, listing: Callable[..., Any], name: str) -> list[Object]:
-        answer = self._call(lambda: listing(self.namespace, label_selector=f"{SERVICE_LABEL}={name}"))
-        items: list[Object] = self.client.sanitize_for_serialization(answer)["items"]
+        # As plain JSON: the library's own classes refuse what newer servers leave out.
+        answer = self._call(
+            lambda: listing(self.namespace, label_selector=f"{SERVICE_LABEL}={name}", _preload_content=False)
+        )
+        items: list[Object] = json.loads(answer.data)["items"]
         return items
 
     def _call(self, request: Callable[[], Answer]) -> Answer:

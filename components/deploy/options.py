@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from components.deploy.service_options import ServiceOptions, mode_problems
+from components.deploy.service_options import DNS_LABEL, ServiceOptions, mode_problems
 from components.kubernetes_client import in_cluster
 
 DeployBackend = Literal["auto", "local", "kserve"]
 LOOPBACK = "127.0.0.1"
 
+Namespace = Annotated[str, Field(max_length=63, pattern=f"^$|{DNS_LABEL}")]
 ServiceName = Annotated[str, Field(max_length=63, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
 
 
@@ -36,6 +37,7 @@ class DeployOptions(BaseModel):
             `auto`, the latter when this runs in a pod.
         service_name: The model's name in URLs; a DNS label, as a Kubernetes service must be.
         service_port: Port of the local server; 0 for any free one.
+        namespace: Where the InferenceService is; empty for the namespace of this step, or of the current kubeconfig.
         runtime: What serves on a cluster: `tensorflow`, KServe's stock TensorFlow Serving, or the name of another
             ServingRuntime or ClusterServingRuntime.
         min_replicas: Replicas on a cluster, at least; 0 lets Knative take all of them away while nobody asks.
@@ -49,6 +51,7 @@ class DeployOptions(BaseModel):
     backend: DeployBackend = "auto"
     service_name: ServiceName
     service_port: Annotated[int, Field(ge=0, le=65535), AfterValidator(_free_port)] = 0
+    namespace: Namespace = ""
     runtime: str = Field(default="tensorflow", pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
     min_replicas: int = Field(default=1, ge=0)
     max_replicas: int = Field(default=3, ge=1)
@@ -76,10 +79,12 @@ class ServiceChange(BaseModel):
 
     Attributes:
         service_name: Name of the InferenceService.
-        service: Its namespace, its ingress and how long to wait.
+        namespace: Where it is; empty for the namespace of this step, or of the current kubeconfig.
+        service: Its ingress, and how long to wait.
     """
 
     model_config = ConfigDict(frozen=True)
 
     service_name: ServiceName
+    namespace: Namespace = ""
     service: ServiceOptions = ServiceOptions()

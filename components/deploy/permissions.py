@@ -1,81 +1,64 @@
 """Asks the cluster what this step may do, before it does anything, and says which Role is missing."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import yaml
 
-from components.deployed_model import GROUP, PLURAL
 from components.errors import StageFailed
-from components.kubernetes_client import explained, patiently
+from components.kubernetes_client import explained
+from components.permissions import BY_BACKEND, denied
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
+NEEDED = BY_BACKEND["kserve"]
 ROLE = "model-deployer"
-# API group, resource, and what the deploy step does with it.
-NEEDED = [
-    (GROUP, PLURAL, ["get", "create", "update", "delete"]),
-    ("", "pods", ["list"]),
-    ("", "pods/log", ["get"]),
-    ("apps", "deployments", ["list"]),
-]
+# Who runs the steps of a standalone Kubeflow Pipelines.
+_SERVICE_ACCOUNT = "pipeline-runner"
 
 
-def check_permissions(client: "ApiClient", namespace: str) -> None:
+def check_permissions(client: "ApiClient", namespace: str, tell: Callable[[str], None]) -> None:
     """Makes sure that this step may do all that a deployment with its undoing takes.
+
+    Args:
+        client: To the cluster.
+        namespace: Where the service is.
+        tell: Told about errors that pass.
 
     Raises:
         StageFailed: Naming what it may not do, with the Role to apply.
     """
-    missing = [
-        f"{verb} {resource}{f'.{group}' if group else ''}"
-        for group, resource, verbs in NEEDED
-        for verb in verbs
-        if not _may(client, namespace, group, resource, verb)
-    ]
+    from kubernetes.client import ApiException
+
+    try:
+        missing = [
+            f"{verb} {permission.full_name}"
+            for permission in NEEDED
+            for verb in denied(client, namespace, permission, tell)
+        ]
+    except ApiException as error:
+        raise StageFailed(f"the cluster does not say what this step may do: {explained(error)}") from None
     if missing:
         raise StageFailed(
             f"this step may not, in namespace {namespace}: {', '.join(missing)}.\n"
-            f"Apply this Role, and bind it to the step's service account ({_PIPELINE_RUNNER} in a standalone Kubeflow "
+            f"Apply this Role, and bind it to the step's service account ({_SERVICE_ACCOUNT} in a standalone Kubeflow "
             f"Pipelines):\n{role(namespace)}"
             f"kubectl create rolebinding {ROLE} -n {namespace} --role={ROLE} "
-            f"--serviceaccount={namespace}:{_PIPELINE_RUNNER}"
+            f"--serviceaccount={namespace}:{_SERVICE_ACCOUNT}"
         )
-
-
-_PIPELINE_RUNNER = "pipeline-runner"
 
 
 def role(namespace: str) -> str:
     """The Role, as YAML, that holds all that is needed."""
-    rules = [{"apiGroups": [group], "resources": [resource], "verbs": verbs} for group, resource, verbs in NEEDED]
-    return yaml.safe_dump(
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "Role",
-            "metadata": {"name": ROLE, "namespace": namespace},
-            "rules": rules,
-        },
-        sort_keys=False,
-        default_flow_style=None,
-        width=120,
-    )
-
-
-def _may(client: "ApiClient", namespace: str, group: str, resource: str, verb: str) -> bool:
-    from kubernetes.client import ApiException, AuthorizationV1Api
-
-    name, _, sub = resource.partition("/")
-    attributes = {"namespace": namespace, "group": group, "resource": name, "subresource": sub, "verb": verb}
-    review = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": {"resourceAttributes": attributes},
+    rules = [
+        {"apiGroups": [permission.group], "resources": [permission.resource], "verbs": list(permission.verbs)}
+        for permission in NEEDED
+    ]
+    manifest = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": ROLE, "namespace": namespace},
+        "rules": rules,
     }
-    try:
-        answer = patiently(
-            client, lambda: AuthorizationV1Api(client).create_self_subject_access_review(review), tell=print
-        )
-    except ApiException as error:
-        raise StageFailed(f"the cluster does not say what this step may do: {explained(error)}") from None
-    return bool(answer.status.allowed)
+    return yaml.safe_dump(manifest, sort_keys=False, default_flow_style=None, width=120)

@@ -6,14 +6,15 @@ from components.images import LAUNCHER_IMAGE
 
 
 @dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
-def promote(service_name: str = "image-classifier", service: dict = {}):
+def promote(service_name: str = "image-classifier", namespace: str = "", service: dict = {}):
     """Gives a canary all requests. Its pods go on running; those of the version before are taken away.
 
     A canary that does not stand all requests gets its share again, and the step fails.
 
     Args:
         service_name: Name of the InferenceService.
-        service: Its namespace, its ingress and how long to wait; see `components/deploy/service_options.py`.
+        namespace: Where it is; empty for the namespace of the step.
+        service: Its ingress, and how long to wait; see `components/deploy/service_options.py`.
     """
     from components.deploy.cluster import promote_canary
     from components.deploy.options import ServiceChange
@@ -23,5 +24,5 @@ def promote(service_name: str = "image-classifier", service: dict = {}):
 
     leave_with_owner()
     with reported("promote"):
-        change = checked(ServiceChange, service_name=service_name, service=service)
-        promote_canary(change.service_name, change.service, stage_log("promote"))
+        change = checked(ServiceChange, service_name=service_name, namespace=namespace, service=service)
+        promote_canary(change, stage_log("promote"))

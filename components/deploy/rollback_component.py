@@ -6,14 +6,15 @@ from components.images import LAUNCHER_IMAGE
 
 
 @dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
-def rollback(service_name: str = "image-classifier", service: dict = {}):
+def rollback(service_name: str = "image-classifier", namespace: str = "", service: dict = {}):
     """Takes a canary away or, where none is under way, brings back the version that the present one replaced.
 
     An older version that does not become ready is given up, and the step fails with the service as it was.
 
     Args:
         service_name: Name of the InferenceService.
-        service: Its namespace, its ingress and how long to wait; see `components/deploy/service_options.py`.
+        namespace: Where it is; empty for the namespace of the step.
+        service: Its ingress, and how long to wait; see `components/deploy/service_options.py`.
     """
     from components.deploy.cluster import roll_back
     from components.deploy.options import ServiceChange
@@ -23,5 +24,5 @@ def rollback(service_name: str = "image-classifier", service: dict = {}):
 
     leave_with_owner()
     with reported("rollback"):
-        change = checked(ServiceChange, service_name=service_name, service=service)
-        roll_back(change.service_name, change.service, stage_log("rollback"))
+        change = checked(ServiceChange, service_name=service_name, namespace=namespace, service=service)
+        roll_back(change, stage_log("rollback"))

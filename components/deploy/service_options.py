@@ -93,7 +93,6 @@ class ServiceOptions(_Settings):
     """What can be said of an InferenceService beyond the parameters that everybody needs.
 
     Attributes:
-        namespace: Where the service is; empty for the namespace of this step, or of the current kubeconfig.
         storage_uri: Where the cluster finds the model, such as `pvc://claim/path`; empty for the Model artifact's URI.
         deployment_mode: `Standard` (Deployments; no Knative needed) or `Knative`. KServe before 0.16 knows the same two
             as `RawDeployment` and `Serverless`. It cannot change while a service exists.
@@ -127,7 +126,6 @@ class ServiceOptions(_Settings):
         smoke_seconds: How long the address of a ready service may take to answer.
     """
 
-    namespace: str = Field(default="", pattern=f"^$|{DNS_LABEL}", max_length=63)
     storage_uri: str = ""
     deployment_mode: DeploymentMode = "Standard"
     model_format: str = Field(default="tensorflow", pattern=DNS_LABEL)

@@ -112,8 +112,10 @@ def _unready(service: Object, own: list[Object], others: int, target: Target) ->
 def _knative_unready(service: Object, own: list[Object], ready: list[Object], target: Target) -> str:
     status = _predictor_status(service)
     newest, newest_ready = status.get("latestCreatedRevision"), status.get("latestReadyRevision")
-    if not newest or newest != newest_ready:
-        return f"Knative's revision {newest or ''} is not ready yet"
+    if not newest:
+        return "Knative has made no revision yet"
+    if newest != newest_ready:
+        return f"Knative's revision {newest} is not ready yet"
     if own:
         if not any(_label(pod, KNATIVE_REVISION_LABEL) == newest_ready for pod in ready):
             return f"{len(ready)} pods of the new version are ready"

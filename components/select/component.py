@@ -12,6 +12,10 @@ def select(
     best: dsl.Output[dsl.Model],
     leaderboard: dsl.Output[dsl.HTML],
     min_accuracy: float = 0.0,
+    deploy_backend: str = "auto",
+    service_name: str = "",
+    namespace: str = "",
+    force: bool = False,
 ) -> bool:
     """Selects the model with the best validation accuracy, and says whether it is good enough to be deployed.
 
@@ -21,9 +25,13 @@ def select(
         best: The selected model: the same files, not a copy.
         leaderboard: A page that ranks all models.
         min_accuracy: Gate: below this validation accuracy nothing is to be deployed.
+        deploy_backend: Where the model will be deployed, as deploy takes it; only a cluster has a model to match.
+        service_name: The InferenceService whose model the best one must not be worse than; empty for none.
+        namespace: Where that service is; empty for the namespace of the step.
+        force: Let a model that passes the gate be deployed, whatever is deployed now.
 
     Returns:
-        Whether the best model passed the gate.
+        Whether the best model is to be deployed: it passed the gate, and is not worse than the deployed one.
     """
     from pathlib import Path
 
@@ -34,12 +42,25 @@ def select(
 
     leave_with_owner()
     with reported("select"):
-        options = checked(SelectOptions, min_accuracy=min_accuracy)
+        options = checked(
+            SelectOptions,
+            min_accuracy=min_accuracy,
+            deploy_backend=deploy_backend,
+            service_name=service_name,
+            namespace=namespace,
+            force=force,
+        )
+        log = stage_log("select")
         if not models or len(models) != len(evaluations):
             raise InvalidInput(
                 f"models and evaluations: got {len(models)} and {len(evaluations)}; give one evaluation a model, at "
                 "least one"
             )
+        champion = None
+        if options.has_champion:
+            from components.select.champion import find_champion
+
+            champion = find_champion(options.service_name, options.namespace, log)
         by_uri = {model.uri: model for model in models}
         ranking = rank(
             [
@@ -49,6 +70,7 @@ def select(
                     evaluation_uri=evaluation.uri,
                     dataset_uri=str(model.metadata.get("dataset_uri", "")),
                     images_per_second=float(model.metadata.get("images_per_second", 0)),
+                    dataset_fingerprint=str(model.metadata.get("dataset_fingerprint", "")),
                     **{
                         name: evaluation.metadata[name]
                         for name in (
@@ -64,6 +86,7 @@ def select(
                 for model, evaluation in zip(models, evaluations)  # noqa: B905 - lengths are checked above
             ],
             options,
+            champion,
         )
         winner = by_uri[ranking.best.uri]
         best.uri = winner.uri
@@ -76,5 +99,5 @@ def select(
         )
         leaderboard.metadata["ranking"] = ranking.model_dump()
         Path(leaderboard.path).write_text(leaderboard_page(ranking))
-        stage_log("select").info(ranking.decision)
+        log.info(ranking.decision)
         return ranking.passed

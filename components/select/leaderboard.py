@@ -1,11 +1,13 @@
 """Ranks models: by validation accuracy, then size, then validation loss. Test accuracy is shown, never used."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from components import html_report
+from components.deployed_model import DeployedModel
+from components.kubernetes_client import in_cluster
 
 
 class SelectOptions(BaseModel):
@@ -13,11 +15,25 @@ class SelectOptions(BaseModel):
 
     Attributes:
         min_accuracy: Validation accuracy below which nothing is deployed.
+        deploy_backend: Where the model will be deployed; only on a cluster is there a deployed model to match.
+        service_name: The service whose model is to be matched; empty for none.
+        namespace: Where the service is; empty for the namespace of this step, or of the current kubeconfig.
+        force: Deploy a model that passes the gate without looking at the deployed one.
     """
 
     model_config = ConfigDict(frozen=True)
 
     min_accuracy: float = Field(ge=0, le=1)
+    deploy_backend: Literal["auto", "local", "kserve"] = "auto"
+    service_name: str = ""
+    namespace: str = ""
+    force: bool = False
+
+    @property
+    def has_champion(self) -> bool:
+        """Whether there may be a deployed model to match."""
+        to_cluster = self.deploy_backend == "kserve" or (self.deploy_backend == "auto" and in_cluster())
+        return bool(self.service_name) and to_cluster and not self.force
 
 
 class Candidate(BaseModel):
@@ -35,6 +51,7 @@ class Candidate(BaseModel):
         parameters: Number of weights; of two equally accurate models the smaller one wins.
         bytes: Size of the served model.
         images_per_second: Speed of the training.
+        dataset_fingerprint: Identifies the data set's content.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,6 +67,7 @@ class Candidate(BaseModel):
     parameters: int
     bytes: int
     images_per_second: float = 0.0
+    dataset_fingerprint: str = ""
 
 
 class Leaderboard(BaseModel):
@@ -58,10 +76,12 @@ class Leaderboard(BaseModel):
     Attributes:
         candidates: The best first.
         min_accuracy: The gate.
+        champion: The deployed model; None where there is none to match.
     """
 
     candidates: list[Candidate]
     min_accuracy: float
+    champion: DeployedModel | None = None
 
     @property
     def best(self) -> Candidate:
@@ -69,23 +89,41 @@ class Leaderboard(BaseModel):
 
     @property
     def passed(self) -> bool:
-        """Whether the best model is good enough to be deployed."""
-        return self.best.val_accuracy >= self.min_accuracy
+        """Whether the best model is good enough to be deployed, and not worse than the one that is."""
+        return self.best.val_accuracy >= self.min_accuracy and self.best.val_accuracy >= self._champions_accuracy
 
     @property
     def decision(self) -> str:
         reached = f"{self.best.name} is the best with a validation accuracy of {self.best.val_accuracy:.2%}"
-        if self.passed:
+        if self.best.val_accuracy < self.min_accuracy:
+            return f"{reached}, below the gate min_accuracy = {self.min_accuracy:.2%}: nothing is deployed."
+        if self.champion is None:
             return f"{reached}."
-        return f"{reached}, below the gate min_accuracy = {self.min_accuracy:.2%}: nothing is deployed."
+        champion = (
+            f"{self.champion.model_type or 'a model'}{f' of run {self.champion.run}' if self.champion.run else ''}"
+        )
+        deployed = f"the deployed model, {champion}, has {self._champions_accuracy:.2%}{self._on_another_data_set}"
+        if self.passed:
+            return f"{reached}; {deployed}."
+        return f"{reached}, but {deployed}: nothing is deployed. force = true deploys all the same."
+
+    @property
+    def _champions_accuracy(self) -> float:
+        known = self.champion.val_accuracy if self.champion else None
+        return 0.0 if known is None else known
+
+    @property
+    def _on_another_data_set(self) -> str:
+        fingerprints = {self.best.dataset_fingerprint, self.champion.dataset_fingerprint if self.champion else ""}
+        return " (measured on other images than these)" if len(fingerprints - {""}) > 1 else ""
 
 
-def rank(candidates: Iterable[Candidate], options: SelectOptions) -> Leaderboard:
+def rank(candidates: Iterable[Candidate], options: SelectOptions, champion: DeployedModel | None = None) -> Leaderboard:
     """Orders the candidates; those that are equal in all three respects stay in the order given."""
     ordered = sorted(
         candidates, key=lambda candidate: (-candidate.val_accuracy, candidate.parameters, candidate.val_loss)
     )
-    return Leaderboard(candidates=ordered, min_accuracy=options.min_accuracy)
+    return Leaderboard(candidates=ordered, min_accuracy=options.min_accuracy, champion=champion)
 
 
 def leaderboard_page(leaderboard: Leaderboard) -> str:

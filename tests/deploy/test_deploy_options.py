@@ -1,4 +1,5 @@
 import socket
+from typing import Any
 
 import pytest
 
@@ -26,3 +27,74 @@ def test_taken_port() -> None:
 def test_no_such_port(port: int) -> None:
     with pytest.raises(InvalidInput, match="^service_port = "):
         checked(DeployOptions, service_name="digits", service_port=port)
+
+
+@pytest.mark.parametrize(
+    ("backend", "in_pod", "to_cluster"),
+    [
+        ("auto", False, False),
+        ("auto", True, True),
+        ("local", True, False),
+        ("kserve", False, True),
+    ],
+)
+def test_backend(monkeypatch: pytest.MonkeyPatch, backend: str, in_pod: bool, to_cluster: bool) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1" if in_pod else "")
+    assert checked(DeployOptions, service_name="digits", backend=backend).to_cluster is to_cluster
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"backend": "seldon"}, "backend = 'seldon': Input should be 'auto', 'local' or 'kserve'"),
+        ({"runtime": "My Server"}, "runtime = 'My Server'"),
+        ({"namespace": "a_b"}, "namespace = 'a_b'"),
+        ({"canary_percent": 100}, "canary_percent = 100: Input should be less than or equal to 99"),
+        ({"min_replicas": 5, "max_replicas": 2}, "min_replicas = 5: more than max_replicas = 2"),
+        ({"min_replicas": 0}, "min_replicas = 0: in deployment mode Standard a service cannot be scaled to zero"),
+        ({"canary_percent": 10}, "canary_percent = 10: in deployment mode Standard requests are split at the ingress"),
+        ({"service": {"scale_metrics": "cpu"}}, "service.scale_metrics = 'cpu': Extra inputs are not permitted"),
+        (
+            {"service": {"scale_metric": "rps"}},
+            "service.scale_metric = 'rps': in deployment mode Standard it is cpu or",
+        ),
+        (
+            {"service": {"scale_metric": "cpu", "deployment_mode": "Serverless"}},
+            "service.scale_metric = 'cpu': in deployment mode Serverless it is concurrency or rps",
+        ),
+        ({"service": {"scale_target": 50}}, "service.scale_target = 50: of what? Give service.scale_metric"),
+        ({"service": {"container_concurrency": 2}}, "service.container_concurrency = 2: has no effect"),
+        ({"service": {"autoscaling_target": 2}}, "service.autoscaling_target = 2: has no effect"),
+        ({"service": {"logger": {"mode": "some", "url": "http://x"}}}, "service.logger.mode = 'some'"),
+        ({"service": {"logger": {"url": "message-dumper"}}}, "service.logger.url = 'message-dumper'"),
+        ({"service": {"batcher": {"max_batch_size": 0}}}, "service.batcher.max_batch_size = 0"),
+        (
+            {"service": {"resources": {"limits": {"memory": "2 GB"}}}},
+            "service.resources.limits.memory = '2 GB': expected",
+        ),
+        ({"service": {"resources": {"limit": {}}}}, "service.resources.limit"),
+        ({"service": {"labels": {"a b": "c"}}}, "expected a name as Kubernetes allows"),
+        ({"service": {"labels": {"a": "b c"}}}, "service.labels.a = 'b c': expected a label's value"),
+        ({"service": {"ingress_url": "10.0.0.1"}}, "service.ingress_url = '10.0.0.1'"),
+        ({"service": {"deployment_mode": "ModelMesh"}}, "service.deployment_mode = 'ModelMesh'"),
+        ({"service": {"wait_seconds": 0}}, "service.wait_seconds = 0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_settings_of_the_service_that_are_refused(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        checked(DeployOptions, service_name="digits", **values)
+    assert problem in str(refused.value)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        checked(DeployOptions, service_name="A", backend="x", service={"a": 1, "logger": {}})
+    assert len(refused.value.problems) == 4
+
+
+def test_numbers_arrive_from_kfp_as_floats() -> None:
+    service = {"scale_metric": "cpu", "scale_target": 50.0, "resources": {"limits": {"cpu": 2.0}}}
+    options = checked(DeployOptions, service_name="digits", service=service, min_replicas=2.0)
+    assert (options.service.scale_target, options.service.resources) == (50, {"limits": {"cpu": "2"}})
+    assert options.min_replicas == 2

@@ -42,6 +42,9 @@ def test_defaults_are_good() -> None:
         ({"service_port": 70000}, "service_port = 70000"),
         ({"train_backend": "slurm"}, "backend = 'slurm'"),
         ({"deploy_backend": "seldon"}, "backend = 'seldon'"),
+        ({"service_namespace": "a_b"}, "namespace = 'a_b'"),
+        ({"canary_percent": 10}, "canary_percent = 10: in deployment mode Standard"),
+        ({"service": {"scale_metric": "qps"}}, "service.scale_metric = 'qps'"),
     ],
 )
 def test_each_problem_is_told_once(change: dict[str, Any], problem: str) -> None:

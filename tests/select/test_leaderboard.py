@@ -1,5 +1,6 @@
 import pytest
 
+from components.deployed_model import DeployedModel
 from components.errors import InvalidInput, checked
 from components.select.leaderboard import Candidate, SelectOptions, leaderboard_page, rank
 
@@ -51,3 +52,49 @@ def test_names_cannot_break_the_page() -> None:
 def test_bad_gate(gate: float) -> None:
     with pytest.raises(InvalidInput, match="^min_accuracy = "):
         checked(SelectOptions, min_accuracy=gate)
+
+
+@pytest.mark.parametrize(
+    ("champion", "gate", "passed", "decision"),
+    [
+        (None, 0.5, True, "a is the best with a validation accuracy of 90.00%."),
+        (
+            0.89,
+            0.5,
+            True,
+            "a is the best with a validation accuracy of 90.00%; the deployed model, cnn of run r1, has 89",
+        ),
+        (0.9, 0.5, True, "has 90.00%."),
+        (0.91, 0.5, False, "has 91.00%: nothing is deployed. force = true deploys all the same."),
+        (0.91, 0.95, False, "below the gate min_accuracy = 95.00%"),
+    ],
+)
+def test_champion(champion: float | None, gate: float, passed: bool, decision: str) -> None:
+    deployed = None if champion is None else DeployedModel(val_accuracy=champion, model_type="cnn", run="r1")
+    ranking = rank([candidate("a", 0.9), candidate("b", 0.8)], SelectOptions(min_accuracy=gate), deployed)
+    assert ranking.passed is passed
+    assert decision in ranking.decision
+    assert decision.split("%")[0] in leaderboard_page(ranking)
+
+
+def test_champion_of_another_data_set_is_compared_and_told() -> None:
+    deployed = DeployedModel(val_accuracy=0.95, dataset_fingerprint="theirs")
+    best = candidate("a", 0.9).model_copy(update={"dataset_fingerprint": "ours"})
+    ranking = rank([best], SelectOptions(min_accuracy=0), deployed)
+    assert not ranking.passed
+    assert "the deployed model, a model, has 95.00% (measured on other images than these)" in ranking.decision
+
+
+@pytest.mark.parametrize(
+    ("values", "has_champion"),
+    [
+        ({"service_name": "digits", "deploy_backend": "kserve"}, True),
+        ({"service_name": "digits", "deploy_backend": "kserve", "force": True}, False),
+        ({"service_name": "", "deploy_backend": "kserve"}, False),
+        ({"service_name": "digits", "deploy_backend": "local"}, False),
+        ({"service_name": "digits"}, False),
+    ],
+)
+def test_when_a_deployed_model_is_looked_for(values: dict, has_champion: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert checked(SelectOptions, min_accuracy=0.0, **values).has_champion is has_champion

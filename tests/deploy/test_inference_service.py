@@ -1,0 +1,268 @@
+"""The manifest, whole, and against KServe's own definition where that lies beside the repository."""
+
+import copy
+from typing import Any
+
+import pytest
+from kubernetes_api.crds import REAL_CRDS, definitions, schema_errors, unknown_fields
+
+from components.deploy import inference_service as manifest
+from components.deploy.options import DeployOptions
+from components.deployed_model import DeployedModel, champion
+from components.errors import InvalidInput
+
+MODEL = DeployedModel(
+    run="run-1",
+    model_uri="minio://mlpipeline/model",
+    model_type="cnn",
+    dataset="mnist_5k",
+    dataset_fingerprint="f1",
+    git_revision="abc",
+    val_accuracy=0.975,
+)
+INGRESS = {"ingress_url": "http://10.0.0.1"}
+FULL = {
+    "runtime_version": "2.19.1",
+    "resources": {"requests": {"cpu": 0.5, "memory": "1Gi"}, "limits": {"nvidia.com/gpu": 1.0}},
+    "scale_metric": "cpu",
+    "scale_target": 70.0,
+    "logger": {"mode": "all", "url": "http://message-dumper.kubeflow.svc.cluster.local"},
+    "batcher": {"max_batch_size": 16.0},
+    "service_account": "reader",
+    "node_selector": {"pool": "serving"},
+    "tolerations": [{"key": "gpu", "operator": "Exists"}],
+    "image_pull_secrets": ["registry"],
+    "labels": {"team": "vision"},
+    "annotations": {"owner": "vision"},
+}
+
+
+def options(canary_percent: int = 0, runtime: str = "tensorflow", **service: Any) -> DeployOptions:
+    return DeployOptions(
+        service_name="digits",
+        runtime=runtime,
+        canary_percent=canary_percent,
+        max_replicas=4,
+        service={**INGRESS, **service},
+    )
+
+
+def version(uri: str = "s3://mlpipeline/model", digest: str = "d", **service: Any) -> dict[str, Any]:
+    return manifest.predictor(options(**service), uri, MODEL, digest)
+
+
+def new(**service: Any) -> dict[str, Any]:
+    return manifest.new_service("digits", "kubeflow", options(**service), version(**service))
+
+
+def without_revision(service: dict[str, Any]) -> dict[str, Any]:
+    service = copy.deepcopy(service)
+    assert len(service["spec"]["predictor"]["annotations"].pop("kfp-image-classification/revision")) == 16
+    return service
+
+
+PROVENANCE = {
+    "kfp-image-classification/run": "run-1",
+    "kfp-image-classification/model-uri": "minio://mlpipeline/model",
+    "kfp-image-classification/model-type": "cnn",
+    "kfp-image-classification/dataset": "mnist_5k",
+    "kfp-image-classification/dataset-fingerprint": "f1",
+    "kfp-image-classification/git-revision": "abc",
+    "kfp-image-classification/val-accuracy": "0.975",
+}
+LABELS = {"app.kubernetes.io/managed-by": "kfp-image-classification", "pipeline/runid": "run-1"}
+
+
+def test_defaults() -> None:
+    assert without_revision(new()) == {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {
+            "name": "digits",
+            "namespace": "kubeflow",
+            "labels": LABELS,
+            "annotations": {"serving.kserve.io/deploymentMode": "Standard"},
+        },
+        "spec": {
+            "predictor": {
+                "minReplicas": 1,
+                "maxReplicas": 4,
+                "serviceAccountName": "model-reader",
+                "model": {
+                    "name": "kserve-container",
+                    "modelFormat": {"name": "tensorflow"},
+                    "runtime": "kserve-tensorflow-serving",
+                    "storageUri": "s3://mlpipeline/model",
+                },
+                "annotations": PROVENANCE,
+                "labels": LABELS,
+            }
+        },
+    }
+
+
+def test_everything() -> None:
+    service = without_revision(new(**FULL))
+    assert service["metadata"] == {
+        "name": "digits",
+        "namespace": "kubeflow",
+        "labels": {**LABELS, "team": "vision"},
+        "annotations": {
+            "serving.kserve.io/deploymentMode": "Standard",
+            "owner": "vision",
+            "kfp-image-classification/set-keys": "owner team",
+        },
+    }
+    assert service["spec"]["predictor"] == {
+        "minReplicas": 1,
+        "maxReplicas": 4,
+        "scaleMetric": "cpu",
+        "scaleTarget": 70,
+        "serviceAccountName": "reader",
+        "nodeSelector": {"pool": "serving"},
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "imagePullSecrets": [{"name": "registry"}],
+        "logger": {"mode": "all", "url": "http://message-dumper.kubeflow.svc.cluster.local"},
+        "batcher": {"maxBatchSize": 16, "maxLatency": 50, "timeout": 60},
+        "model": {
+            "name": "kserve-container",
+            "modelFormat": {"name": "tensorflow"},
+            "runtime": "kserve-tensorflow-serving",
+            "runtimeVersion": "2.19.1",
+            "storageUri": "s3://mlpipeline/model",
+            "resources": {"requests": {"cpu": "0.5", "memory": "1Gi"}, "limits": {"nvidia.com/gpu": "1"}},
+        },
+        "annotations": {**PROVENANCE, "owner": "vision"},
+        "labels": {**LABELS, "team": "vision"},
+    }
+
+
+def test_knative_settings() -> None:
+    knative = {"scale_metric": "rps", "scale_target": 5, "container_concurrency": 2, "autoscaling_target": 10}
+    service = new(deployment_mode="Knative", **knative)
+    predictor = service["spec"]["predictor"]
+    assert (predictor["scaleMetric"], predictor["containerConcurrency"]) == ("rps", 2)
+    assert predictor["annotations"]["autoscaling.knative.dev/target"] == "10"
+    assert service["metadata"]["annotations"]["autoscaling.knative.dev/target"] == "10"
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"), [("s3://a/b", "model-reader"), ("gs://a/b", None), ("pvc://claim/path", None)]
+)
+def test_service_account_goes_with_the_store(uri: str, expected: str | None) -> None:
+    assert version(uri).get("serviceAccountName") == expected
+    assert "serviceAccountName" not in version(uri, service_account="")
+
+
+def test_another_runtime() -> None:
+    model = manifest.predictor(options(runtime="my-server"), "s3://a/b", MODEL, "d")["model"]
+    assert model["runtime"] == "my-server"
+
+
+@pytest.mark.skipif(not REAL_CRDS.is_dir(), reason="KServe's definitions are not there")
+@pytest.mark.parametrize(
+    "service",
+    [
+        new(),
+        new(**FULL),
+        new(deployment_mode="Knative", scale_metric="concurrency", container_concurrency=1),
+        manifest.with_version(new(), options(canary_percent=10), version("s3://other/model")),
+        manifest.promoted(manifest.with_version(new(), options(canary_percent=10), version("s3://other/model"))),
+        manifest.with_version(
+            new(deployment_mode="Knative"),
+            options(canary_percent=10, deployment_mode="Knative"),
+            version("s3://other/model"),
+        ),
+    ],
+    ids=["defaults", "everything", "knative", "canary", "promoted", "knative canary"],
+)
+def test_against_kserves_own_definition(service: dict[str, Any]) -> None:
+    crd = next(one for one in definitions() if one["metadata"]["name"] == "inferenceservices.serving.kserve.io")
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    assert schema_errors(schema, service) == []
+    assert unknown_fields(schema, service) == []
+
+
+def test_revision_is_that_of_content_and_settings_not_of_the_run() -> None:
+    revision = manifest.revision_of(version())
+    other_run = manifest.predictor(options(), "s3://mlpipeline/model", DeployedModel(run="run-2"), "d")
+    assert manifest.revision_of(other_run) == revision
+    others = [version("s3://other/model"), version(digest="e"), version(**FULL), version(labels={"a": "b"})]
+    assert len({revision, *map(manifest.revision_of, others)}) == 5
+
+
+def test_update_keeps_what_others_wrote_and_notes_what_it_replaces() -> None:
+    live = new(labels={"team": "vision"})
+    live["metadata"].update(resourceVersion="7", finalizers=["theirs"], managedFields=[{}])
+    live["metadata"]["annotations"]["theirs"] = "kept"
+    live["status"] = {"url": "http://x"}
+    updated = manifest.with_version(live, options(), version("s3://other/model"))
+    assert updated["metadata"] == {
+        "name": "digits",
+        "namespace": "kubeflow",
+        "resourceVersion": "7",
+        "finalizers": ["theirs"],
+        "labels": LABELS,
+        "annotations": {"serving.kserve.io/deploymentMode": "Standard", "theirs": "kept"},
+    }
+    assert "status" not in updated
+    assert live["spec"] == new(labels={"team": "vision"})["spec"], "what was given is not changed"
+    assert manifest.rolled_back(updated)["spec"] == live["spec"]
+    third = manifest.with_version(updated, options(), version("s3://third/model"))
+    noted = third["spec"]["predictor"]["annotations"]["kfp-image-classification/replaces"]
+    assert "s3://other/model" in noted
+    assert "kfp-image-classification/replaces" not in noted, "one step back, not a chain"
+
+
+def test_canary_in_standard_mode_leaves_the_stable_version_alone() -> None:
+    live = new()
+    updated = manifest.with_version(live, options(canary_percent=10), version("s3://other/model"))
+    assert updated["metadata"] == live["metadata"]
+    assert updated["spec"]["predictor"] == live["spec"]["predictor"]
+    (canary,) = updated["spec"]["canary"]
+    assert canary["trafficPercent"] == 10
+    assert canary["predictor"]["name"].startswith("v")
+    assert not {"minReplicas", "maxReplicas", "scaleMetric", "scaleTarget"} & canary["predictor"].keys()
+    more = manifest.with_version(updated, options(canary_percent=50), version("s3://other/model"))
+    assert more["spec"]["canary"] == [{**canary, "trafficPercent": 50}], "more requests, the same pods"
+
+
+def test_promoted_canary_keeps_its_deployment_on_the_next_update() -> None:
+    canary = manifest.with_version(new(), options(canary_percent=10), version("s3://other/model"))
+    promoted = manifest.promoted(canary)
+    name = promoted["spec"]["predictor"]["name"]
+    updated = manifest.with_version(promoted, options(), version("s3://third/model"))
+    assert updated["spec"]["predictor"]["name"] == name
+    assert manifest.rolled_back(updated)["spec"]["predictor"]["name"] == name
+
+
+@pytest.mark.parametrize("mode", ["Standard", "Knative"])
+def test_canary_of_what_is_stable_already(mode: str) -> None:
+    with pytest.raises(InvalidInput, match="^canary_percent = 10: the stable version of digits is this very model"):
+        manifest.with_version(
+            new(deployment_mode=mode),
+            options(canary_percent=10, deployment_mode=mode),
+            version(deployment_mode=mode),
+        )
+
+
+def test_first_version_cannot_be_a_canary() -> None:
+    with pytest.raises(InvalidInput, match="^canary_percent = 10: there is no service 'digits' to get the other"):
+        manifest.new_service("digits", "kubeflow", options(canary_percent=10), version())
+
+
+@pytest.mark.parametrize("annotation", ["not JSON", "[]"])
+def test_note_that_cannot_be_read(annotation: str) -> None:
+    live = new()
+    live["spec"]["predictor"]["annotations"]["kfp-image-classification/replaces"] = annotation
+    with pytest.raises(InvalidInput, match="nothing to go back to"):
+        manifest.rolled_back(live)
+
+
+def test_champion() -> None:
+    assert champion(new()) == MODEL
+    live = new()
+    live["spec"]["predictor"]["annotations"]["kfp-image-classification/val-accuracy"] = "high"
+    assert champion(live) == MODEL.model_copy(update={"val_accuracy": None})
+    del live["spec"]["predictor"]["annotations"]
+    assert champion(live) == DeployedModel()
