@@ -18,6 +18,7 @@ import tenacity
 from kfp.dsl.base_component import BaseComponent
 
 from components.errors import InvalidInput, StageFailed
+from pipelines.run_metadata import leaderboard
 
 if TYPE_CHECKING:
     from kfp import Client
@@ -109,10 +110,12 @@ def submit(
     if not options.wait:
         return 0
     try:
-        return follow(client, run_id, options, tell)
+        code = follow(client, run_id, options, tell)
     except KeyboardInterrupt:
         tell(f"the run goes on: {link}")
         raise
+    _tell_models(run_id, options, tell)
+    return code
 
 
 def connect(options: SubmitOptions) -> "Client":
@@ -279,6 +282,20 @@ def _tasks(run: Any) -> dict[str, str]:
             count += 1
         found[unique] = str(task.state)
     return found
+
+
+def _tell_models(run_id: str, options: SubmitOptions, tell: Callable[[str], None]) -> None:
+    """The leaderboard, if there is one; a store that does not show it changes nothing of the outcome."""
+    try:
+        ranking = leaderboard(options.host, run_id, options.current_token(), options.ca_cert)
+    except StageFailed as error:
+        tell(f"the leaderboard is in the UI; here it cannot be shown: {error}")
+        return
+    if ranking:
+        for candidate in ranking.candidates:
+            accuracies = f"{candidate.val_accuracy:.2%} validation, {candidate.test_accuracy:.2%} test"
+            tell(f"{candidate.name}: {accuracies}, {candidate.parameters:,} parameters")
+        tell(ranking.decision)
 
 
 def _outcome(run: Any, tasks: Mapping[str, str]) -> str:

@@ -1,23 +1,29 @@
 """What tests share: the digits as shards, and one model that two real worker processes trained."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
-from kfp_api import KfpApi
 from kubernetes_api import KubernetesApi
+
+if TYPE_CHECKING:
+    from kfp_api import KfpApi
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("NO_GCE_CHECK", "true")
 
 from components.dataset_manifest import Dataset
 from components.ingest.options import IngestOptions
+from components.permissions import BY_BACKEND, needed
 from components.stage_log import stage_log
 from components.train.options import TrainingJob, TrainOptions
 
 REPOSITORY = Path(__file__).parent.parent
+STEPS = ("train", "deploy", "select")
 
 
 @pytest.fixture(scope="session")
@@ -53,20 +59,47 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits: Dataset, train_opt
 
 
 @pytest.fixture
-def kubernetes_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesApi]:
-    """An empty cluster's API, to which KUBECONFIG points, for subprocesses as well."""
+def kubernetes_api(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[KubernetesApi]:
+    """An empty cluster's API, to which KUBECONFIG points, for subprocesses as well.
+
+    Whatever a step's test asks of it, the Role in `manifests/` must allow.
+    """
     api = KubernetesApi()
     monkeypatch.setenv("KUBECONFIG", str(api.write_kubeconfig(tmp_path / "kubeconfig")))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     yield api
     api.stop()
+    if request.path.parent.name in STEPS:
+        allowed = {(one.group, one.resource, verb) for one in needed(BY_BACKEND) for verb in one.verbs}
+        assert api.rights_used() - allowed == set(), "not in components/permissions.py"
 
 
 @pytest.fixture
-def kfp_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpApi]:
+def kfp_api(monkeypatch: pytest.MonkeyPatch) -> "Iterator[KfpApi]":
     """The API of an empty Kubeflow Pipelines."""
+    from kfp_api import KfpApi
+
     for name in [name for name in os.environ if name.startswith("KF_PIPELINES_")]:
         monkeypatch.delenv(name)
     api = KfpApi()
     yield api
     api.stop()
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
+    """Runs `pipelines/e2e.py` with some options: its exit `code`, and the lines of `out` and `err`."""
+
+    from pipelines.command_line import main
+    from pipelines.e2e import e2e
+
+    def run(*options: str) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["e2e.py", *options])
+        with pytest.raises(SystemExit) as ended:
+            main(e2e)
+        printed = capsys.readouterr()
+        return SimpleNamespace(code=ended.value.code, out=printed.out.splitlines(), err=printed.err.splitlines())
+
+    return run

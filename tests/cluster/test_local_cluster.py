@@ -130,3 +130,10 @@ def test_the_pipelines_are_those_of_the_sdk() -> None:
     assert f'"kfp~={minor}.0"' in project
     (serving,) = re.findall(r"KSERVE_VERSION=v(\d+\.\d+)\.", versions)
     assert f'"kserve~={serving}.0"' in project
+
+
+def test_the_document_names_the_versions_that_are_installed() -> None:
+    document = (REPOSITORY / "docs" / "local-kubeflow.md").read_text()
+    versions = (REPOSITORY / "cluster" / "versions.sh").read_text()
+    for pinned in re.findall(r"export (?:\w+_VERSION|K3S_IMAGE)=(\S+)", versions):
+        assert pinned in document

@@ -16,6 +16,8 @@ from typing import Any
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from pipelines.run_metadata import MESSAGES, SERVICE, framed
+
 Object = dict[str, Any]
 PREFIX = "/apis/v2beta1"
 # What the client sees when it asks the first, second ... time: a run's state, and those of its tasks.
@@ -56,6 +58,8 @@ class KfpApi:
         refuses_runs: Why the next runs are refused; empty when they are not.
         faults: HTTP codes that the next requests for a run get in place of an answer.
         on_get: Called before each answer about a run.
+        ranking: What select said of the runs' models, as its leaderboard's metadata; None for no leaderboard.
+        has_metadata: Whether the metadata store answers, as it does behind the UI's address.
     """
 
     def __init__(self, certificate: Path | None = None) -> None:
@@ -67,6 +71,8 @@ class KfpApi:
         self.refuses_runs = ""
         self.faults: list[int] = []
         self.on_get: Callable[[], None] = lambda: None
+        self.ranking: Object | None = None
+        self.has_metadata = True
         self._experiments: dict[str, Object] = {}
         self._runs: dict[str, _Run] = {}
         self._lock = threading.Lock()
@@ -121,6 +127,28 @@ class KfpApi:
                         raise Refused(self.faults.pop(0), "a fault of the test")
                     return self._progress(identifier)
         raise Refused(404, "Not Found")
+
+    def metadata(self, method: str, request: bytes) -> bytes:
+        """Answers one call of the metadata store, as gRPC-Web: a frame with the answer, and one with the trailers.
+
+        Raises:
+            Refused: When there is no such call.
+        """
+        asked = MESSAGES.get(f"{method}Request")
+        if asked is None or not self.has_metadata:
+            raise Refused(404, "Not Found")
+        asked = asked.FromString(request[5:])
+        answer = MESSAGES[f"{method}Response"]()
+        contexts = {number: run_id for number, run_id in enumerate(self._runs, start=7)}
+        if method == "GetContextByTypeAndName":
+            if asked.type_name != "system.PipelineRun" or asked.context_name not in self._runs:
+                return framed(b"grpc-status:5\r\ngrpc-message:no such context\r\n", flags=0x80)
+            answer.context.id = next(number for number, run_id in contexts.items() if run_id == asked.context_name)
+        elif asked.context_id in contexts and self.ranking is not None:
+            answer.artifacts.add(id=1).custom_properties.add(key="display_name")
+            entry = answer.artifacts.add(id=2).custom_properties.add(key="ranking")
+            entry.value.struct_value.update({"struct": self.ranking})
+        return framed(answer.SerializeToString()) + framed(b"grpc-status:0\r\n", flags=0x80)
 
     def _selected(self, query: dict[str, str]) -> list[Object]:
         if self.multi_user and not query.get("namespace"):
@@ -215,6 +243,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if token and self.headers.get("Authorization") != f"Bearer {token}":
                 raise Refused(401, "Request header error: there is no user identity header")
+            if split.path.startswith(f"/{SERVICE}/"):
+                self._send(200, self.server.api.metadata(split.path.rsplit("/", 1)[1], content))
+                return
             query = dict(urllib.parse.parse_qsl(split.query))
             answer = self.server.api.answer(self.command, split.path, query, json.loads(content) if content else None)
             self._send(200, answer)
@@ -226,10 +257,11 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
-    def _send(self, code: int, answer: Object) -> None:
-        data = json.dumps(answer).encode()
+    def _send(self, code: int, answer: Object | bytes) -> None:
+        data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(code)
-        self.send_header("Content-Type", "application/json")
+        kind = "application/grpc-web+proto" if isinstance(answer, bytes) else "application/json"
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

@@ -170,6 +170,13 @@ def test_an_unreachable_cluster(command: Command, kubernetes_api: KubernetesApi)
     assert ended.err[0].startswith("error: the cluster's API cannot be used: ")
 
 
+def test_a_token_that_is_not_accepted(command: Command, kubernetes_api: KubernetesApi) -> None:
+    kubernetes_api.token = "another"
+    ended = command("--check", *BACKENDS)
+    assert ended.code == 1
+    assert ended.err[0].startswith("error: the cluster's API cannot be used: Unauthorized (HTTP 401)")
+
+
 def test_without_a_kubeconfig(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", "/nonexistent")
     ended = command("--check", *BACKENDS)

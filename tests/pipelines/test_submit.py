@@ -2,6 +2,10 @@
 
 import datetime
 import ipaddress
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kfp_api import KfpApi
 
 Command = Callable[..., SimpleNamespace]
+REPOSITORY = Path(__file__).parents[2]
 TOKEN = "a-secret-of-the-test"
 
 
@@ -81,9 +86,58 @@ def test_waiting_ends_with_the_runs_outcome(
     ]
 
 
+def candidate(name: str, accuracy: float) -> dict[str, object]:
+    places = {place: "" for place in ("uri", "evaluation_uri", "dataset_uri")}
+    numbers = {"val_loss": 0.1, "test_macro_f1": 0.9, "parameters": 93322, "bytes": 400000, "images_per_second": 1.0}
+    return {"name": name, "val_accuracy": accuracy, "test_accuracy": accuracy - 0.01, **places, **numbers}
+
+
+def test_the_models_are_told_at_the_end(command: Command, kfp_api: KfpApi) -> None:
+    kfp_api.ranking = {"candidates": [candidate("cnn", 0.975), candidate("resnet", 0.96)], "min_accuracy": 0.9}
+    ended = command("--submit", "--host", kfp_api.url, "--wait")
+    assert ended.code == 0
+    assert ended.out[-4:] == [
+        "the run succeeded",
+        "cnn: 97.50% validation, 96.50% test, 93,322 parameters",
+        "resnet: 96.00% validation, 95.00% test, 93,322 parameters",
+        "cnn is the best with a validation accuracy of 97.50%.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("has_metadata", "ranking", "problem"),
+    [(False, None, "the metadata store does not answer: "), (True, {"other": 1}, "is of another version: ")],
+)
+def test_an_outcome_is_one_without_a_leaderboard(
+    command: Command, kfp_api: KfpApi, has_metadata: bool, ranking: dict[str, object] | None, problem: str
+) -> None:
+    kfp_api.has_metadata, kfp_api.ranking = has_metadata, ranking
+    ended = command("--submit", "--host", kfp_api.url, "--wait")
+    assert ended.code == 0
+    assert any("the leaderboard is in the UI; here it cannot be shown: " in line for line in ended.out)
+    assert any(problem in line for line in ended.out)
+
+
 def test_a_restart_of_the_server_is_waited_for(command: Command, kfp_api: KfpApi) -> None:
     kfp_api.faults = [503, 502, 429]
     assert command("--submit", "--host", kfp_api.url, "--wait").out[-1] == "the run succeeded"
+
+
+def test_ctrl_c_leaves_the_run_alone(kfp_api: KfpApi) -> None:
+    kfp_api.steps = [("RUNNING", {"ingest": "RUNNING"})]
+    process = subprocess.Popen(
+        [sys.executable, REPOSITORY / "pipelines" / "e2e.py", "--submit", "--host", kfp_api.url, "--wait"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    started, running = process.stdout.readline(), process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    link = started.split(" was started: ")[1]
+    assert (process.returncode, running, out, err) == (130, "[ingest] running\n", f"the run goes on: {link}", "")
 
 
 def test_following_stops_in_time(command: Command, kfp_api: KfpApi) -> None:

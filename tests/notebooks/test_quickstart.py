@@ -1,0 +1,38 @@
+"""The notebook, run by a real kernel against the API of Kubeflow Pipelines."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from kfp_api import KfpApi
+from nbclient import NotebookClient
+
+REPOSITORY = Path(__file__).parents[2]
+NOTEBOOK = REPOSITORY / "notebooks" / "quickstart.ipynb"
+TOKEN = "a-secret-of-the-test"
+
+
+def test_it_runs_from_top_to_bottom(kfp_api: KfpApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    candidate = {"uri": "", "evaluation_uri": "", "dataset_uri": "", "val_loss": 0.1, "test_macro_f1": 0.9, "bytes": 1}
+    numbers = {"val_accuracy": 0.975, "test_accuracy": 0.976, "parameters": 93322}
+    kfp_api.ranking = {"candidates": [{"name": "cnn", **candidate, **numbers}], "min_accuracy": 0.9}
+    kfp_api.token = TOKEN
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", kfp_api.url)
+    monkeypatch.setenv("KF_PIPELINES_TOKEN", TOKEN)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+
+    shown = nbformat.writes(notebook)
+    for expected in ("[ingest] running", "the run succeeded", "97.50%", "cnn is the best"):
+        assert expected in shown
+    assert TOKEN not in shown
+    (run,) = kfp_api.runs
+    assert run["runtime_config"]["parameters"] == {"models": ["cnn", "cnn_batchnorm"], "workers": 2, "epochs": 5}
+
+
+def test_it_is_committed_without_outputs() -> None:
+    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
+        assert cell.get("outputs", []) == []
+        assert cell.get("execution_count") is None
