@@ -21,6 +21,9 @@ _STRICT = "Strict"
 _LAST_LINES = 10
 # A log helps to understand a failure that is known; nobody waits long for it.
 LOG_PATIENCE_SECONDS = 5.0
+_NO_CANARIES = (
+    "; this KServe has no canaries in Standard mode, which came with 0.20: give canary_percent = 0, or use Knative"
+)
 
 
 class Conflict(Exception):
@@ -142,7 +145,8 @@ class InferenceServices:
                 raise _NotFound(error) from None
             if error.status == FORBIDDEN and "admission webhook" not in explained(error):
                 raise StageFailed(f"not permitted: {explained(error)}") from None
-            raise StageFailed(f"the cluster refuses: {explained(error)}") from None
+            remedy = _NO_CANARIES if 'unknown field "spec.canary' in explained(error) else ""
+            raise StageFailed(f"the cluster refuses: {explained(error)}{remedy}") from None
 
 
 class _NotFound(Exception):
