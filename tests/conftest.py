@@ -24,10 +24,12 @@ os.environ.setdefault("NO_GCE_CHECK", "true")
 
 from components.dataset_manifest import Dataset
 from components.ingest.options import IngestOptions
+from components.permissions import BY_BACKEND, needed
 from components.stage_log import stage_log
 from components.train.options import TrainingJob, TrainOptions
 
 REPOSITORY = Path(__file__).parent.parent
+STEPS = ("train", "deploy", "select")
 
 
 @pytest.fixture(scope="session")
@@ -63,13 +65,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits: Dataset, train_opt
 
 
 @pytest.fixture
-def kubernetes_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesApi]:
-    """An empty cluster's API, to which KUBECONFIG points, for subprocesses as well."""
+def kubernetes_api(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[KubernetesApi]:
+    """An empty cluster's API, to which KUBECONFIG points, for subprocesses as well.
+
+    Whatever a step's test asks of it, the Role in `manifests/` must allow.
+    """
     api = KubernetesApi()
     monkeypatch.setenv("KUBECONFIG", str(api.write_kubeconfig(tmp_path / "kubeconfig")))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     yield api
     api.stop()
+    if request.path.parent.name in STEPS:
+        allowed = {(one.group, one.resource, verb) for one in needed(BY_BACKEND) for verb in one.verbs}
+        assert api.rights_used() - allowed == set(), "not in components/permissions.py"
 
 
 @pytest.fixture

@@ -112,6 +112,16 @@ class KubernetesApi:
         )
         return path
 
+    def rights_used(self) -> set[tuple[str, str, str]]:
+        """What the client asked for, as RBAC sees it: API group, resource, verb; without what everybody may ask."""
+        used = set()
+        for verb, path in self.requests:
+            found = _PATH.match(path)
+            if found and found["group"] != "authorization.k8s.io":
+                resource = found["plural"] + (f"/{found['sub']}" if found["sub"] else "")
+                used.add((found["group"] or "", resource, "get" if verb == "log" else verb))
+        return used
+
     def stop(self) -> None:
         self._stopped.set()
         self.drop_streams()
@@ -454,6 +464,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body go out one after the other
     server: _Server
 
     def do_GET(self) -> None:

@@ -18,7 +18,9 @@ from components.train.launchers.trainjob import CONTAINER, REPLICATED_JOB
 
 REPOSITORY = Path(__file__).parents[2]
 MANIFESTS = REPOSITORY / "manifests"
-FILES = sorted(path for path in MANIFESTS.rglob("*.yaml") if "monitoring" not in path.parts)
+OWN = ("base", "kserve", "trainer", "overlays")
+FILES = sorted(path for part in OWN for path in (MANIFESTS / part).rglob("*.yaml"))
+EXAMPLES = sorted((MANIFESTS / "examples").glob("*.yaml"))
 OVERLAYS = sorted(path.parent.name for path in MANIFESTS.glob("overlays/*/kustomization.yaml"))
 Object = dict[str, Any]
 
@@ -43,7 +45,7 @@ def built(request: pytest.FixtureRequest) -> tuple[str, list[Object]]:
     return request.param, list(yaml.safe_load_all(result.stdout))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(MANIFESTS)))
+@pytest.mark.parametrize("path", [*FILES, *EXAMPLES], ids=lambda path: str(path.relative_to(MANIFESTS)))
 def test_every_file_is_yaml_with_a_kind(path: Path) -> None:
     assert all(item["apiVersion"] and item["kind"] for item in yaml.safe_load_all(path.read_text()))
 
@@ -123,7 +125,7 @@ def test_the_training_runtime_is_the_one_that_jobs_ask_for() -> None:
 
 
 def test_images_are_those_of_the_components() -> None:
-    text = "".join(path.read_text() for path in FILES)
+    text = "".join(path.read_text() for path in FILES if path.parent.name != "examples")
     named = set(re.findall(r"image: (\S+)", text))
     assert named == {images.SERVER_IMAGE, images.TENSORFLOW_IMAGE}
 
