@@ -83,3 +83,15 @@ def test_image_runs_as_nobody_special(image: str) -> None:
     users = [line.split()[1] for line in lines if line.startswith("USER ")]
     assert users == ["1000:1000"], "a numeric user, the last word on it"
     assert any("--require-hashes" in line and f"images/{image}/" not in line for line in lines)
+
+
+@pytest.mark.parametrize("image", EXTRAS)
+def test_image_knows_the_version_of_this_package(image: str) -> None:
+    """A model's card names it, read from the metadata that only an installed package has."""
+    text = (REPOSITORY / "images" / image / "Dockerfile").read_text()
+    assert "install --no-cache-dir --no-deps --editable /app" in text
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    for file in ("pyproject.toml", project["readme"], "components"):
+        assert f"!{file}" in ignored, f"{file} does not reach the builder"
+    assert f"COPY pyproject.toml {project['readme']} /app/" in text
