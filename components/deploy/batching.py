@@ -5,14 +5,13 @@ and writes.
 """
 
 import asyncio
-import logging
 import queue
 import threading
 from dataclasses import dataclass
 
 import numpy as np
 
-from components.deploy.image_files import UnusableImage, decode
+from components.deploy.image_files import decode
 from components.deploy.loaded_model import Answer, LoadedModel
 from components.deploy.server_metrics import BATCH_IMAGES, QUEUE_IMAGES
 
@@ -110,10 +109,7 @@ class Batcher:
             return job.images
         try:
             return decode(job.images, job.model.card.image_shape, self._max_pixels)
-        except UnusableImage as error:
-            return error
-        except Exception as error:
-            logging.getLogger(__name__).exception("decoding failed")
+        except Exception as error:  # UnusableImage, or lack of memory
             return error
 
     def _computed(self, model: LoadedModel, pixels: np.ndarray) -> Answer:

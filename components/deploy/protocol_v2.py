@@ -142,10 +142,10 @@ def write_answer(answer: Answer, request: Request, name: str, version: str) -> t
             raws.append(raw_output(output, values))
             told["parameters"] = {"binary_data_size": len(raws[-1])}
         else:
-            told["data"] = values.ravel().tolist()
+            told["data"] = values.tolist() if values.dtype == object else values.ravel()
         outputs.append(told)
     payload = {"model_name": name, "model_version": version, "id": request.id, "outputs": outputs}
-    header = orjson.dumps(payload)
+    header = orjson.dumps(payload, option=orjson.OPT_SERIALIZE_NUMPY)
     return (header + b"".join(raws), len(header)) if raws else (header, None)
 
 

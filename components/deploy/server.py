@@ -7,6 +7,7 @@ the same program serves as a custom ServingRuntime.
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -37,6 +38,7 @@ FLUSH_SECONDS = 2.0
 def main() -> None:
     """Loads the model, then answers until it is told to stop."""
     arguments = _arguments()
+    gc.set_threshold(100_000)  # pixels as nested lists are many objects, and none of them is garbage
     leave_with_owner()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     try:

@@ -1,6 +1,7 @@
 """Runs a model's SavedModel with TensorFlow: the fallback where there is no ONNX file, or none that answers right."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ def load(folder: Path, card: ModelCard, threads: int) -> Callable[[np.ndarray], 
     except ImportError:
         raise StageFailed("TensorFlow is not installed (Python package tensorflow)") from None
     try:
+        with suppress(RuntimeError):  # it can be told once only, and is the same for each version
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
         loaded = tf.saved_model.load(str(folder))
         loaded.signatures["pixels"]
     except Exception as error:  # its errors share no type

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from components.deploy.grpc_server import _kserve_messages
+from components.train.launchers.machine import free_ports
 
 RANDOM = np.random.default_rng(2)
 PIXELS = RANDOM.integers(0, 256, (3, 28, 28, 1), np.uint8)
@@ -30,16 +31,9 @@ FILES = [png(pixels) for pixels in PIXELS]
 RAW_FILES = b"".join(len(file).to_bytes(4, "little") + file for file in FILES)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def server(start_server, trained: SimpleNamespace) -> SimpleNamespace:
-    port = free_port()
+    port = free_ports(1)[0]
     running = start_server(trained.model, f"--grpc_port={port}", "--max_body_bytes=1000000", "--max_image_pixels=10000")
     answers = httpx.post(running.predict_url, json={"instances": PIXELS.tolist()}).json()["predictions"]
     return SimpleNamespace(running=running, url=running.url, grpc=f"127.0.0.1:{port}", answers=answers)
