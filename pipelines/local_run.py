@@ -102,9 +102,8 @@ class LocalRun:
         record.write()
         collect_results(record)
         if failure:
-            raise StageFailed(
-                f"{failure}\nreport: {self.directory / REPORT_FILE}\nAll logs: {self.directory / LOG_FILE}"
-            )
+            where = f"report: {self.directory / REPORT_FILE}\nAll logs: {self.directory / LOG_FILE}"
+            raise StageFailed(f"{record.what_failed}\n{where}")
 
     def print_summary(self, keeps_serving: bool) -> None:
         """Tells what came out, where it lies, and how to ask the model."""
