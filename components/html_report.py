@@ -176,7 +176,8 @@ def line_chart(title: str, series: Sequence[Series], unit: str = "", x_label: st
         x_label: What the x axis counts.
     """
     xs = sorted({x for line in series for x, _ in line.points})
-    ys = [y for line in series for _, y in line.points]
+    # What the minor lines begin with would squeeze the others: only where they end has to be in the picture.
+    ys = [y for line in series for _, y in (line.points[-1:] if line.minor else line.points)]
     x_axis = linear_axis(xs, PLOT_LEFT, PLOT_RIGHT, whole_numbers=True)
     y_axis = linear_axis(ys, PLOT_BOTTOM, PLOT_TOP)
     lines = [

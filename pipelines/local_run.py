@@ -27,8 +27,8 @@ from components.errors import StageFailed
 from components.ingest.options import IMAGE_FOLDER_PREFIX
 from components.process_owner import OWNER_VARIABLE
 from pipelines.latency import measure_latency
-from pipelines.progress import Progress
-from pipelines.run_folder import LOG_FILE, REPORT_FILE, collect_results
+from pipelines.progress import Progress, RunningStep
+from pipelines.run_folder import LOG_FILE, REPORT_FILE, collect_results, link_tensorboard
 from pipelines.run_record import Latency, RunRecord, Step
 from pipelines.step_output import StepOutput
 from pipelines.summary import print_summary
@@ -85,7 +85,7 @@ class LocalRun:
             enable_caching=self._use_cache,
             cache_root=str(cache),
         )
-        started, progress = datetime.now(), Progress(parameters["models"], cache)
+        started, progress = datetime.now(), Progress(parameters["models"], cache, on_start=self._step_started)
         failure = self._run_steps(pipeline, parameters, progress)
         for step in progress.unexplained():
             print("\n".join(f"{step.title} | {line}" for line in step.lines))
@@ -102,9 +102,8 @@ class LocalRun:
         record.write()
         collect_results(record)
         if failure:
-            raise StageFailed(
-                f"{failure}\nreport: {self.directory / REPORT_FILE}\nAll logs: {self.directory / LOG_FILE}"
-            )
+            where = f"report: {self.directory / REPORT_FILE}\nAll logs: {self.directory / LOG_FILE}"
+            raise StageFailed(f"{record.what_failed}\n{where}")
 
     def print_summary(self, keeps_serving: bool) -> None:
         """Tells what came out, where it lies, and how to ask the model."""
@@ -160,6 +159,10 @@ class LocalRun:
             raise StageFailed(
                 f"runs_dir = {str(self.directory.parent)!r}: cannot be written ({error.strerror})"
             ) from None
+
+    def _step_started(self, step: RunningStep) -> None:
+        if step.stage == "train" and step.folder:  # from the start, to be watched
+            link_tensorboard(self.directory, step.model, step.folder / "job")
 
     def _run_steps(self, pipeline: BaseComponent, parameters: Mapping[str, Any], progress: Progress) -> str:
         """Runs the pipeline; returns why it failed, empty when it did not."""

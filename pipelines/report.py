@@ -46,8 +46,7 @@ def report_page(record: RunRecord, links: Mapping[str, str]) -> str:
 def _verdict(record: RunRecord) -> tuple[str, str]:
     """A tone and a sentence."""
     if record.failure or not record.ranking:
-        titles = " and ".join(step.title for step in record.failed_steps) or "the pipeline"
-        return "bad", f"The run failed: {titles}."
+        return "bad", f"The run did not reach its end: {record.what_failed}"
     if not record.ranking.passed:
         return "warn", record.ranking.decision
     return "good", f"{record.ranking.decision} It was deployed and answered its smoke prediction right."

@@ -87,7 +87,7 @@ class RunRecord(BaseModel):
         parameters: Of the pipeline.
         steps: In the order of the pipeline.
         latency: Of the service, when there is one.
-        failure: Why the run failed; empty when it did not.
+        failure: What KFP says of a failed run; empty for one that did not fail.
     """
 
     directory: Path
@@ -104,6 +104,12 @@ class RunRecord(BaseModel):
     @property
     def failed_steps(self) -> list[Step]:
         return [step for step in self.steps if step.state == "failed"]
+
+    @property
+    def what_failed(self) -> str:
+        """The failed steps in words; KFP's own words where none is known; empty for a run that did not fail."""
+        titles = " and ".join(step.title for step in self.failed_steps)
+        return f"{titles} failed." if titles and self.failure else self.failure
 
     @cached_property
     def ranking(self) -> Leaderboard | None:

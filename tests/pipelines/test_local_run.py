@@ -138,6 +138,7 @@ def test_failed_step_says_why_and_exits_with_failure(failed: SimpleNamespace) ->
     data = failed.directory / "images"
     assert f"[ingest] error: dataset = 'image_folder:{data}': {data}/dog/7.png is empty" in failed.shown
     assert "Traceback" not in failed.shown
+    assert "error: ingest failed." in failed.shown
     assert f"report: {failed.run}/report.html" in failed.shown
     assert f"All logs: {failed.run}" in failed.shown
     assert_nothing_left(failed.directory)
