@@ -176,7 +176,8 @@ def line_chart(title: str, series: Sequence[Series], unit: str = "", x_label: st
         x_label: What the x axis counts.
     """
     xs = sorted({x for line in series for x, _ in line.points})
-    ys = [y for line in series for _, y in line.points]
+    # What the minor lines begin with would squeeze the others: only where they end has to be in the picture.
+    ys = [y for line in series for _, y in (line.points[-1:] if line.minor else line.points)]
     x_axis = linear_axis(xs, PLOT_LEFT, PLOT_RIGHT, whole_numbers=True)
     y_axis = linear_axis(ys, PLOT_BOTTOM, PLOT_TOP)
     lines = [
@@ -202,13 +203,13 @@ def legend(names: Sequence[str], minor: str = "") -> Markup:
 
 
 def charts(*drawn: Markup) -> Markup:
-    """Charts or blocks side by side where there is room."""
+    """Charts of equal width, side by side where there is room."""
     return Markup('<div class="charts">{}</div>').format(Markup("").join(drawn))
 
 
-def block(content: Markup) -> Markup:
-    """Keeps things together in `charts`."""
-    return Markup("<div>{}</div>").format(content)
+def beside(first: Markup, second: Markup) -> Markup:
+    """Two things side by side, or one under the other where the first leaves no room for the second."""
+    return Markup('<div class="beside"><div>{}</div><div>{}</div></div>').format(first, second)
 
 
 def matrix(counts: "np.ndarray", names: Sequence[str]) -> Markup:

@@ -17,8 +17,8 @@ from pipelines.progress import Progress, RunningStep
 from pipelines.training_pace import TrainingPace
 
 REFRESHES_PER_SECOND = 4
-NARROW = 72
-BAR_WIDTH = 18
+# From these widths on, in columns, there is a bar of that width.
+BAR_WIDTHS = {72: 8, 100: 20}
 _SYMBOLS = {"done": ("✓", "green"), "cached": ("↺", "cyan"), "failed": ("✗", "bold red"), "waiting": ("·", "dim")}
 
 
@@ -75,22 +75,22 @@ class LiveView:
             self._console.print(Text(line, style="red" if "] error: " in line else "dim"))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        narrow = options.max_width < NARROW
+        bar_width = max([width for columns, width in BAR_WIDTHS.items() if options.max_width >= columns], default=0)
         elapsed = Text(_clock(time.monotonic() - self._progress.started), style="bold")
         yield Text.assemble(elapsed, "  ", (self._about, "dim"), no_wrap=True, overflow="ellipsis")
         rows = Table.grid(padding=(0, 1), expand=True)
         rows.add_column(width=1)
         rows.add_column(no_wrap=True, overflow="ellipsis", max_width=min(24, options.max_width // 2 - 4))
         rows.add_column(no_wrap=True, justify="right", width=5)
-        if not narrow:
-            rows.add_column(width=BAR_WIDTH)
+        if bar_width:
+            rows.add_column(width=bar_width)
         rows.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         steps = self._progress.steps
         room = (options.height or console.height) - 3
         shown = steps if len(steps) <= room else [step for step in steps if step.state in ("running", "failed")][:room]
         for step in shown:
             bar, activity = self._activity(step)
-            rows.add_row(*self._named(step), *([] if narrow else [bar]), activity)
+            rows.add_row(*self._named(step), *([bar] if bar_width else []), activity)
         yield rows
         if len(shown) < len(steps):
             others = Counter(step.state for step in steps if step not in shown)
@@ -114,8 +114,9 @@ class LiveView:
             if step.model not in self._paces:
                 self._paces[step.model] = TrainingPace(step.folder / "job", self._epochs, *step.epoch_size)
             pace = self._paces[step.model].measured(time.monotonic())
-            left = f"  {_clock(pace.seconds_left)} left" if pace.seconds_left is not None else ""
-            return ProgressBar(total=1, completed=pace.share, width=BAR_WIDTH), Text(pace.words + left)
+            left = f"{_clock(pace.seconds_left)} left" if pace.seconds_left is not None else ""
+            bar = ProgressBar(total=1, completed=pace.share, complete_style="cyan", finished_style="cyan")
+            return bar, Text("  ".join(filter(None, [pace.phase, left, pace.details])))
         return "", Text(step.told.split(" | ")[-1])
 
 

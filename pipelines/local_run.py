@@ -27,8 +27,8 @@ from components.errors import StageFailed
 from components.ingest.options import IMAGE_FOLDER_PREFIX
 from components.process_owner import OWNER_VARIABLE
 from pipelines.latency import measure_latency
-from pipelines.progress import Progress
-from pipelines.run_folder import LOG_FILE, REPORT_FILE, collect_results
+from pipelines.progress import Progress, RunningStep
+from pipelines.run_folder import LOG_FILE, REPORT_FILE, collect_results, link_tensorboard
 from pipelines.run_record import Latency, RunRecord, Step
 from pipelines.step_output import StepOutput
 from pipelines.summary import print_summary
@@ -85,7 +85,7 @@ class LocalRun:
             enable_caching=self._use_cache,
             cache_root=str(cache),
         )
-        started, progress = datetime.now(), Progress(parameters["models"], cache)
+        started, progress = datetime.now(), Progress(parameters["models"], cache, on_start=self._step_started)
         failure = self._run_steps(pipeline, parameters, progress)
         for step in progress.unexplained():
             print("\n".join(f"{step.title} | {line}" for line in step.lines))
@@ -97,7 +97,7 @@ class LocalRun:
             steps=progress.finished(),
             failure=failure,
         )
-        if record.endpoint:
+        if record.endpoint and record.endpoint.pid:  # a server of this machine, not of a cluster
             record.latency = _measured_latency(record.endpoint, record.step("deploy"))
         record.write()
         collect_results(record)
@@ -118,7 +118,7 @@ class LocalRun:
             StageFailed: When the server ends by itself.
         """
         endpoint = self._endpoint()
-        if endpoint is None:
+        if endpoint is None or not endpoint.pid:
             return
         with contextlib.suppress(psutil.NoSuchProcess):
             psutil.Process(endpoint.pid).wait()
@@ -126,7 +126,7 @@ class LocalRun:
 
     def stop_server(self) -> None:
         endpoint = self._endpoint()
-        if endpoint:
+        if endpoint and endpoint.pid:
             stop_server(endpoint.pid)
 
     def stop_everything(self, signum: int, frame: FrameType | None) -> None:
@@ -135,8 +135,9 @@ class LocalRun:
         Whatever this misses, a process just being started, say, ends by itself when it finds this one gone.
         """
         try:
-            self._view.stop()
-            print("\nstopping: ending all workers and servers", file=sys.__stdout__, flush=True)
+            with contextlib.suppress(RuntimeError):  # where the signal came in the middle of a write
+                self._view.stop()
+                print("\nstopping: ending all workers and servers", file=sys.__stdout__, flush=True)
             self.stop_server()
             processes = psutil.Process().children(recursive=True)
             for process in processes:
@@ -159,6 +160,10 @@ class LocalRun:
             raise StageFailed(
                 f"runs_dir = {str(self.directory.parent)!r}: cannot be written ({error.strerror})"
             ) from None
+
+    def _step_started(self, step: RunningStep) -> None:
+        if step.stage == "train" and step.folder:  # from the start, to be watched
+            link_tensorboard(self.directory, step.model, step.folder / "job")
 
     def _run_steps(self, pipeline: BaseComponent, parameters: Mapping[str, Any], progress: Progress) -> str:
         """Runs the pipeline; returns why it failed, empty when it did not."""

@@ -50,17 +50,25 @@ class RunningStep:
 class Progress:
     """The steps of one run. Lines come from several threads: kfp.local runs each iteration of a loop in its own."""
 
-    def __init__(self, models: Sequence[str], cache: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        models: Sequence[str],
+        cache: Path,
+        on_start: Callable[[RunningStep], None] = lambda step: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Expects the steps of the pipeline in `pipelines/e2e.py`.
 
         Args:
             models: The pipeline's parameter, in its order.
             cache: Folder of kfp.local's cache entries.
+            on_start: Called when a step has started.
             clock: Seconds.
         """
         self.models = list(models)
         self.started = clock()
         self._cache = cache
+        self._on_start = on_start
         self._clock = clock
         self._lock = threading.Lock()
         self._in_thread: dict[int, RunningStep | None] = {}
@@ -142,6 +150,7 @@ class Progress:
         self._in_thread[thread] = step
         self._model_in_thread[thread] = model
         del self._starting[thread]
+        self._on_start(step)
 
     def _take_step_line(self, step: RunningStep, line: str) -> str | None:
         if step.tells_input:  # JSON, several lines of it

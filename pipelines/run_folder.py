@@ -7,7 +7,7 @@ from pathlib import Path
 from pipelines.report import report_page
 from pipelines.run_record import RunRecord
 
-LOG_FILE, REPORT_FILE, PAGES = "run.log", "report.html", "pages"
+LOG_FILE, REPORT_FILE, PAGES, TENSORBOARD = "run.log", "report.html", "pages", "tensorboard"
 
 
 def collect_results(record: RunRecord) -> None:
@@ -20,7 +20,9 @@ def collect_results(record: RunRecord) -> None:
         _link(record.directory / "model", Path(record.ranking.best.uri))
     if service := record.step("deploy").path("endpoint"):
         _link(record.directory / "service", service)
-    _link_tensorboard(record)
+    for step in record.steps:
+        if step.stage == "train" and (model := step.artifact("model")):
+            link_tensorboard(record.directory, step.model, Path(model["metadata"]["work_dir"]))
     links = {name: f"{PAGES}/{name}.html" for name in pages}
     (record.directory / REPORT_FILE).write_text(report_page(record, links))
 
@@ -36,14 +38,12 @@ def step_pages(record: RunRecord) -> dict[str, Path]:
     return {name: page for name, page in found.items() if page}
 
 
-def _link_tensorboard(record: RunRecord) -> None:
-    for step in record.steps:
-        model = step.artifact("model") if step.stage == "train" else None
-        logs = Path(model["metadata"]["work_dir"], "tensorboard") if model else None
-        if logs and logs.is_dir():
-            (record.directory / "tensorboard").mkdir(exist_ok=True)
-            _link(record.directory / "tensorboard" / step.model, logs)
+def link_tensorboard(run_directory: Path, model: str, job_directory: Path) -> None:
+    """Shows a training job's TensorBoard logs under the model's name; there may be none yet."""
+    (run_directory / TENSORBOARD).mkdir(exist_ok=True)
+    _link(run_directory / TENSORBOARD / model, job_directory / "tensorboard")
 
 
 def _link(link: Path, target: Path) -> None:
-    link.symlink_to(os.path.relpath(target, link.parent))
+    if not link.is_symlink():
+        link.symlink_to(os.path.relpath(target, link.parent))

@@ -67,7 +67,7 @@ def _models(ranking: Leaderboard) -> Table:
 
 
 def _times(record: RunRecord) -> Table:
-    title = "Where the time went (steps of two models overlap; `start` is the loading of TensorFlow)"
+    title = "Where the time went (models overlap; `start` is the loading of TensorFlow)"
     table = Table(title=title, title_justify="left", show_footer=True)
     table.add_column("stage", footer="whole run")
     table.add_column("seconds", justify="right", footer=f"{record.seconds:.1f}")

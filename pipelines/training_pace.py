@@ -13,13 +13,15 @@ class Pace:
 
     Attributes:
         share: Of all steps, from 0 to 1.
-        words: Epoch, speed and the last validation accuracy.
+        phase: The epoch, or what comes after the last.
         seconds_left: None until two moments are known.
+        details: Speed and the last validation accuracy, where they are known.
     """
 
     share: float
-    words: str
+    phase: str
     seconds_left: float | None
+    details: str
 
 
 class TrainingPace:
@@ -56,14 +58,13 @@ class TrainingPace:
             per_step = (now - self._first[0]) / (step - self._first[1])
             left = per_step * (total - step)
             speed = speed or self._images_per_step / per_step
-        words = f"epoch {min(self._epochs, step // self._steps_per_epoch + 1)}/{self._epochs}"
+        phase = f"epoch {min(self._epochs, step // self._steps_per_epoch + 1)}/{self._epochs}"
         if step >= total:
-            words, left = "exporting the model", None
-        if speed:
-            words += f"  {speed:,.0f} images/s"
+            phase, left = "exporting the model", None
+        details = [f"{speed:,.0f} images/s"] if speed else []
         if last_epoch:
-            words += f"  val {last_epoch['val_accuracy']:.1%}"
-        return Pace(min(1.0, step / total), words, left)
+            details.append(f"val {last_epoch['val_accuracy']:.1%}")
+        return Pace(min(1.0, step / total), phase, left, "  ".join(details))
 
     def _step(self) -> int:
         try:

@@ -40,6 +40,8 @@ def test_no_stage_imports_another(stage: str) -> None:
         "components.track.tracked_run",
         "pipelines.parameters",
         "pipelines.summary",
+        "pipelines.report",
+        "pipelines.live_view",
     ],
 )
 def test_loads_without_tensorflow(module: str) -> None:

@@ -52,14 +52,14 @@ def _confusion(confusion: np.ndarray, class_names: list[str]) -> Markup:
     most = [divmod(int(position), len(wrong)) for position in np.argsort(-wrong, axis=None, kind="stable")]
     pairs = [(true, taken) for true, taken in most[:MOST_CONFUSIONS] if wrong[true, taken]]
     note = html_report.note("Test images by true and predicted class; the colour shows the share of the true class.")
-    matrix = html_report.block(html_report.matrix(confusion, class_names) + note)
+    matrix = html_report.matrix(confusion, class_names) + note
     if not pairs:
         return matrix
     bars = html_report.bars(
         [f"{class_names[true]} taken for {class_names[taken]}" for true, taken in pairs],
         [int(wrong[true, taken]) for true, taken in pairs],
     )
-    return html_report.charts(matrix, html_report.block(html_report.subheading("Confused most often") + bars))
+    return html_report.beside(matrix, html_report.subheading("Confused most often") + bars)
 
 
 def _wrong_images(predictions: Predictions, class_names: list[str]) -> Markup:

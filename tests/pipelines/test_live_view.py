@@ -85,7 +85,7 @@ def test_failure_is_told_after_the_view_is_gone_on_a_narrow_terminal(unreadable_
 
 def test_training_is_shown_and_ctrl_c_leaves_a_clean_terminal(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path, 100, "--epochs", "500")
-    terminal.wait_for(r"train cnn\S* .*epoch \d+/500  [\d,]+ images/s  val [\d.]+%  \d+:\d\d left")
+    terminal.wait_for(r"train cnn\S* .*epoch \d+/500  [\d:]+ left  [\d,]+ images/s  val [\d.]+%")
     os.killpg(terminal.process.pid, signal.SIGINT)  # as a terminal does: to everything that runs in it
     assert terminal.wait() == 130
     assert terminal.written.rindex(SHOWN) > terminal.written.rindex(HIDDEN)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.progress import Progress
-from pipelines.training_pace import TrainingPace
+from pipelines.training_pace import Pace, TrainingPace
 
 MAIN, LOOP_A, LOOP_B = 1, 2, 3
 
@@ -95,20 +95,25 @@ def test_step_that_the_pipeline_has_besides_is_followed_too(progress: Progress) 
 
 
 @pytest.mark.parametrize(
-    ("seen", "share", "words", "left"),
+    ("seen", "share", "phase", "left", "details"),
     [
-        ([(0, "", None)], 0.0, "epoch 1/4", None),
-        ([(0, "10", None)], 0.025, "epoch 1/4", None),
-        ([(0, "10", None), (10, "110", None)], 0.275, "epoch 2/4  640 images/s", 29.0),
-        ([(0, "10", 8000), (10, "110", 8000)], 0.275, "epoch 2/4  8,000 images/s  val 97.5%", 29.0),
+        ([(0, "", None)], 0.0, "epoch 1/4", None, ""),
+        ([(0, "10", None)], 0.025, "epoch 1/4", None, ""),
+        ([(0, "10", None), (10, "110", None)], 0.275, "epoch 2/4", 29.0, "640 images/s"),
+        ([(0, "10", 8000), (10, "110", 8000)], 0.275, "epoch 2/4", 29.0, "8,000 images/s  val 97.5%"),
         # A restart goes back to a checkpoint, and is measured from there.
-        ([(0, "200", None), (10, "100", None), (20, "150", None)], 0.375, "epoch 2/4  320 images/s", 50.0),
-        ([(0, "10", 8000), (10, "400", 8000)], 1.0, "exporting the model  8,000 images/s  val 97.5%", None),
+        ([(0, "200", None), (10, "100", None), (20, "150", None)], 0.375, "epoch 2/4", 50.0, "320 images/s"),
+        ([(0, "10", 8000), (10, "400", 8000)], 1.0, "exporting the model", None, "8,000 images/s  val 97.5%"),
     ],
     ids=["nothing yet", "first steps", "within an epoch", "after an epoch", "restarted", "done"],
 )
 def test_pace_of_a_training(
-    seen: list[tuple[float, str, float | None]], share: float, words: str, left: float | None, tmp_path: Path
+    seen: list[tuple[float, str, float | None]],
+    share: float,
+    phase: str,
+    left: float | None,
+    details: str,
+    tmp_path: Path,
 ) -> None:
     pace = TrainingPace(tmp_path, epochs=4, steps_per_epoch=100, images_per_step=64)
     for now, step, speed in seen:
@@ -116,4 +121,4 @@ def test_pace_of_a_training(
         if speed:
             (tmp_path / "history.jsonl").write_text(json.dumps({"images_per_second": speed, "val_accuracy": 0.975}))
         measured = pace.measured(now)
-    assert (measured.share, measured.words, measured.seconds_left) == (share, words, left)
+    assert measured == Pace(share, phase, left, details)

@@ -166,7 +166,7 @@ def test_charts_answer_the_pointer_and_the_legend(served: SimpleNamespace, brows
     page.goto((served.run / "report.html").as_uri())
     chart = page.locator(".chart").first
     chart.scroll_into_view_if_needed()
-    box = chart.locator("svg").bounding_box()
+    box = chart.locator("svg").first.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] / 2)
     tip = chart.locator(".tip").inner_text()
     assert tip.startswith("epoch 2")
