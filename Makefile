@@ -4,7 +4,8 @@ BIN := .venv/bin
 MLFLOW_DIR := runs/mlflow
 MLFLOW_PORT := 5000
 
-.PHONY: help run serve compile mlflow tensorboard dashboard test test-all bench-train bench-reading lint lock clean
+.PHONY: help run serve compile mlflow tensorboard dashboard test test-all bench-train bench-reading bench-serve load
+.PHONY: lint lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -42,6 +43,12 @@ bench-train: .venv/installed ## measure training speed against the original's wa
 bench-reading: .venv/installed ## measure bytes read by each worker, and memory at 1x and 10x data (two minutes)
 	$(BIN)/python -m benchmarks.train.reading
 
+bench-serve: .venv/installed .venv/mlserver/installed ## measure the model server against kserve's, mlserver and the bound (five minutes)
+	$(BIN)/python -m benchmarks.serve.run --mlserver-python .venv/mlserver/bin/python $(ARGS)
+
+load: .venv/installed ## ask a service for 30 s from 5 clients: make load URL=http://HOST:PORT ARGS="--name image-classifier"
+	$(BIN)/python -m benchmarks.serve.load --url $(URL) $(ARGS)
+
 lint: .venv/installed ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,4 +66,9 @@ clean: ## remove the environment and all runs
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/mlserver/installed: .venv/installed benchmarks/serve/mlserver.txt
+	$(BIN)/python -m venv .venv/mlserver
+	.venv/mlserver/bin/python -m pip install --quiet --requirement benchmarks/serve/mlserver.txt
 	@touch $@

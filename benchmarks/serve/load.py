@@ -59,11 +59,10 @@ class Load:
         return sum(self.statuses.values()) - self.good
 
 
-def run_load(url: str, body: bytes, clients: int, seconds: float, host: str | None = None) -> Load:
+def run_load(url: str, body: bytes, clients: int, seconds: float, headers: dict[str, str] | None = None) -> Load:
     """Asks without a pause, with `hey` where it is installed, and otherwise from Python threads, which are slower."""
-    if shutil.which("hey"):
-        return _with_hey(url, body, clients, seconds, host)
-    return _with_httpx(url, body, clients, seconds, host)
+    ask = _with_hey if shutil.which("hey") else _with_httpx
+    return ask(url, body, clients, seconds, {"content-type": "application/json", **(headers or {})})
 
 
 def noise_png(side: int, seed: int) -> bytes:
@@ -78,12 +77,15 @@ def v1_body(files: list[bytes]) -> bytes:
     return json.dumps({"instances": [{"b64": base64.b64encode(file).decode()} for file in files]}).encode()
 
 
-def _with_hey(url: str, body: bytes, clients: int, seconds: float, host: str | None) -> Load:
+def _with_hey(url: str, body: bytes, clients: int, seconds: float, headers: dict[str, str]) -> Load:
     with tempfile.NamedTemporaryFile() as request:
         request.write(body)
         request.flush()
-        command = ["hey", "-z", f"{seconds}s", "-c", str(clients), "-m", "POST", "-T", "application/json"]
-        command += ["-t", str(TIMEOUT_SECONDS), "-D", request.name, *(["-host", host] if host else []), url]
+        command = ["hey", "-z", f"{seconds}s", "-c", str(clients), "-m", "POST"]
+        command += ["-t", str(TIMEOUT_SECONDS), "-D", request.name, "-host", headers.get("host", "")]
+        for name, value in headers.items():
+            command += ["-T", value] if name == "content-type" else ["-H", f"{name}: {value}"]
+        command.append(url)
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     total = re.search(r"Total:\s+([\d.]+) secs", output)
     answers, _, errors = output.partition("Error distribution:")
@@ -97,8 +99,7 @@ def _with_hey(url: str, body: bytes, clients: int, seconds: float, host: str | N
     )
 
 
-def _with_httpx(url: str, body: bytes, clients: int, seconds: float, host: str | None) -> Load:
-    headers = {"content-type": "application/json", **({"host": host} if host else {})}
+def _with_httpx(url: str, body: bytes, clients: int, seconds: float, headers: dict[str, str]) -> Load:
     until = time.monotonic() + seconds
 
     def client(_: int) -> list[tuple[int, float]]:
@@ -119,8 +120,8 @@ def _with_httpx(url: str, body: bytes, clients: int, seconds: float, host: str |
     return Load(seconds, milliseconds, dict(Counter(status for status, _ in answers)))
 
 
-def _table(load: Load, url: str) -> Table:
-    table = Table(title=url, title_justify="left", show_header=False)
+def _table(load: Load) -> Table:
+    table = Table(show_header=False)
     table.add_row("good answers", f"{load.good:,}")
     table.add_row("failed", f"{load.failed:,}")
     table.add_row("good answers a second", f"{load.rate:,.0f}")
@@ -150,16 +151,18 @@ def main() -> None:
         if arguments.request
         else v1_body([noise_png(28, seed) for seed in range(arguments.images)])
     )
+    headers = {"host": arguments.host} if arguments.host else {}
     try:
-        headers = {"host": arguments.host} if arguments.host else {}
         answer = httpx.post(url, content=body, headers=headers, timeout=TIMEOUT_SECONDS)
-        answer.raise_for_status()
     except httpx.HTTPError as error:
-        sys.exit(f"error: {url} gives no prediction: {error}")
+        sys.exit(f"error: {url} does not answer: {error}")
+    if not answer.is_success:
+        sys.exit(f"error: {url} answers {answer.status_code}: {answer.text[:500]}")
     if not shutil.which("hey"):
         console.print("hey is not installed (Debian package hey); Python threads ask instead, and are slower")
-    load = run_load(url, body, arguments.clients, arguments.seconds, arguments.host)
-    console.print(_table(load, url))
+    load = run_load(url, body, arguments.clients, arguments.seconds, headers)
+    console.print(url)
+    console.print(_table(load))
     sys.exit(1 if load.failed else 0)
 
 

@@ -1,6 +1,8 @@
 """`make bench-serve`: our model server, kserve's as its documentation writes it, mlserver, and a bound, in one run."""
 
 import argparse
+import base64
+import io
 import json
 import os
 import platform
@@ -12,15 +14,17 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import psutil
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.serve.load import Load, noise_png, run_load, v1_body
-from components.deploy.local_server import _any_port
 from components.model_card import ONNX_MODEL
+from components.train.launchers.machine import free_ports
 
 RESULTS = Path(__file__).with_name("results.json")
 PEERS = Path(__file__).with_name("peers")
@@ -52,7 +56,7 @@ class Server:
         command: Starts it.
         ready: Path that answers 200 once it can predict.
         predict: Path of predictions.
-        v2: It speaks V2, not V1.
+        protocol: Of its requests: V1 or V2 with image files as base64, or V2 with pixels as raw bytes.
         environment: Added variables.
     """
 
@@ -60,11 +64,12 @@ class Server:
     command: list[str]
     ready: str
     predict: str
-    v2: bool = False
+    protocol: Literal["v1", "v2", "v2 raw"] = "v1"
     environment: dict[str, str] | None = None
 
 
 OURS = "ours"
+OURS_RAW = "ours, raw pixels (V2)"
 KSERVE_TENSORFLOW = "kserve + TensorFlow"
 KSERVE_ONNX = "kserve + ONNX Runtime"
 MLSERVER = "mlserver + ONNX Runtime"
@@ -80,17 +85,25 @@ def servers(model: Path, mlserver_python: Path, folder: Path, port: int) -> list
     kserve += [f"--http_port={port}", "--enable_grpc=false"]
     settings = {"name": "digits", "implementation": "mlserver_model.DigitModel"}
     (folder / "model-settings.json").write_text(json.dumps(settings))
-    # Its best: no worker processes (they cost a copy of every request), no log line a request, one port.
-    quiet = {"debug": False, "host": "127.0.0.1", "http_port": port, "grpc_port": _any_port(), "parallel_workers": 0}
+    # Its best: no worker processes (they cost a copy of every request), no log line a request; its adaptive batching
+    # was slower in all columns.
+    quiet = {
+        "debug": False,
+        "host": "127.0.0.1",
+        "http_port": port,
+        "grpc_port": free_ports(1)[0],
+        "parallel_workers": 0,
+    }
     (folder / "settings.json").write_text(json.dumps({**quiet, "metrics_endpoint": None}))
     environment = {"ONNX_MODEL": str(version / ONNX_MODEL), "PYTHONPATH": str(PEERS)}
     onnx = str(version / ONNX_MODEL)
     mlserver = [str(mlserver_python.with_name("mlserver")), "start", str(folder)]
     return [
         Server(OURS, ours, v1, f"{v1}:predict"),
+        Server(OURS_RAW, ours, v1, "/v2/models/digits/infer", "v2 raw"),
         Server(KSERVE_TENSORFLOW, [*kserve, "--backend=tensorflow"], v1, f"{v1}:predict"),
         Server(KSERVE_ONNX, [*kserve, "--backend=onnx"], v1, f"{v1}:predict"),
-        Server(MLSERVER, mlserver, "/v2/models/digits/ready", "/v2/models/digits/infer", True, environment),
+        Server(MLSERVER, mlserver, "/v2/models/digits/ready", "/v2/models/digits/infer", "v2", environment),
         Server(BOUND, [*python, "benchmarks.serve.peers.bare_asgi", onnx, str(port)], "/", "/"),
     ]
 
@@ -111,9 +124,9 @@ def measure(server: Server, port: int, seconds: float) -> tuple[dict[str, Load],
             started = time.monotonic() - start
             loads = {}
             for setting in SETTINGS:
-                body = _body(setting.images, server.v2)
-                run_load(url + server.predict, body, setting.clients, WARM_UP_SECONDS)
-                loads[setting.title] = run_load(url + server.predict, body, setting.clients, seconds)
+                body, headers = _request(setting.images, server.protocol)
+                run_load(url + server.predict, body, setting.clients, WARM_UP_SECONDS, headers)
+                loads[setting.title] = run_load(url + server.predict, body, setting.clients, seconds, headers)
                 if loads[setting.title].failed:
                     raise RuntimeError(f"{server.title}, {setting.title}: {loads[setting.title].statuses}")
             family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
@@ -133,13 +146,18 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def _body(images: int, v2: bool) -> bytes:
-    body = json.loads(v1_body([noise_png(28, seed) for seed in range(images)]))
-    if not v2:
-        return json.dumps(body).encode()
-    data = [instance["b64"] for instance in body["instances"]]
-    tensor = {"name": "image_bytes", "shape": [images], "datatype": "BYTES", "data": data}
-    return json.dumps({"inputs": [tensor]}).encode()
+def _request(images: int, protocol: str) -> tuple[bytes, dict[str, str]]:
+    files = [noise_png(28, seed) for seed in range(images)]
+    if protocol == "v1":
+        return v1_body(files), {}
+    if protocol == "v2":
+        data = [base64.b64encode(file).decode() for file in files]
+        tensor = {"name": "image_bytes", "shape": [images], "datatype": "BYTES", "data": data}
+        return json.dumps({"inputs": [tensor]}).encode(), {}
+    raw = b"".join(Image.open(io.BytesIO(file)).tobytes() for file in files)
+    tensor = {"name": "pixels", "shape": [images, 28, 28, 1], "datatype": "UINT8"}
+    header = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(raw)}}]}).encode()
+    return header + raw, {"inference-header-content-length": str(len(header))}
 
 
 def make_model(folder: Path) -> Path:
@@ -164,7 +182,7 @@ def main() -> None:
         sys.exit("error: hey is not installed; it is the Debian package hey (apt-get install hey), and on Homebrew")
     measured: dict[str, list[tuple[dict[str, Load], float, float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        model, port = make_model(Path(scratch)), _any_port()
+        model, port = make_model(Path(scratch)), free_ports(1)[0]
         for round_number in range(arguments.rounds):
             for server in servers(model, arguments.mlserver_python, Path(scratch), port):
                 if arguments.only and not server.title.startswith(tuple(arguments.only)):

@@ -64,7 +64,12 @@ class GrpcServer:
         self._classifier = classifier
         self._log = log
         self._messages = _kserve_messages()
-        self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", max_message)])
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", max_message),
+                ("grpc.so_reuseport", 0),  # a port that another server has is an error, and not shared with it
+            ]
+        )
         methods = {
             "ServerLive": self._server_live,
             "ServerReady": self._server_ready,

@@ -37,4 +37,4 @@ def load(folder: Path, card: ModelCard, threads: int) -> Callable[[np.ndarray], 
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors share no type
         raise StageFailed(f"ONNX Runtime cannot load {ONNX_MODEL}: {error}") from None
-    return lambda pixels: session.run(["logits"], {"pixels": pixels})[0]  # type: ignore[no-any-return]
+    return lambda pixels: session.run(["logits"], {"pixels": pixels})[0]

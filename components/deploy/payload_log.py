@@ -9,12 +9,14 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from components.deploy.server_metrics import PAYLOAD_EVENTS
+
+if TYPE_CHECKING:
+    import httpx
 
 LoggerMode = Literal["all", "request", "response"]
 
@@ -92,7 +94,7 @@ class PayloadLog:
             while True:
                 event = self._events.get()
                 try:
-                    self._send(client.post, event)
+                    self._send(client, event)
                 except httpx.HTTPError as error:
                     PAYLOAD_EVENTS.labels("failed").inc()
                     if not self._failing:
@@ -105,7 +107,7 @@ class PayloadLog:
                     self._bytes -= len(event.body)
                     self._events.task_done()
 
-    def _send(self, post: Callable, event: _Event) -> None:
+    def _send(self, client: "httpx.Client", event: _Event) -> None:
         headers = {
             **self._headers,
             "ce-id": event.id,
@@ -113,4 +115,4 @@ class PayloadLog:
             "ce-time": event.time,
             "content-type": event.content_type,
         }
-        post(self._url, content=event.body, headers=headers).raise_for_status()
+        client.post(self._url, content=event.body, headers=headers).raise_for_status()

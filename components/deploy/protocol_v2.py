@@ -21,7 +21,7 @@ from components.model_card import ModelCard
 
 Outputs = dict[str, bool]
 
-NUMBERS = {
+NUMBERS: dict[str, np.dtype[Any]] = {
     "UINT8": np.dtype("u1"),
     "UINT16": np.dtype("<u2"),
     "UINT32": np.dtype("<u4"),

@@ -4,6 +4,7 @@ One model has a dozen paths, so routing is a dictionary. It is not kserve's own 
 model does (`benchmarks/README.md` has both), and which has neither limits nor errors that keep quiet.
 """
 
+import asyncio
 import logging
 import time
 import uuid
@@ -17,7 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from components.deploy import protocol_v1, protocol_v2
 from components.deploy.classifier import Classifier
 from components.deploy.payload_log import PayloadLog
-from components.deploy.refused import Refused
+from components.deploy.refused import Refused, bad_request
 from components.deploy.server_metrics import IN_FLIGHT, REQUESTS, SECONDS
 
 Scope = MutableMapping[str, Any]
@@ -42,15 +43,22 @@ class RestServer:
     Args:
         classifier: What answers.
         max_body: Largest body of a request, in bytes.
+        body_seconds: How long a body may take to arrive.
         payload_log: Told every prediction, if there is one.
         log: For unexpected errors.
     """
 
     def __init__(
-        self, classifier: Classifier, max_body: int, payload_log: PayloadLog | None, log: logging.Logger
+        self,
+        classifier: Classifier,
+        max_body: int,
+        body_seconds: float,
+        payload_log: PayloadLog | None,
+        log: logging.Logger,
     ) -> None:
         self._classifier = classifier
         self._max_body = max_body
+        self._body_seconds = body_seconds
         self._payload_log = payload_log
         self._log = log
         self._page = PAGE.read_bytes()
@@ -167,11 +175,17 @@ class RestServer:
             whole: bytes = message.get("body", b"")
             return whole
         body = bytearray(message["body"])
-        while message.get("more_body"):
-            message = await receive()
-            body += message.get("body", b"")
-            if len(body) > self._max_body:
-                raise too_large
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                while message.get("more_body"):
+                    message = await receive()
+                    body += message.get("body", b"")
+                    if len(body) > self._max_body:
+                        raise too_large
+        except TimeoutError:
+            raise Refused(408, f"the body did not arrive within {self._body_seconds:g} s") from None
+        if message["type"] == "http.disconnect":
+            raise bad_request("the connection ended before the body did")  # nobody hears it, but it is counted
         return bytes(body)
 
     def _logged_request(self, headers: Headers, body: bytes) -> str:

@@ -7,13 +7,15 @@ the same program serves as a custom ServingRuntime.
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -25,6 +27,9 @@ from components.deploy.versions import Versions
 from components.errors import StageFailed
 from components.process_owner import leave_with_owner
 
+if TYPE_CHECKING:
+    from components.deploy.grpc_server import GrpcServer
+
 KEEP_ALIVE_SECONDS = 65  # KServe's: longer than proxies keep idle connections, so that none is closed under their hands
 GRACE_SECONDS = 30
 FLUSH_SECONDS = 2.0
@@ -33,6 +38,7 @@ FLUSH_SECONDS = 2.0
 def main() -> None:
     """Loads the model, then answers until it is told to stop."""
     arguments = _arguments()
+    gc.set_threshold(100_000)  # pixels as nested lists are many objects, and none of them is garbage
     leave_with_owner()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     try:
@@ -54,7 +60,7 @@ async def _serve(arguments: argparse.Namespace, log: logging.Logger) -> None:
         if arguments.logger_url
         else None
     )
-    rest = _UvicornServer(RestServer(classifier, arguments.max_body_bytes, payload_log, log))
+    rest = _UvicornServer(RestServer(classifier, arguments.max_body_bytes, arguments.body_seconds, payload_log, log))
     background = [asyncio.create_task(rest.serve([listening]))]
     if arguments.reload_seconds:
         background.append(asyncio.create_task(versions.follow(arguments.reload_seconds)))
@@ -82,7 +88,7 @@ class _UvicornServer(uvicorn.Server):
     def __init__(self, application: RestServer) -> None:
         super().__init__(
             uvicorn.Config(
-                application,  # type: ignore[arg-type] - an ASGI application with the scopes of HTTP alone
+                application,
                 lifespan="off",
                 ws="none",
                 access_log=False,
@@ -98,12 +104,13 @@ class _UvicornServer(uvicorn.Server):
         yield
 
 
-async def _start_grpc(arguments: argparse.Namespace, classifier: Classifier, log: logging.Logger):  # type: ignore[no-untyped-def]
-    from components.deploy.grpc_server import GrpcServer  # loaded only where it is wanted
-
-    address = f"{arguments.host}:{arguments.grpc_port}"
+async def _start_grpc(arguments: argparse.Namespace, classifier: Classifier, log: logging.Logger) -> "GrpcServer":
     try:
-        server = GrpcServer(classifier, address, arguments.max_body_bytes, log)
+        from components.deploy.grpc_server import GrpcServer  # loaded only where it is wanted
+
+        server = GrpcServer(classifier, f"{arguments.host}:{arguments.grpc_port}", arguments.max_body_bytes, log)
+    except ImportError as error:
+        raise StageFailed(f"gRPC needs a package more ({error}); or start with --enable_grpc=false") from None
     except RuntimeError:
         raise StageFailed(f"grpc_port = {arguments.grpc_port}: cannot listen there; choose another") from None
     await server.start()
@@ -127,7 +134,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _loop_factory():  # type: ignore[no-untyped-def]
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         import uvloop
     except ImportError:
@@ -137,7 +144,7 @@ def _loop_factory():  # type: ignore[no-untyped-def]
 
 def _cores() -> int:
     """The cores that this process may use: by affinity, or a container's limit, whichever is less."""
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return max(1, min(cores, int(quota) // int(period)))
@@ -152,9 +159,8 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
 
-    def option(name: str, default: object, description: str, **more: object) -> None:
-        kind = type(default) if default is not None else str
-        parser.add_argument(name, default=default, type=more.pop("type", kind), help=description, **more)  # type: ignore
+    def option(name: str, default: object, description: str, **more: Any) -> None:
+        parser.add_argument(name, default=default, help=description, **{"type": type(default), **more})
 
     parser.add_argument("--model_name", required=True, help="the model's name in URLs")
     parser.add_argument("--model_dir", required=True, type=Path, help="folder with numbered version folders")
@@ -172,6 +178,7 @@ def _arguments() -> argparse.Namespace:
     option("--max_batch_size", 64, "images computed at once", type=_at_least_one)
     option("--max_queue", 1024, "images waiting; beyond it requests get 503", type=_at_least_one)
     option("--max_body_bytes", 16 << 20, "largest request; beyond it 413", type=_at_least_one)
+    option("--body_seconds", 30.0, "how long a request's body may take to arrive; beyond it 408")
     option(
         "--max_image_pixels",
         50_000_000,

@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
-disable_created_metrics()  # a time stamp for every series, which no graph shows
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a time stamp for every series, which no graph shows
 
 REQUESTS = Counter("classifier_requests", "Predictions answered, also with an error.", ["protocol", "status"])
 SECONDS = Histogram(

@@ -23,13 +23,13 @@ def load(folder: Path, card: ModelCard, threads: int) -> Callable[[np.ndarray], 
         raise StageFailed("TensorFlow is not installed (Python package tensorflow)") from None
     try:
         loaded = tf.saved_model.load(str(folder))
-        from_pixels = loaded.signatures["pixels"]
+        loaded.signatures["pixels"]
     except Exception as error:  # its errors share no type
         raise StageFailed(f"TensorFlow cannot load the saved_model in {str(folder)!r}: {error}") from None
 
     def logits(pixels: np.ndarray) -> np.ndarray:
-        result: np.ndarray = from_pixels(tf.constant(pixels))["logits"].numpy()
+        # By way of `loaded`: a signature alone does not keep its model alive.
+        result: np.ndarray = loaded.signatures["pixels"](tf.constant(pixels))["logits"].numpy()
         return result
 
-    logits.model = loaded  # type: ignore[attr-defined] - the signatures do not keep the model alive
     return logits

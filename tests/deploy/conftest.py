@@ -1,6 +1,5 @@
 """Model servers of the tests' own, as the command starts them."""
 
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 import tenacity
+
+from components.train.launchers.machine import free_ports
 
 ModelServer = Callable[..., "RunningServer"]
 
@@ -24,9 +25,7 @@ class RunningServer:
     """
 
     def __init__(self, model: Path, log_file: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_ports(1)[0]
         self.url = f"http://127.0.0.1:{port}"
         self.predict_url = f"{self.url}/v1/models/digits:predict"
         self.log_file = log_file

@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,9 +39,11 @@ def version(url: str) -> str:
     return str(httpx.get(f"{url}/v2/models/digits").json()["versions"][0])
 
 
-def add_version(model: Path, name: str) -> Path:
+def add_version(model: Path, name: str, damaged: bool = False) -> None:
     partial = Path(shutil.copytree(model / "1", model / f"{name}.partial"))
-    return partial.rename(model / name)
+    if damaged:
+        (partial / MODEL_CARD).write_text("damaged")
+    partial.rename(model / name)
 
 
 @contextmanager
@@ -69,7 +72,7 @@ def test_versions_come_and_go_without_a_failed_request(start_server, model: Path
     with load(lambda http: http.post(server.predict_url, json=BODY).status_code) as statuses:
         add_version(model, "2")
         eventually(lambda: version(server.url) == "2")
-        (add_version(model, "3") / MODEL_CARD).write_text("damaged")
+        add_version(model, "3", damaged=True)
         eventually(lambda: "version 2 goes on serving" in server.log)
         add_version(model, "10")  # by number, not by name
         eventually(lambda: version(server.url) == "10")
@@ -78,7 +81,6 @@ def test_versions_come_and_go_without_a_failed_request(start_server, model: Path
         eventually(lambda: version(server.url) == "2")
     assert len(statuses) > 20
     assert set(statuses) == {200}
-    assert server.log.count("goes on serving") <= 2  # 3 was seen once or, before it was damaged, whole
 
 
 @pytest.mark.parametrize(
@@ -93,13 +95,16 @@ def test_damaged_onnx_file_is_not_served(
     start_server, model: Path, damage: Callable[[Path], object], reason: str
 ) -> None:
     damage(model / "1" / ONNX_MODEL)
-    server = start_server(model)
-    assert reason in server.log
-    assert "TensorFlow serves it instead" in server.log
-    assert httpx.post(server.predict_url, json=BODY).status_code == 200
     refused = start_server(model, "--backend=onnx", wait=False)
     assert refused.process.wait(30) == 1
     assert reason in refused.log
+
+
+def test_tensorflow_serves_what_onnx_cannot(start_server, model: Path) -> None:
+    (model / "1" / ONNX_MODEL).unlink()
+    server = start_server(model)
+    assert "TensorFlow serves it instead" in server.log
+    assert httpx.post(server.predict_url, json=BODY).status_code == 200
 
 
 def test_onnx_that_answers_otherwise_than_the_trained_model_is_not_served(start_server, model: Path) -> None:
@@ -113,7 +118,7 @@ def test_onnx_that_answers_otherwise_than_the_trained_model_is_not_served(start_
 
 def test_overload_is_told_at_once(start_server, trained: SimpleNamespace) -> None:
     server = start_server(trained.model, "--max_queue=2", "--max_batch_size=1")
-    many = {"instances": np.repeat(DIGITS, 500, 0).tolist()}  # more than the queue, but alone: it is answered
+    many = {"instances": np.repeat(DIGITS, 100, 0).tolist()}  # more than the queue, but alone: it is answered
 
     def ask(http: httpx.Client) -> int:
         response = http.post(server.predict_url, json=many, timeout=60)
@@ -127,7 +132,7 @@ def test_overload_is_told_at_once(start_server, trained: SimpleNamespace) -> Non
 
 def test_rolling_restart_under_load_fails_no_request(start_server, trained: SimpleNamespace) -> None:
     """As a cluster does it: clients go to servers that were ready when last asked; one is told to stop."""
-    old = start_server(trained.model, "--drain_seconds=1.5")
+    old = start_server(trained.model, "--drain_seconds=3")
     new = start_server(trained.model)
     ready = [old]
 
@@ -153,12 +158,12 @@ def test_rolling_restart_under_load_fails_no_request(start_server, trained: Simp
 
 def test_request_that_is_being_answered_is_finished(start_server, trained: SimpleNamespace) -> None:
     server = start_server(trained.model, "--max_batch_size=1")
-    many = {"instances": np.repeat(DIGITS, 1000, 0).tolist()}
+    many = {"instances": np.repeat(DIGITS, 300, 0).tolist()}
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(httpx.post, server.predict_url, json=many, timeout=60)
         eventually(lambda: server.metric("classifier_in_flight_requests") == 1 or answer.done())
         assert server.stop() == 0
-        assert len(answer.result().json()["predictions"]) == 2000
+        assert len(answer.result().json()["predictions"]) == 600
 
 
 @contextmanager
@@ -220,12 +225,15 @@ def test_payload_log_that_fails_fails_no_prediction(
         server.process.kill()
 
 
-def test_taken_port_is_told_in_words(start_server, trained: SimpleNamespace) -> None:
-    server = start_server(trained.model)
-    second = start_server(trained.model, f"--http_port={server.url.rsplit(':', 1)[1]}", wait=False)
-    assert second.process.wait(30) == 1
-    assert "http_port = " in second.log
-    assert "Traceback" not in second.log
+@pytest.mark.parametrize("option", ["http_port", "grpc_port"])
+def test_taken_port_is_told_in_words(start_server, trained: SimpleNamespace, option: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        server = start_server(trained.model, f"--{option}={taken.getsockname()[1]}", wait=False)
+        assert server.process.wait(30) == 1
+    assert f"{option} = " in server.log
+    assert "Traceback" not in server.log
 
 
 def test_internal_error_says_only_an_id(start_server, model: Path) -> None:

@@ -1,5 +1,6 @@
 """The server's protocols beyond V1 lists: V2 with raw tensors, gRPC, and what each malformed request gets."""
 
+import asyncio
 import base64
 import io
 import json
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from components.deploy.grpc_server import _kserve_messages
+from components.train.launchers.machine import free_ports
 
 RANDOM = np.random.default_rng(2)
 PIXELS = RANDOM.integers(0, 256, (3, 28, 28, 1), np.uint8)
@@ -27,19 +29,11 @@ def png(pixels: np.ndarray) -> bytes:
 
 FILES = [png(pixels) for pixels in PIXELS]
 RAW_FILES = b"".join(len(file).to_bytes(4, "little") + file for file in FILES)
-GRPC_PORT = 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")
 def server(start_server, trained: SimpleNamespace) -> SimpleNamespace:
-    port = free_port()
+    port = free_ports(1)[0]
     running = start_server(trained.model, f"--grpc_port={port}", "--max_body_bytes=1000000", "--max_image_pixels=10000")
     answers = httpx.post(running.predict_url, json={"instances": PIXELS.tolist()}).json()["predictions"]
     return SimpleNamespace(running=running, url=running.url, grpc=f"127.0.0.1:{port}", answers=answers)
@@ -193,6 +187,14 @@ def test_body_that_is_too_large(server: SimpleNamespace, chunked: bool) -> None:
     assert "1,000,000 bytes" in response.json()["error"]
 
 
+def test_body_that_does_not_arrive(start_server, trained: SimpleNamespace) -> None:
+    running = start_server(trained.model, "--body_seconds=0.5")
+    host, port = running.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(b"POST /v1/models/digits:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{")
+        assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
 def test_image_that_is_too_large(server: SimpleNamespace) -> None:
     bomb = png(np.zeros((5000, 5000), np.uint8))
     response = httpx.post(server.running.predict_url, json={"instances": [{"b64": base64.b64encode(bomb).decode()}]})
@@ -204,14 +206,10 @@ def test_one_bad_image_does_not_spoil_others_requests(server: SimpleNamespace) -
     """They share a batch when they come together."""
 
     async def both() -> list[httpx.Response]:
-        import asyncio
-
         good, bad = ({"instances": [{"b64": base64.b64encode(file).decode()}]} for file in (FILES[0], b"no image"))
         async with httpx.AsyncClient() as client:
             requests = [client.post(server.running.predict_url, json=body) for body in [good, bad] * 10]
             return await asyncio.gather(*requests)
-
-    import asyncio
 
     assert [response.status_code for response in asyncio.run(both())] == [200, 400] * 10
 

@@ -15,10 +15,14 @@ import uvicorn
 
 from components.deploy.image_files import decode
 
+MAX_BATCH = 64
+
 
 class Application:
     def __init__(self, onnx: str) -> None:
-        self.session = onnxruntime.InferenceSession(onnx)
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.session = onnxruntime.InferenceSession(onnx, options)
         self.waiting: list[tuple[list[bytes], asyncio.Future[Any]]] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -43,7 +47,12 @@ class Application:
         await send({"type": "http.response.body", "body": answer})
 
     def compute(self) -> None:
-        waiting, self.waiting = self.waiting, []
+        waiting, images = [], 0
+        while self.waiting and images < MAX_BATCH:
+            waiting.append(self.waiting.pop(0))
+            images += len(waiting[-1][0])
+        if self.waiting:
+            asyncio.get_running_loop().call_soon(self.compute)
         logits = self.session.run(
             None, {"pixels": decode([f for files, _ in waiting for f in files], (28, 28, 1), 1 << 30)}
         )[0]

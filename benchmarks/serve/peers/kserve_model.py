@@ -28,7 +28,9 @@ class DigitModel(kserve.Model):
         else:
             import onnxruntime
 
-            self.session = onnxruntime.InferenceSession(f"{folder}/assets.extra/model.onnx")
+            options = onnxruntime.SessionOptions()
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            self.session = onnxruntime.InferenceSession(f"{folder}/assets.extra/model.onnx", options)
             self.answer = self.with_onnx
         self.ready = True
 

@@ -15,7 +15,9 @@ class DigitModel(MLModel):
     """Answers one BYTES input of base64."""
 
     async def load(self) -> bool:
-        self.session = onnxruntime.InferenceSession(os.environ["ONNX_MODEL"])
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.session = onnxruntime.InferenceSession(os.environ["ONNX_MODEL"], options)
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
