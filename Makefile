@@ -56,7 +56,7 @@ mlflow: .venv/installed ## start an MLflow server that keeps everything under ru
 	  --artifacts-destination $(abspath $(MLFLOW_DIR))/artifacts
 
 tensorboard: .venv/installed ## show the learning curves of the last run's models, and what their workers logged
-	$(BIN)/tensorboard --logdir runs/latest/ $(ARGS)
+	$(BIN)/tensorboard --logdir runs/latest/tensorboard $(ARGS)
 
 dashboard: .venv/installed ## write the Grafana dashboard and the alerts in manifests/monitoring
 	$(BIN)/python manifests/monitoring/render.py

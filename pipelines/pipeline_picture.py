@@ -83,6 +83,7 @@ def _names(record: RunRecord) -> dict[str, str]:
         "ingest": str(record.parameters["dataset"]).rstrip("/").rsplit("/", 1)[-1],
         "select": best,
         "deploy": str(record.parameters["service_name"]),
+        "track": "MLflow",
     }
 
 

@@ -69,7 +69,12 @@ def track(
                     EvaluatedModel(
                         directory=Path(model.path),
                         history=model.metadata["history"],
-                        scores=evaluation.metadata,
+                        # KFP adds properties of its own to those of an artifact.
+                        scores={
+                            name: value
+                            for name, value in evaluation.metadata.items()
+                            if isinstance(value, (int, float))
+                        },
                         dataset_uri=str(model.metadata["dataset_uri"]),
                         selected=model.uri == best.uri,
                     )

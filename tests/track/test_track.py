@@ -9,14 +9,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from kfp import dsl
 from PIL import Image
 
 from components.errors import StageFailed
 from components.model_card import read_model_card
 from components.stage_log import stage_log
+from components.track import track as track_component
 
 mlflow = pytest.importorskip("mlflow", reason="MLflow's client is not installed")
 
@@ -171,6 +174,46 @@ def test_next_run_takes_over_the_alias_only_if_good_enough(
     for run, good_enough, champion in (("run-1", True, "1"), ("run-2", False, "1"), ("run-3", True, "2")):
         track(options, candidates[:1], page, good_enough, run)
         assert client.get_model_version_by_alias(options.registered_model, "champion").version == champion
+
+
+def component_inputs(candidate: EvaluatedModel, page: Path) -> dict[str, Any]:
+    """What KFP's executor gives the component."""
+    model = dsl.Model(
+        name="model",
+        uri=str(candidate.directory),
+        metadata={"history": candidate.history, "dataset_uri": candidate.dataset_uri},
+    )
+    # A KFP backend adds properties of its own, which are no metrics.
+    evaluation = dsl.Metrics(name="metrics", uri="/metrics", metadata={**candidate.scores, "store_session_info": "{}"})
+    return {
+        "models": [model],
+        "evaluations": [evaluation],
+        "best": dsl.Model(name="best", uri=model.uri),
+        "leaderboard": dsl.HTML(name="leaderboard", uri=str(page)),
+        "good_enough": True,
+        "run_id": "run-1",
+    }
+
+
+def test_component_takes_what_kfp_gives(options: TrackOptions, candidates: list[EvaluatedModel], page: Path) -> None:
+    inputs = component_inputs(candidates[0], page)
+    names = ("mlflow_uri", "mlflow_experiment", "registered_model")
+    track_component.python_func(**inputs, **{name: getattr(options, name) for name in names})
+    parent, nested = tracked(options)
+    assert (parent.info.run_name, set(nested)) == ("run-1", {"cnn"})
+    assert {name for name in nested["cnn"].data.metrics if name.startswith("evaluate/")} == {
+        f"evaluate/{name}" for name in SCORES
+    }
+
+
+@pytest.mark.parametrize("change", [{"evaluations": []}, {"best": dsl.Model(uri="/another")}])
+def test_component_refuses_what_does_not_go_together(
+    change: dict[str, Any], candidates: list[EvaluatedModel], page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = {**component_inputs(candidates[0], page), **change, "mlflow_uri": "http://127.0.0.1:9"}
+    with pytest.raises(SystemExit):
+        track_component.python_func(**inputs)
+    assert "give one evaluation a model, and one of the models as the best" in capsys.readouterr().out
 
 
 def test_deleted_experiment(options: TrackOptions, candidates: list[EvaluatedModel], page: Path) -> None:

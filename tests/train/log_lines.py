@@ -24,7 +24,7 @@ class LogLines(logging.Handler):
     def lines_with(self, text: str) -> int:
         return sum(text == line for _, line in self.lines)
 
-    def wait_for(self, pattern: str, seconds: float = 60) -> None:
+    def wait_for(self, pattern: str, seconds: float = 180) -> None:
         deadline = time.monotonic() + seconds
         while not re.search(pattern, self.text):
             assert time.monotonic() < deadline, self.text
