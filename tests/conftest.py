@@ -1,5 +1,6 @@
 """What tests share: the digits as shards, one model that two real worker processes trained, and an MLflow server."""
 
+import contextlib
 import importlib.metadata
 import os
 import socket
@@ -142,10 +143,13 @@ def mlflow_server(free_port: Callable[[], int], tmp_path_factory: pytest.TempPat
         _wait_until_healthy(server, f"http://127.0.0.1:{port}/health", directory / "server.log")
         yield f"http://127.0.0.1:{port}"
     finally:
-        # make ends when what it started ends
-        (started,) = psutil.Process(server.pid).children()
-        started.terminate()
-        server.wait(30)
+        processes = [*psutil.Process(server.pid).children(recursive=True), psutil.Process(server.pid)]
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):  # some end with the one before
+                process.terminate()
+        _, alive = psutil.wait_procs(processes, 10)
+        for process in alive:
+            process.kill()
 
 
 def _wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
