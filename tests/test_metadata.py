@@ -70,3 +70,12 @@ def test_dependencies_are_those_of_the_package(stage: str) -> None:
     for dependency in [*found.kubeflow, *found.external_services]:
         if dependency.name in PACKAGES:
             assert dependency.version == required()[PACKAGES[dependency.name]], dependency.name
+
+
+@pytest.mark.parametrize(
+    "file", sorted((REPOSITORY / "compiled" / "components").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_compiled_component_runs_in_the_image_of_this_version(file: Path) -> None:
+    spec = next(yaml.safe_load_all(file.read_text()))
+    (executor,) = spec["deploymentSpec"]["executors"].values()
+    assert executor["container"]["image"].endswith(f":{PROJECT['version']}")
