@@ -18,8 +18,9 @@ def serve_command(endpoint: Endpoint, model: Path, python: Path = Path(sys.execu
 
 def ask_command(endpoint: Endpoint, service: Path) -> str:
     """Asks the service about one image; waits for a service that is just starting."""
+    host = f"-H {shlex.quote(f'Host: {endpoint.host}')} " if endpoint.host else ""
     return (
-        f"curl -s --retry 60 --retry-connrefused --retry-delay 1 -H 'Content-Type: application/json' "
+        f"curl -s --retry 60 --retry-connrefused --retry-delay 1 -H 'Content-Type: application/json' {host}"
         f"-d @{shlex.quote(str(service / REQUEST_FILE))} {endpoint.predict_url}"
     )
 

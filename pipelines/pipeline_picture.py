@@ -151,7 +151,8 @@ def _models(record: RunRecord) -> list[str]:
 
 def _last_steps(record: RunRecord) -> list[Step]:
     """What follows the selection: deploy, and whatever else a pipeline does with the selected model."""
-    return [step for step in record.steps if step.stage not in ("ingest", "train", "evaluate", "select")]
+    before = ("preflight", "ingest", "train", "evaluate", "select")  # preflight looks at clusters: nothing to see here
+    return [step for step in record.steps if step.stage not in before]
 
 
 def _curve(start: Box, end: Box) -> Line:

@@ -123,7 +123,9 @@ def _use(record: RunRecord) -> list[Section]:
     endpoint, latency = record.endpoint, record.latency
     if not endpoint:
         return []
-    body = html_report.command(serve_command(endpoint, record.directory / "model"), "Serve the model:")
+    body = Markup()
+    if endpoint.pid:
+        body += html_report.command(serve_command(endpoint, record.directory / "model"), "Serve the model:")
     body += html_report.command(ask_command(endpoint, record.directory / "service"), "Ask it about one image:")
     body += html_report.note(
         f"The image shows {endpoint.example_label}; the service answered {endpoint.example_answer}, "

@@ -204,6 +204,8 @@ def _start(client: "Client", pipeline: BaseComponent, parameters: Mapping[str, A
     with tempfile.TemporaryDirectory() as directory:
         package = Path(directory) / f"{name}.yaml"
         compiler.Compiler().compile(pipeline, str(package))
+        if not options.use_cache:
+            _forbid_cache(package)
 
         def create() -> Any:
             with contextlib.redirect_stdout(io.StringIO()):  # links, which are told in one line of our own
@@ -213,10 +215,20 @@ def _start(client: "Client", pipeline: BaseComponent, parameters: Mapping[str, A
                     run_name=options.run_name or f"{name} {time.strftime('%Y-%m-%d %H:%M:%S')}",
                     experiment_name=options.experiment,
                     namespace=options.namespace or None,
-                    enable_caching=None if options.use_cache else False,
                 )
 
         return str(_explained(create, options).run_id)
+
+
+def _forbid_cache(package: Path) -> None:
+    """Makes every task of a compiled pipeline run; KFP's own switch leaves those in loops and conditions alone."""
+    import yaml
+
+    documents = list(yaml.safe_load_all(package.read_text()))
+    for part in (documents[0]["root"], *documents[0]["components"].values()):
+        for task in part.get("dag", {}).get("tasks", {}).values():
+            task["cachingOptions"] = {}
+    package.write_text(yaml.safe_dump_all(documents, sort_keys=False))
 
 
 def _answer(call: Callable[[], Any], options: SubmitOptions) -> Any:

@@ -40,7 +40,9 @@ def print_summary(record: RunRecord, keeps_serving: bool) -> None:
             f"It answers one image in {record.latency.p50:.1f} ms (median of {record.latency.requests} requests; "
             f"p99 {record.latency.p99:.1f} ms), on this machine, without a network."
         )
-    if keeps_serving:
+    if not endpoint.pid:
+        console.print("KServe serves it. Ask it:")
+    elif keeps_serving:
         console.print("It serves until you press Ctrl-C. Ask it from another terminal:")
     else:
         console.print("It is stopped now. Serve the model again, and ask it from another terminal:")
