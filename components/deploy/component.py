@@ -40,11 +40,11 @@ def deploy(
     from pathlib import Path
 
     from components.deploy.options import DeployOptions
+    from components.deploy.termination import terminate_with_owner
     from components.errors import checked, reported
-    from components.process_owner import leave_with_owner
     from components.stage_log import stage_log
 
-    leave_with_owner()
+    terminate_with_owner()
     with reported("deploy"):
         options = checked(
             DeployOptions,

@@ -19,6 +19,11 @@ Answer = TypeVar("Answer")
 # A field that this cluster's KServe does not know is refused; by default the server would drop it without a word.
 _STRICT = "Strict"
 _LAST_LINES = 10
+# A log helps to understand a failure that is known; nobody waits long for it.
+LOG_PATIENCE_SECONDS = 5.0
+_NO_CANARIES = (
+    "; this KServe has no canaries in Standard mode, which came with 0.20: give canary_percent = 0, or use Knative"
+)
 
 
 class Conflict(Exception):
@@ -101,18 +106,23 @@ class InferenceServices:
         return self._items(self._apps.list_namespaced_deployment, name)
 
     def last_log_lines(self, pod: str, container: str) -> str:
-        """The end of a container's log, indented; empty when there is none to read."""
+        """The end of a container's log, indented; empty when there is none to read, for whatever reason."""
         from kubernetes.client import ApiException
 
         for previous in (True, False):  # a container that waits to be restarted has told why in its previous log
-            try:
+
+            def read(previous: bool = previous) -> str:
                 text: str = self._core.read_namespaced_pod_log(
-                    pod, self.namespace, container=container or None, previous=previous, tail_lines=_LAST_LINES
+                    pod, self.namespace, container=container, previous=previous, tail_lines=_LAST_LINES
                 )
-            except ApiException:
+                return text
+
+            try:
+                lines = patiently(self.client, read, self._log.debug, LOG_PATIENCE_SECONDS).splitlines()
+            except (ApiException, StageFailed):
                 continue
-            if text.strip():
-                return "\n".join(f"  {line}" for line in text.splitlines()[-_LAST_LINES:])
+            if lines:
+                return "\n".join(f"  {line}" for line in lines[-_LAST_LINES:])
         return ""
 
     def _items(self, listing: Callable[..., Any], name: str) -> list[Object]:
@@ -135,7 +145,8 @@ class InferenceServices:
                 raise _NotFound(error) from None
             if error.status == FORBIDDEN and "admission webhook" not in explained(error):
                 raise StageFailed(f"not permitted: {explained(error)}") from None
-            raise StageFailed(f"the cluster refuses: {explained(error)}") from None
+            remedy = _NO_CANARIES if 'unknown field "spec.canary' in explained(error) else ""
+            raise StageFailed(f"the cluster refuses: {explained(error)}{remedy}") from None
 
 
 class _NotFound(Exception):

@@ -18,11 +18,11 @@ def rollback(service_name: str = "image-classifier", namespace: str = "", servic
     """
     from components.deploy.cluster import roll_back
     from components.deploy.options import ServiceChange
+    from components.deploy.termination import terminate_with_owner
     from components.errors import checked, reported
-    from components.process_owner import leave_with_owner
     from components.stage_log import stage_log
 
-    leave_with_owner()
+    terminate_with_owner()
     with reported("rollback"):
         change = checked(ServiceChange, service_name=service_name, namespace=namespace, service=service)
         roll_back(change, stage_log("rollback"))

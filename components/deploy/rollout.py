@@ -68,17 +68,20 @@ class Rollout:
             StageFailed: When the cluster refuses it.
         """
         for _ in range(CONFLICTS):
-            self._before = self._services.get(self._name)
-            self._wanted = change(self._before)
+            live = self._services.get(self._name)
+            if self._wanted and live and _identity(live) == _identity(self._wanted):
+                # It was this step's own write that came first: its answer was lost, and it was sent again.
+                self._updated = live
+                return self._is_changed()
+            self._before = live
+            self._wanted = change(live)
             try:
-                if self._before is None:
-                    self._updated = self._services.create(self._wanted)
-                else:
-                    self._updated = self._services.replace(self._wanted)
+                write = self._services.replace if live else self._services.create
+                self._updated = write(self._wanted)
             except Conflict:
                 self._log.info("%s was changed at the same moment; looking again", self._name)
-                continue
-            return self._before is None or self._generation(self._before) != self._generation(self._updated)
+            else:
+                return self._is_changed()
         raise StageFailed(f"{self._name} was changed by others {CONFLICTS} times in a row; try again later")
 
     def wait_until_ready(self) -> Object:

@@ -30,7 +30,7 @@ def request_body(examples: list[Example]) -> dict[str, Any]:
     return {"instances": [{"b64": example.png} for example in examples]}
 
 
-def smoke_predict(predict_url: str, card: ModelCard, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+def smoke_predict(predict_url: str, card: ModelCard) -> list[dict[str, Any]]:
     """Sends a model's examples to its service and compares the answers.
 
     Returns:
@@ -40,21 +40,12 @@ def smoke_predict(predict_url: str, card: ModelCard, headers: Mapping[str, str] 
         NoAnswer: When the service does not answer.
         OtherAnswer: When it answers otherwise than the trained model did.
     """
-    try:
-        response = httpx.post(predict_url, json=request_body(card.examples), headers=headers, timeout=TIMEOUT_SECONDS)
-        response.raise_for_status()
-        predictions: list[dict[str, Any]] = response.json()["predictions"]
-        answered = np.array([prediction["probabilities"] for prediction in predictions])
-    except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
-        raise NoAnswer(f"smoke prediction: {predict_url} gave no usable answer: {error}") from None
-    expected = np.array([example.probabilities for example in card.examples])
-    if answered.shape != expected.shape or not np.abs(answered - expected).max() <= TOLERANCE:
-        raise OtherAnswer(f"smoke prediction: {predict_url} answers otherwise than the trained model did")
-    return predictions
+    with _client({}) as client:
+        return _predict(client, predict_url, card)
 
 
 def smoke_predict_patiently(
-    predict_url: str, card: ModelCard, headers: Mapping[str, str], seconds: float, settle_seconds: float = 0.0
+    predict_url: str, card: ModelCard, headers: Mapping[str, str], seconds: float, settle_seconds: float
 ) -> list[dict[str, Any]]:
     """As `smoke_predict`, again while a service that is ready still finds its way to its clients.
 
@@ -68,18 +59,8 @@ def smoke_predict_patiently(
     Raises:
         StageFailed: When no right answer came in time.
     """
-
-    def out_of_patience(state: tenacity.RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome else None
-        return (state.seconds_since_start or 0.0) >= (seconds if isinstance(error, NoAnswer) else settle_seconds)
-
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type((NoAnswer, OtherAnswer)),
-        wait=tenacity.wait_exponential(multiplier=0.25, max=5),
-        stop=out_of_patience,
-        reraise=True,
-    )
-    return retrying(smoke_predict, predict_url, card, headers)
+    with _client(headers) as client:
+        return _patient(seconds, settle_seconds)(_predict, client, predict_url, card)
 
 
 def meet_canary(
@@ -92,20 +73,21 @@ def meet_canary(
         card: The canary's.
         headers: Sent with each request.
         percent: The canary's share of the requests.
-        seconds: How long to wait for a first answer of either version.
+        seconds: How long no answer is passed over.
 
     Returns:
         The canary's predictions.
 
     Raises:
-        StageFailed: When a request fails, or no answer is the canary's after so many requests that chance is no excuse.
+        StageFailed: When no answer comes, or none of so many is the canary's that chance is no excuse.
     """
     attempts = math.ceil(math.log(CANARY_MISSED) / math.log(1 - percent / 100))
-    for _ in range(attempts):
-        try:
-            return smoke_predict_patiently(predict_url, card, headers, seconds)
-        except OtherAnswer:
-            continue
+    with _client(headers) as client:
+        for _ in range(attempts):
+            try:
+                return _patient(seconds, 0)(_predict, client, predict_url, card)
+            except OtherAnswer:
+                continue
     raise StageFailed(
         f"smoke prediction: none of {attempts} answers from {predict_url} was the canary's, which is to get {percent}% "
         "of the requests: it answers otherwise than the trained model did, or this ingress does not split requests"
@@ -124,19 +106,47 @@ def wait_for_model(model_url: str, headers: Mapping[str, str], seconds: float) -
         NoAnswer: When it does not in time.
     """
 
-    @tenacity.retry(
-        retry=tenacity.retry_if_exception_type(NoAnswer),
-        wait=tenacity.wait_exponential(multiplier=0.25, max=5),
-        stop=tenacity.stop_after_delay(seconds),
-        reraise=True,
-    )
-    def ask() -> None:
+    def ask(client: httpx.Client) -> None:
         try:
-            httpx.get(model_url, headers=headers, timeout=TIMEOUT_SECONDS).raise_for_status()
+            client.get(model_url).raise_for_status()
         except httpx.HTTPError as error:
             raise NoAnswer(f"{model_url} does not answer: {error}") from None
 
-    ask()
+    with _client(headers) as client:
+        _patient(seconds, 0)(ask, client)
+
+
+def _client(headers: Mapping[str, str]) -> httpx.Client:
+    # A connection that is kept would go to the same replica each time.
+    return httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS, limits=httpx.Limits(max_keepalive_connections=0))
+
+
+def _predict(client: httpx.Client, predict_url: str, card: ModelCard) -> list[dict[str, Any]]:
+    try:
+        response = client.post(predict_url, json=request_body(card.examples))
+        response.raise_for_status()
+        predictions: list[dict[str, Any]] = response.json()["predictions"]
+        answered = np.array([prediction["probabilities"] for prediction in predictions])
+    except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
+        raise NoAnswer(f"smoke prediction: {predict_url} gave no usable answer: {error}") from None
+    expected = np.array([example.probabilities for example in card.examples])
+    if answered.shape != expected.shape or not np.abs(answered - expected).max() <= TOLERANCE:
+        raise OtherAnswer(f"smoke prediction: {predict_url} answers otherwise than the trained model did")
+    return predictions
+
+
+def _patient(no_answer_seconds: float, other_answer_seconds: float) -> tenacity.Retrying:
+    def out_of_patience(state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        patience = no_answer_seconds if isinstance(error, NoAnswer) else other_answer_seconds
+        return (state.seconds_since_start or 0.0) >= patience
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type((NoAnswer, OtherAnswer)),
+        wait=tenacity.wait_exponential(multiplier=0.25, max=5),
+        stop=out_of_patience,
+        reraise=True,
+    )
 
 
 def shown_example(card: ModelCard, answers: list[str]) -> int:

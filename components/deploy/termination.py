@@ -1,14 +1,22 @@
 """SIGTERM as an exception, so that what was begun is undone on the way out."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from components.process_owner import leave_with_owner
+
 
 class Terminated(BaseException):
     """This process was told to end. Not an Exception: nothing that handles errors may take it for one."""
+
+
+def terminate_with_owner() -> None:
+    """Leaves when the process that started this one is gone, as at a SIGTERM: what was begun is undone first."""
+    leave_with_owner(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Checkpoints of a training job: written by the chief, read by all."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,3 +89,28 @@ class Checkpoints:
                 file.rmdir()
             else:
                 file.unlink(missing_ok=True)
+
+
+class TimedCheckpoints:
+    """Saves when it is time to; does nothing in workers other than the chief."""
+
+    def __init__(self, checkpoints: Checkpoints, seconds: float, is_chief: bool) -> None:
+        """Prepares.
+
+        Args:
+            checkpoints: Where to save.
+            seconds: Between two checkpoints, at least.
+            is_chief: Whether this worker saves.
+        """
+        self._checkpoints, self._seconds, self._is_chief = checkpoints, seconds, is_chief
+        self._last = time.monotonic()
+
+    def start(self) -> None:
+        """Says that the training begins, from which the time to the first checkpoint counts."""
+        self._last = time.monotonic()
+
+    def save(self, position: Position, at_once: bool) -> None:
+        """Saves the state at a position when the last time is long ago, or it must be now."""
+        if self._is_chief and (at_once or time.monotonic() - self._last > self._seconds):
+            self._checkpoints.save(position)
+            self._last = time.monotonic()

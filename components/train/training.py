@@ -12,15 +12,17 @@ import hashlib
 import math
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from components.dataset_manifest import Dataset
+from components.dataset_manifest import Dataset, Shard
 from components.errors import StageFailed
 from components.train.callbacks import forget_epochs_after, training_callbacks
-from components.train.checkpoints import Checkpoints, Position
+from components.train.checkpoints import Checkpoints, Position, TimedCheckpoints
 from components.train.cluster import Cluster
 from components.train.coordination import connect
 from components.train.export import export_model
@@ -63,113 +65,204 @@ def train_model(
         Preempted: When a worker was told to go; the state is saved then.
         tf.errors.OpError: When another worker is lost.
     """
-    options, directory = job.options, Path(job.directory)
-    dataset = Dataset(job.dataset)
-    check_fit(options, dataset.manifest)
-    train_split, validation_split = dataset.manifest.splits["train"], dataset.manifest.splits["validation"]
-    train_shards = worker_shards(train_split.shards, cluster.index, cluster.workers)
-    validation_shards = worker_shards(validation_split.shards, cluster.index, cluster.workers)
-    dataset.verify([*train_shards, *validation_shards])
-
+    share = _Share.of(job, cluster)
     with report.phase("connect"):
-        strategy = connect(cluster, options)
-    local_replicas = strategy.num_replicas_in_sync // cluster.workers
-    worker_batch = options.batch_size * local_replicas
-    global_batch = worker_batch * cluster.workers
-    steps = steps_per_epoch(train_split.shards, cluster.workers, worker_batch)
+        strategy = connect(cluster, job.options)
+    size = _Size.of(job, cluster, share, strategy)
     print(
-        f"worker {cluster.index} of {cluster.workers}: {len(train_shards)} of {len(train_split.shards)} shards, "
-        f"{steps} steps an epoch, global batch {global_batch}",
+        f"worker {cluster.index} of {cluster.workers}: {len(share.train)} of {share.all_train} shards, "
+        f"{size.epoch_steps} steps an epoch, global batch {size.global_batch}",
         flush=True,
     )
-
     with report.phase("build"):
-        keras.utils.set_random_seed(options.seed)
-        with strategy.scope():
-            model = MODELS[options.model_type](dataset.manifest.image_shape, len(dataset.manifest.class_names))
-            optimizer = FusedAdam(options.gradient_dtype)
-            optimizer.build(model.trainable_variables)
-            optimizer.average_also(model.non_trainable_variables)
-            model.compile(optimizer=optimizer)
-        checkpoints = Checkpoints(directory / "checkpoints", model, optimizer)
-        position = checkpoints.restore() or Position(0, (0.0, 0.0))
-        _tell_resumption(position, directory)
-        forget_epochs_after(directory / HISTORY_FILE, position.step // steps)
-        # Each worker drops other features than its peers, and after a restart not those it dropped before.
-        _place_random_layers(model, [options.seed + cluster.index, position.step])
+        training = _Training(job, cluster, share, size, strategy, report)
+    training.run(notice)
 
-    train_steps = build_train_steps(strategy, model, optimizer, global_batch)
-    validate = build_validation(strategy, model)
-    batches = iter(
-        strategy.distribute_datasets_from_function(
-            lambda context: training_batches(
-                dataset,
-                train_shards,
-                context.get_per_replica_batch_size(options.batch_size * strategy.num_replicas_in_sync),
-                steps * local_replicas,
-                options.seed,
-                position.step * local_replicas,
-                options.augmentation,
-            )
-        )
-    )
-    schedule = LearningRateSteps.parse(options.learning_rates)
-    callbacks = keras.callbacks.CallbackList(
-        training_callbacks(directory, schedule, options.epochs, cluster.is_chief), model=model
-    )
-    callbacks.on_train_begin()
-    notice.training_begins()
-    pace = Pace(cluster.workers)
-    last_saved = time.monotonic()
-    while position.step < options.epochs * steps:
-        epoch = position.step // steps
-        epoch_end = (epoch + 1) * steps
-        callbacks.on_epoch_begin(epoch)
-        epoch_started, first_step = time.monotonic(), position.step
-        with report.phase("train"):
-            while position.step < epoch_end:
-                count = pace.steps(epoch_end - position.step)
-                started = time.monotonic()
-                carried = tf.constant([float(notice.given), pace.last_seconds])
-                loss, correct, told_to_go, seconds = train_steps(batches, tf.constant(count), carried).numpy().tolist()
-                pace.called(count, time.monotonic() - started, seconds)
-                position = Position(position.step + count, (position.totals[0] + loss, position.totals[1] + correct))
-                _check_finite(loss, position.step, optimizer)
-                if cluster.is_chief:
-                    _note_progress(position, directory)
-                    due = time.monotonic() - last_saved > options.checkpoint_seconds
-                    if position.step < epoch_end and (told_to_go or due):
-                        checkpoints.save(position)
-                        last_saved = time.monotonic()
-                if told_to_go:
-                    break
-            if position.step < epoch_end:
-                raise Preempted(f"told to go; saved after step {position.step}")
-        speed = (position.step - first_step) * global_batch / (time.monotonic() - epoch_started)
-        with report.phase("validate"):
-            val_loss, val_accuracy = validate(validation_batches(dataset, validation_shards, VALIDATION_BATCH))
-        loss, accuracy = (total / (steps * global_batch) for total in position.totals)
-        scores = {"loss": loss, "accuracy": accuracy, "val_loss": val_loss, "val_accuracy": val_accuracy}
-        callbacks.on_epoch_end(epoch, {**scores, "images_per_second": speed})
-        position = Position(position.step, (0.0, 0.0))
-        last_epoch = epoch + 1 == options.epochs
-        due = time.monotonic() - last_saved > options.checkpoint_seconds
-        if cluster.is_chief and (last_epoch or told_to_go or due):
-            with report.phase("checkpoint"):
-                checkpoints.save(position)
-            last_saved = time.monotonic()
-        if told_to_go:
-            raise Preempted(f"told to go; saved after step {position.step}, the end of epoch {epoch + 1}")
-    callbacks.on_train_end()
-
-    report.weights_sha256 = _weights_sha256(model)
+    directory = Path(job.directory)
+    report.weights_sha256 = _weights_sha256(training.model)
     if cluster.is_chief and not (directory / MODEL_DIRECTORY).is_dir():
         with report.phase("export"):
-            export_model(model, job, dataset, directory / MODEL_DIRECTORY)
+            export_model(training.model, job, share.dataset, directory / MODEL_DIRECTORY)
     report.write(job.directory)
     if not cluster.is_chief:
         _wait_for_chief(job)
-    return strategy, batches
+    return strategy, training
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one worker reads of the data set.
+
+    Attributes:
+        dataset: The whole.
+        train: This worker's training shards.
+        validation: This worker's validation shards.
+    """
+
+    dataset: Dataset
+    train: Sequence[Shard]
+    validation: Sequence[Shard]
+
+    @classmethod
+    def of(cls, job: TrainingJob, cluster: Cluster) -> "_Share":
+        """Finds and checks a worker's share.
+
+        Raises:
+            InvalidInput: When data set and options do not go together.
+            StageFailed: When a shard is not whole.
+        """
+        dataset = Dataset(job.dataset)
+        check_fit(job.options, dataset.manifest)
+        train, validation = (
+            worker_shards(dataset.manifest.splits[name].shards, cluster.index, cluster.workers)
+            for name in ("train", "validation")
+        )
+        dataset.verify([*train, *validation])
+        return cls(dataset, train, validation)
+
+    @property
+    def all_train(self) -> int:
+        return len(self.dataset.manifest.splits["train"].shards)
+
+
+@dataclass(frozen=True)
+class _Size:
+    """How the work is divided.
+
+    Attributes:
+        epoch_steps: Steps of an epoch, the same for all workers.
+        global_batch: Images of a step, of all workers together.
+        local_replicas: Devices of this worker.
+    """
+
+    epoch_steps: int
+    global_batch: int
+    local_replicas: int
+
+    @classmethod
+    def of(cls, job: TrainingJob, cluster: Cluster, share: _Share, strategy: tf.distribute.Strategy) -> "_Size":
+        local_replicas = strategy.num_replicas_in_sync // cluster.workers
+        worker_batch = job.options.batch_size * local_replicas
+        shards = share.dataset.manifest.splits["train"].shards
+        return cls(
+            epoch_steps=steps_per_epoch(shards, cluster.workers, worker_batch),
+            global_batch=worker_batch * cluster.workers,
+            local_replicas=local_replicas,
+        )
+
+
+class _Training:
+    """Model, position and everything that moves them on, in one worker."""
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        cluster: Cluster,
+        share: _Share,
+        size: _Size,
+        strategy: tf.distribute.Strategy,
+        report: WorkerReport,
+    ) -> None:
+        """Builds the model, or restores it from the newest checkpoint."""
+        self._options, self._directory = job.options, Path(job.directory)
+        self._cluster, self._share, self._size, self._report = cluster, share, size, report
+        keras.utils.set_random_seed(self._options.seed)
+        manifest = share.dataset.manifest
+        with strategy.scope():
+            self.model = MODELS[self._options.model_type](manifest.image_shape, len(manifest.class_names))
+            self._optimizer = FusedAdam(self._options.gradient_dtype)
+            self._optimizer.build(self.model.trainable_variables)
+            self._optimizer.average_also(self.model.non_trainable_variables)
+            self.model.compile(optimizer=self._optimizer)
+        checkpoints = Checkpoints(self._directory / "checkpoints", self.model, self._optimizer)
+        self._position = checkpoints.restore() or Position(0, (0.0, 0.0))
+        self._checkpoints = TimedCheckpoints(checkpoints, self._options.checkpoint_seconds, cluster.is_chief)
+        _tell_resumption(self._position, self._directory)
+        forget_epochs_after(self._directory / HISTORY_FILE, self._position.step // size.epoch_steps)
+        # Each worker drops other features than its peers, and after a restart not those it dropped before.
+        _place_random_layers(self.model, [self._options.seed + cluster.index, self._position.step])
+        self._train_steps = build_train_steps(strategy, self.model, self._optimizer, size.global_batch)
+        self._validate = build_validation(strategy, self.model)
+        self._batches = iter(strategy.distribute_datasets_from_function(self._own_batches))
+        self._pace = Pace(cluster.workers)
+        schedule = LearningRateSteps.parse(self._options.learning_rates)
+        self._callbacks = keras.callbacks.CallbackList(
+            training_callbacks(self._directory, schedule, self._options.epochs, cluster.is_chief), model=self.model
+        )
+
+    def run(self, notice: PreemptionNotice) -> None:
+        """Trains to the end.
+
+        Raises:
+            NonFiniteLoss: When the loss is not a finite number.
+            Preempted: When a worker was told to go; the state is saved then.
+        """
+        self._callbacks.on_train_begin()
+        notice.training_begins()
+        self._checkpoints.start()
+        while self._position.step < self._options.epochs * self._size.epoch_steps:
+            self._run_epoch(self._position.step // self._size.epoch_steps, notice)
+        self._callbacks.on_train_end()
+
+    def _run_epoch(self, epoch: int, notice: PreemptionNotice) -> None:
+        epoch_end = (epoch + 1) * self._size.epoch_steps
+        self._callbacks.on_epoch_begin(epoch)
+        started, first_step = time.monotonic(), self._position.step
+        with self._report.phase("train"):
+            told_to_go = self._take_steps(epoch_end, notice)
+        if self._position.step < epoch_end:
+            raise Preempted(f"told to go; saved after step {self._position.step}")
+        speed = (epoch_end - first_step) * self._size.global_batch / (time.monotonic() - started)
+        with self._report.phase("validate"):
+            scores = self._scores()
+        self._callbacks.on_epoch_end(epoch, {**scores, "images_per_second": speed})
+        self._position = Position(epoch_end, (0.0, 0.0))
+        with self._report.phase("checkpoint"):
+            self._checkpoints.save(self._position, at_once=told_to_go or epoch + 1 == self._options.epochs)
+        if told_to_go:
+            raise Preempted(f"told to go; saved after step {epoch_end}, the end of epoch {epoch + 1}")
+
+    def _take_steps(self, epoch_end: int, notice: PreemptionNotice) -> bool:
+        """Goes on to the end of the epoch, or until a worker is told to go; returns whether one was."""
+        told_to_go = False
+        while self._position.step < epoch_end and not told_to_go:
+            told_to_go = self._call(epoch_end - self._position.step, notice)
+            if self._position.step < epoch_end:
+                self._checkpoints.save(self._position, at_once=told_to_go)
+        return told_to_go
+
+    def _call(self, steps_left: int, notice: PreemptionNotice) -> bool:
+        """Takes some steps in one call of TensorFlow; returns whether a worker was told to go."""
+        count, started = self._pace.steps(steps_left), time.monotonic()
+        carried = tf.constant([float(notice.given), self._pace.last_seconds])
+        results = self._train_steps(self._batches, tf.constant(count), carried)
+        loss, correct, told_to_go, seconds = results.numpy().tolist()
+        self._pace.called(count, time.monotonic() - started, seconds)
+        totals = (self._position.totals[0] + loss, self._position.totals[1] + correct)
+        self._position = Position(self._position.step + count, totals)
+        _check_finite(loss, self._position.step, self._optimizer)
+        if self._cluster.is_chief:
+            _note_progress(self._position, self._directory)
+        return bool(told_to_go)
+
+    def _scores(self) -> dict[str, float]:
+        batches = validation_batches(self._share.dataset, self._share.validation, VALIDATION_BATCH)
+        val_loss, val_accuracy = self._validate(batches)
+        images = self._size.epoch_steps * self._size.global_batch
+        loss, accuracy = (total / images for total in self._position.totals)
+        return {"loss": loss, "accuracy": accuracy, "val_loss": val_loss, "val_accuracy": val_accuracy}
+
+    def _own_batches(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        replicas = self._size.local_replicas
+        return training_batches(
+            self._share.dataset,
+            self._share.train,
+            context.get_per_replica_batch_size(self._options.batch_size * context.num_replicas_in_sync),
+            self._size.epoch_steps * replicas,
+            self._options.seed,
+            self._position.step * replicas,
+            self._options.augmentation,
+        )
 
 
 def _tell_resumption(position: Position, directory: Path) -> None:

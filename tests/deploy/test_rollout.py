@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from kserve_controller import KServe
-from kubernetes_api import KubernetesApi
+from kubernetes_api import ApiError, KubernetesApi, Resource
+from kubernetes_api.crds import REAL_CRDS
 
 from components.deploy.cluster import deploy_to_cluster, promote_canary, roll_back
 from components.deploy.endpoint import Endpoint
@@ -102,7 +103,11 @@ class Deployer:
         return bool(self.api.objects("inferenceservices"))
 
     def writes(self) -> list[str]:
-        return [verb for verb, path in self.api.requests if verb in ("create", "update", "delete") and "digits" in path]
+        return [
+            verb
+            for verb, path in self.api.requests
+            if verb in ("create", "update", "delete") and "inferenceservices" in path
+        ]
 
 
 @pytest.fixture
@@ -288,13 +293,26 @@ def test_ingress_that_does_not_split_requests(deployer: Deployer) -> None:
     assert "canary" not in deployer.spec
 
 
+@pytest.mark.skipif(not REAL_CRDS.is_dir(), reason="KServe's definitions are not there")
 def test_canary_of_a_kserve_that_knows_none(deployer: Deployer) -> None:
+    """A field that the cluster does not know is refused; dropped, all requests would go to the new version."""
     deployer.deploy(1)
-    deployer.api.admission.append(lambda resource, item: "no canary" if "canary" in item.get("spec", {}) else None)
+    name = "inferenceservices.serving.kserve.io"
+    deployer.api.update("customresourcedefinitions", name, _without_canary, namespace="")
     before = deployer.service
-    with pytest.raises(StageFailed, match="the cluster refuses: admission webhook no canary"):
+    with pytest.raises(StageFailed, match='the cluster refuses: .*unknown field "spec.canary".*canary_percent = 0'):
         deployer.deploy(2, canary=50)
     assert deployer.service == before
+
+
+def _without_canary(crd: dict[str, Any]) -> dict[str, Any]:
+    (version,) = crd["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    spec = schema["properties"]["spec"]
+    older = {key: value for key, value in spec["properties"].items() if key != "canary"}
+    properties = {**schema["properties"], "spec": {**spec, "properties": older}}
+    version["schema"] = {"openAPIV3Schema": {**schema, "properties": properties}}
+    return crd
 
 
 def test_roll_back_with_nothing_to_go_back_to(deployer: Deployer) -> None:
@@ -367,6 +385,33 @@ def test_trouble_that_passes(deployer: Deployer, trouble: dict[str, Any]) -> Non
     assert champion(deployer.service).val_accuracy == 0.92
 
 
+def test_made_by_somebody_else_at_the_same_moment(deployer: Deployer) -> None:
+    deployer.api.fail(verb="create", path="inferenceservices", status=409)
+    deployer.deploy(1)
+    assert deployer.writes() == ["create", "create"]
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "update"])
+def test_answer_that_is_lost(deployer: Deployer, is_first: bool) -> None:
+    """The cluster takes the write, the answer does not arrive, and the write that is sent again is a conflict."""
+    if not is_first:
+        deployer.deploy(1)
+    before = None if is_first else deployer.spec
+
+    def lose_answer(resource: Resource, item: dict[str, Any]) -> None:
+        deployer.api.admission.clear()
+        if is_first:
+            deployer.api.create(item)
+        else:
+            deployer.api.update("inferenceservices", "digits", lambda one: {**one, "spec": item["spec"]})
+        raise ApiError(409, "Conflict", "the object has been modified")
+
+    deployer.api.admission.append(lose_answer)
+    with pytest.raises(StageFailed, match="removed again" if is_first else "it is ready"):
+        deployer.deploy(2, "wrong")
+    assert (deployer.spec if deployer.is_there else None) == before
+
+
 def test_refused_by_kserves_webhook(deployer: Deployer) -> None:
     deployer.deploy(1)
     before = deployer.service
@@ -437,6 +482,7 @@ def _meanwhile(deployer: Deployer, act: Callable[[], bool]) -> Iterator[None]:
 
 PROGRAM = """
 import json, sys
+from components.deploy.termination import terminate_with_owner
 from pathlib import Path
 from components.deploy.cluster import deploy_to_cluster
 from components.deploy.options import DeployOptions
@@ -444,34 +490,40 @@ from components.deployed_model import DeployedModel
 from components.errors import reported
 from components.stage_log import stage_log
 model, uri, service, directory = sys.argv[1:]
+terminate_with_owner()
 with reported("deploy"):
     options = DeployOptions(service_name="digits", service=json.loads(service))
     deploy_to_cluster(Path(model), DeployedModel(model_uri=uri), options, Path(directory), stage_log("deploy"))
 """
 
 
-@pytest.mark.parametrize("is_first", [True, False], ids=["first", "update"])
-def test_sigterm_in_the_middle_puts_the_version_before_back(deployer: Deployer, is_first: bool) -> None:
+@pytest.mark.parametrize("how", ["first", "update", "owner killed"])
+def test_ended_in_the_middle_puts_the_version_before_back(deployer: Deployer, how: str) -> None:
+    is_first = how == "first"
     if not is_first:
         deployer.deploy(1)
-    before = deployer.spec if not is_first else None
+    before = None if is_first else deployer.spec
     uri = deployer.model(2, "coming")
     service = json.dumps({**QUICK, "ingress_url": deployer.kserve.url})
-    command = [
-        sys.executable,
-        "-c",
-        PROGRAM,
-        str(deployer.directory / "2"),
-        uri,
-        service,
-        str(deployer.directory / "e"),
-    ]
-    step = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    model, directory = deployer.directory / "2", deployer.directory / "endpoint"
+    owner = subprocess.Popen(["sleep", "100"])
+    step = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(model), uri, service, str(directory)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "RUN_OWNER_PID": str(owner.pid)},
+    )
     assert step.stdout
     said = next(line for line in step.stdout if "waiting" in line)
     assert "0 of 1 replicas of the new version are ready" in said
-    step.send_signal(signal.SIGTERM)
+    if how == "owner killed":
+        owner.kill()
+        owner.wait()
+    else:
+        step.send_signal(signal.SIGTERM)
     rest, _ = step.communicate(timeout=60)
+    owner.kill()
+    owner.wait()
     assert step.returncode == 1
     assert "told to end (SIGTERM or Ctrl-C) in the middle of the rollout" in rest
     if is_first:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import socket
 import threading
 import time
 import urllib.parse
@@ -254,7 +255,7 @@ class KubernetesApi:
         """Breaks all open watches and followed logs, as a restart of the API server does."""
         for connection in list(self._streams):
             with contextlib.suppress(OSError):
-                connection.shutdown(2)
+                connection.shutdown(socket.SHUT_RDWR)
 
     # The client's side
 
@@ -463,6 +464,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body go out one after the other
     server: _Server
 
     def do_GET(self) -> None:
@@ -477,7 +479,7 @@ class _Handler(BaseHTTPRequestHandler):
         split = urllib.parse.urlsplit(self.path)
         parameters = dict(urllib.parse.parse_qsl(split.query))
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        body = json.loads(content) if content else None
+        body = json.loads(content) if content else {}
         try:
             verb, found = self._verb(split.path, parameters)
             self.server.api.requests.append((verb, split.path))
@@ -485,7 +487,7 @@ class _Handler(BaseHTTPRequestHandler):
             if fault and fault.after_events is None and not fault.gone:
                 if not fault.status:
                     self.close_connection = True
-                    self.connection.shutdown(2)
+                    self.connection.shutdown(socket.SHUT_RDWR)
                     return
                 reason = {401: "Unauthorized", 429: "TooManyRequests", 410: "Expired"}.get(fault.status, "Fault")
                 raise ApiError(fault.status, reason, f"a fault of the test: {reason}", fault.headers)
@@ -607,7 +609,7 @@ class _Handler(BaseHTTPRequestHandler):
                 )
                 for change in changes:
                     if fault and fault.after_events is not None and sent >= fault.after_events:
-                        self.connection.shutdown(2)
+                        self.connection.shutdown(socket.SHUT_RDWR)
                         return
                     if change:
                         sent += 1
@@ -648,7 +650,7 @@ class _Handler(BaseHTTPRequestHandler):
                 over = not follow or api.is_stopped or self._has_ended(request)
                 for line in log.read(start, timestamps):
                     if fault and fault.after_events is not None and sent >= fault.after_events:
-                        self.connection.shutdown(2)
+                        self.connection.shutdown(socket.SHUT_RDWR)
                         return
                     self._chunk(line + "\n")
                     start, sent = start + 1, sent + 1
@@ -667,7 +669,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _client_is_gone(self) -> bool:
         self.connection.setblocking(False)
         try:
-            return self.connection.recv(1, 2) == b""
+            return bool(self.connection.recv(1, socket.MSG_PEEK) == b"")
         except BlockingIOError:
             return False
         except OSError:
@@ -681,6 +683,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", content_type)
         self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("Connection", "close")
         self.end_headers()
         yield
         with contextlib.suppress(OSError):

@@ -163,7 +163,7 @@ def test_permissions_admission_and_schema(client: ApiClient, kubernetes_api: Kub
     ids=["server errors", "throttled", "connection closed", "token expired"],
 )
 def test_client_is_patient_with_what_passes(
-    faults: list[dict], client: ApiClient, kubernetes_api: KubernetesApi
+    faults: list[dict[str, Any]], client: ApiClient, kubernetes_api: KubernetesApi
 ) -> None:
     for fault in faults:
         kubernetes_api.fail(**fault)

@@ -125,7 +125,7 @@ def test_the_training_runtime_is_the_one_that_jobs_ask_for() -> None:
 
 
 def test_images_are_those_of_the_components() -> None:
-    text = "".join(path.read_text() for path in FILES)
+    text = "".join(path.read_text() for path in FILES if path.parent.name != "examples")
     named = set(re.findall(r"image: (\S+)", text))
     assert named == {images.SERVER_IMAGE, images.TENSORFLOW_IMAGE}
 

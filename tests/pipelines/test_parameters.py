@@ -1,3 +1,4 @@
+import argparse
 import inspect
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 
 from components.errors import InvalidInput
 from pipelines.e2e import e2e
-from pipelines.parameters import check_parameters
+from pipelines.parameters import add_options, check_parameters, given_parameters, local_parameters
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "e2e.py"
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(e2e.pipeline_func).parameters.items()}
@@ -45,6 +46,10 @@ def test_defaults_are_good() -> None:
         ({"service_namespace": "a_b"}, "namespace = 'a_b'"),
         ({"canary_percent": 10}, "canary_percent = 10: in deployment mode Standard"),
         ({"service": {"scale_metric": "qps"}}, "service.scale_metric = 'qps'"),
+        ({"worker_cpu": "0m"}, "worker_cpu = '0m': must be a Kubernetes quantity above zero"),
+        ({"pvc": "My Claim"}, "pvc = 'My Claim': must be a name as Kubernetes takes it"),
+        ({"job": {"deadline": 3}}, "job.deadline = 3"),
+        ({"job": {"chief": True}, "train_backend": "trainjob"}, "job.chief = True: not for backend trainjob"),
     ],
 )
 def test_each_problem_is_told_once(change: dict[str, Any], problem: str) -> None:
@@ -52,6 +57,28 @@ def test_each_problem_is_told_once(change: dict[str, Any], problem: str) -> None
         check_parameters({**DEFAULTS, **change})
     assert len(error.value.problems) == 1
     assert error.value.problems[0].startswith(problem)
+
+
+def test_backend_chosen_by_itself_is_local_on_this_machine() -> None:
+    local = local_parameters({**DEFAULTS, "train_backend": "auto", "workers": 3})
+    assert (local["train_backend"], local["workers"]) == ("local", 3)
+    assert local_parameters({**DEFAULTS, "train_backend": "tfjob"})["train_backend"] == "tfjob"
+
+
+def test_struct_parameter_is_given_as_json() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, e2e.pipeline_func)
+    given = parser.parse_args(["--job", '{"start_seconds": 60}'])
+    assert given_parameters(given, e2e.pipeline_func)["job"] == {"start_seconds": 60}
+
+
+@pytest.mark.parametrize(("text", "problem"), [("{", "is not JSON"), ("[1]", "is not a JSON object")])
+def test_struct_parameter_that_is_none(text: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, e2e.pipeline_func)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--job", text])
+    assert problem in capsys.readouterr().err
 
 
 def test_problems_of_all_stages_are_told_together() -> None:

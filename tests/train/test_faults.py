@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import re
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from log_lines import LogLines
 
 from components.dataset_manifest import Dataset
 from components.errors import InvalidInput, StageFailed
@@ -34,30 +34,6 @@ OPTIONS = TrainOptions(
     checkpoint_seconds=0.5,
     hang_seconds=3,
 )
-START_SECONDS = 60
-
-
-class Log(logging.Handler):
-    """What a launcher told, with the time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[tuple[float, str]] = []
-        self.logger = logging.Logger("fault")
-        self.logger.addHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append((time.monotonic(), record.getMessage()))
-
-    @property
-    def text(self) -> str:
-        return "\n".join(line for _, line in self.lines)
-
-    def wait_for(self, pattern: str) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while not re.search(pattern, self.text):
-            assert time.monotonic() < deadline, self.text
-            time.sleep(0.05)
 
 
 def make_job(digits: Dataset, directory: Path, **change: object) -> TrainingJob:
@@ -84,15 +60,15 @@ def weights(job: TrainingJob) -> str:
 def undisturbed(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, TrainingResult]:
     directory = tmp_path_factory.mktemp("undisturbed")
     job = make_job(digits, directory)
-    result = run_job(job, directory / "model", Log().logger)
+    result = run_job(job, directory / "model", LogLines().logger)
     return weights(job), result
 
 
 def disturbed_run(
     job: TrainingJob, model: Path, disturb: Callable[[dict[int, psutil.Process]], None]
-) -> tuple[Log, TrainingResult]:
+) -> tuple[LogLines, TrainingResult]:
     """Runs a job, and does something to its workers during the fourth epoch."""
-    log = Log()
+    log = LogLines()
     results: list[TrainingResult | BaseException] = []
 
     def run() -> None:
@@ -176,7 +152,7 @@ def test_rerun_after_the_launcher_was_killed(
     assert sorted(left) == [0, 1]
     launcher.kill()
     launcher.wait()
-    log = Log()
+    log = LogLines()
     run_job(job, tmp_path / "model", log.logger)
     assert re.search(r"resumed after step [1-9]", log.text)
     assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in left.values())
@@ -192,7 +168,7 @@ def test_job_gives_up_after_its_restarts(digits: Dataset, tmp_path: Path) -> Non
 
 def test_infinite_loss_stops_the_job_with_step_and_rate(digits: Dataset, tmp_path: Path) -> None:
     job = make_job(digits, tmp_path, learning_rates="0:1e38")
-    log = Log()
+    log = LogLines()
     with pytest.raises(StageFailed, match=r"worker-\d exited with code 3") as error:
         run_job(job, tmp_path / "model", log.logger)
     assert re.search(
@@ -205,7 +181,7 @@ def test_folder_of_another_job_is_refused(digits: Dataset, tmp_path: Path) -> No
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "job.json").write_text(make_job(digits, tmp_path, epochs=17).identity())
     with pytest.raises(InvalidInput, match="holds the state of a job with other parameters or data"):
-        run_job(make_job(digits, tmp_path), tmp_path / "model", Log().logger)
+        run_job(make_job(digits, tmp_path), tmp_path / "model", LogLines().logger)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "worker-1.does-not-exist.invalid:2222"])

@@ -28,7 +28,7 @@ RUNNING = container({"running": {}})
 
 @pytest.fixture
 def progress() -> JobProgress:
-    return JobProgress("TrainJob", "Kubeflow Trainer", "node", Limits(1, 10, 1000), lambda _: None)
+    return JobProgress("TrainJob", "Kubeflow Trainer", "node", Limits(1, 1, 10, 1000), lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,16 @@ def test_no_pods_names_the_operator(progress: JobProgress) -> None:
     assert progress.verdict(11) == Verdict("failed", reason)
 
 
+def test_too_few_pods_are_told_with_the_clusters_last_warning() -> None:
+    progress = JobProgress("TFJob", "Training Operator", "node", Limits(2, 1, 10, 1000), lambda _: None)
+    progress.job_changed(job())
+    progress.pod_changed(pod(**RUNNING), 0)
+    progress.warned({"involvedObject": {"name": "j"}, "reason": "FailedCreate", "message": "exceeded quota"})
+    assert progress.verdict(0).state == progress.verdict(9).state == "running"
+    reason = "TFJob j got 1 of 2 pods within job.start_seconds = 10; last warning: FailedCreate: exceeded quota"
+    assert progress.verdict(11) == Verdict("failed", reason)
+
+
 def test_restarts_are_counted_by_the_pods_made_anew(progress: JobProgress) -> None:
     progress.job_changed(job())
     for attempt, expected in enumerate(["running", "running", "failed"]):
@@ -101,7 +111,7 @@ def test_deadline_is_the_launchers_as_well(progress: JobProgress) -> None:
 
 def test_each_change_is_told_once() -> None:
     told: list[str] = []
-    progress = JobProgress("TFJob", "Training Operator", "node", Limits(1, 10, 1000), told.append)
+    progress = JobProgress("TFJob", "Training Operator", "node", Limits(1, 1, 10, 1000), told.append)
     for _ in range(2):
         progress.job_changed(job(("Running", "it runs")))
         progress.pod_changed(pod(**RUNNING), 0)

@@ -1,7 +1,7 @@
 """What is known of a running job, and what follows from it. Takes objects of the API and the time; calls nobody."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,13 @@ class Limits:
     """How long, and how often.
 
     Attributes:
+        workers: Pods that the job needs.
         max_restarts: Starts of the job from its last checkpoint.
         start_seconds: Until a pod must have started.
         deadline_seconds: The job's longest duration.
     """
 
+    workers: int
     max_restarts: int
     start_seconds: float
     deadline_seconds: float
@@ -131,28 +133,28 @@ class JobProgress:
 
     def _start(self, now: float) -> Verdict:
         limit = self._limits.start_seconds
-        if is_suspended(self._job) or self._pods:
+        if is_suspended(self._job) or len(self._pods) >= self._limits.workers:
             self._waits_since = None
         elif self._waits_since is None:
             self._waits_since = now
         elif now - self._waits_since > limit:
-            why = self._warnings_about([self._job.get("metadata", {}).get("name", "")])
-            hint = f"does the {self._operator} run?" if not why else f"last warning: {why}"
-            return Verdict("failed", f"{self._named} got no pod within job.start_seconds = {limit:g}; {hint}")
+            found = f"{len(self._pods)} of {self._limits.workers} pods" if self._pods else "no pod"
+            warnings = [f"{reason}: {message}" for (_, message), reason in self._warnings.items()]
+            hint = f"last warning: {warnings[-1]}" if warnings else f"does the {self._operator} run?"
+            return Verdict("failed", f"{self._named} got {found} within job.start_seconds = {limit:g}; {hint}")
         late = [state for state in self.pods if not state.has_started and now - self._since[state.uid] > limit]
         if not late:
             return Verdict("running")
         state = late[0]
-        warning = self._warnings_about([state.name])
+        warning = self._last_warning_about(state.name)
         return Verdict(
             "failed",
             f"{state.replica} (pod {state.name}) did not start within job.start_seconds = {limit:g}: {state.words}"
             + (f"; last warning: {warning}" if warning else ""),
         )
 
-    def _warnings_about(self, names: Iterable[str]) -> str:
-        wanted = set(names)
-        found = [f"{reason}: {message}" for (name, message), reason in self._warnings.items() if name in wanted]
+    def _last_warning_about(self, name: str) -> str:
+        found = [f"{reason}: {message}" for (about, message), reason in self._warnings.items() if about == name]
         return found[-1] if found else ""
 
     @property

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from kubernetes.client import ApiClient, ApiException, CoreV1Api, CustomObjectsApi
@@ -23,6 +24,7 @@ from components.kubernetes_client import (
     own_namespace,
     patiently,
 )
+from components.train.job_files import MODEL_DIRECTORY
 from components.train.launchers.base import Launcher, Verdict
 from components.train.launchers.job_kind import JobKind
 from components.train.launchers.job_progress import JobProgress, Limits
@@ -60,13 +62,17 @@ class KubernetesLauncher(Launcher):
         self._manifest["metadata"]["annotations"][SPEC_ANNOTATION] = _digest(self._manifest)
         self._jobs, self._core = CustomObjectsApi(client), CoreV1Api(client)
         self._limits = Limits(
-            pods.job.options.max_restarts, pods.options.job.start_seconds, pods.options.job.deadline_seconds
+            workers=pods.job.options.workers,
+            max_restarts=pods.job.options.max_restarts,
+            start_seconds=pods.options.job.start_seconds,
+            deadline_seconds=pods.options.job.deadline_seconds,
         )
+        self._result = Path(pods.job.directory, MODEL_DIRECTORY)
         self._may_run = False
         self._logs: dict[str, PodLog] = {}
 
     def submit(self) -> str:
-        """Creates the job, or adopts it where it is there already; a failed one is made anew.
+        """Creates the job, or adopts it where it is there already; one that failed, or left no model, is made anew.
 
         Raises:
             InvalidInput: When a different job has the name, or the cluster refuses this one's manifest.
@@ -164,10 +170,13 @@ class KubernetesLauncher(Launcher):
             return True
         if self._digest_of(found) != self._digest_of(self._manifest):
             return False
-        failed = job_verdict(found).state == "failed"
-        if failed:
+        before = job_verdict(found).state
+        if before == "failed":
             self._log.info("%s failed before: it is started anew from its last checkpoint", self._named)
-        return failed
+        if before == "succeeded" and not self._result.is_dir():
+            self._log.info("%s was done before, but its model is gone: it is started anew", self._named)
+            return True
+        return before == "failed"
 
     def _adopt(self, found: Item, owner: Item | None) -> None:
         if self._digest_of(found) != self._digest_of(self._manifest):

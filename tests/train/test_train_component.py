@@ -1,0 +1,67 @@
+"""The components of a run on a cluster, from the data set on the volume to the model in its artifact."""
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from kfp import dsl
+from kubernetes_api import KubernetesApi
+from training_operator import TrainingOperator, leave_results
+
+from components.dataset_manifest import Dataset
+from components.ingest import ingest
+from components.model_card import read_model_card
+from components.train import train
+
+
+def artifact(kind: type[dsl.Artifact], path: Path) -> dsl.Artifact:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return kind(name=path.name, uri=str(path), metadata={})
+
+
+def test_steps_of_a_pod_keep_their_data_on_the_volume(
+    kubernetes_api: KubernetesApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: SimpleNamespace
+) -> None:
+    volume, artifacts = tmp_path / "volume", tmp_path / "artifacts"
+    volume.mkdir()
+    monkeypatch.setenv("STORAGE_PATH", str(volume))
+    monkeypatch.setenv("RUN_ID", "run-1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    shards = artifact(dsl.Dataset, artifacts / "ingest" / "shards")
+    ingest.python_func(shards=shards, preview=artifact(dsl.HTML, artifacts / "ingest" / "preview"))
+    assert [path.name for path in Path(shards.path).iterdir()] == ["manifest.json"]
+    root = Path(Dataset(shards.path).manifest.root)
+    assert root.parent == volume / "runs" / "run-1"
+    assert len(list(root.glob("train-*"))) == 8
+
+    outputs = {
+        name: artifact(kind, artifacts / "train" / name)
+        for name, kind in (("model", dsl.Model), ("metrics", dsl.Metrics), ("curves", dsl.HTML))
+    }
+    config = dsl.TaskConfig(
+        resources={"limits": {"cpu": "3", "memory": "5Gi"}},
+        tolerations=[{"key": "spot", "operator": "Exists"}],
+        volumes=[{"name": "claim", "persistentVolumeClaim": {"claimName": "image-classification"}}],
+        volume_mounts=[{"name": "claim", "mountPath": str(volume)}],
+    )
+    step = threading.Thread(target=train.python_func, kwargs={"shards": shards, "task_config": config, **outputs})
+    step.start()
+    operator = TrainingOperator(kubernetes_api)
+    job = operator.wait_for_job()
+    template = job["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]
+    assert template["containers"][0]["resources"]["limits"] == {"cpu": "3", "memory": "5Gi"}
+    assert template["tolerations"] == config.tolerations
+    assert template["volumes"] == config.volumes
+    directory = volume / "runs" / "run-1" / job["metadata"]["name"]
+    assert Dataset(directory / "dataset").manifest.root == str(root)
+    leave_results(directory, trained)
+    operator.succeed(job)
+    step.join(60)
+    assert not step.is_alive()
+    model = outputs["model"]
+    assert read_model_card(model.path) == trained.result.card
+    assert (Path(model.path) / "1" / "saved_model.pb").is_file()
+    assert model.metadata["run"] == "run-1"
+    assert model.metadata["work_dir"] == str(directory)
+    assert (directory / "model").is_dir(), "kept for a step that is run again"
