@@ -16,6 +16,6 @@ lock() {
     --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --output-file "$requirements"
 }
 
-lock python-launcher
+lock python-launcher mlflow
 lock python-tensorflow tensorflow
 lock python-server tensorflow server

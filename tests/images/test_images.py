@@ -12,18 +12,18 @@ from packaging.utils import canonicalize_name
 from components import images
 
 REPOSITORY = Path(__file__).parents[2]
-EXTRAS = {"python-launcher": [], "python-tensorflow": ["tensorflow"], "python-server": ["tensorflow", "server"]}
+EXTRAS = {"python-launcher": ["mlflow"], "python-tensorflow": ["tensorflow"], "python-server": ["tensorflow", "server"]}
 LINUX = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "os_name": "posix"}
 PYTHON = {"python_version": "3.11", "python_full_version": "3.11.0"}
 
 
 def pinned(path: Path) -> dict[str, tuple[str, set[str]]]:
-    """Each package's line and its hashes."""
+    """Each package's version and its hashes; a marker differs with what else is installed, so it is left out."""
     found = {}
     for block in re.split(r"\n(?=\S)", path.read_text()):
         if "==" in block.splitlines()[0]:
-            line = block.splitlines()[0].removesuffix(" \\")
-            found[line.split("==")[0]] = (line, set(re.findall(r"--hash=(\S+)", block)))
+            name, version = block.split()[0].split("==")
+            found[name] = (version, set(re.findall(r"--hash=(\S+)", block)))
     return found
 
 
