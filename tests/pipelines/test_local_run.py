@@ -19,6 +19,7 @@ from kfp import local
 from PIL import Image
 
 from pipelines.e2e import e2e
+from pipelines.parameters import local_parameters
 
 REPOSITORY = Path(__file__).parents[2]
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(e2e.pipeline_func).parameters.items()}
@@ -135,7 +136,7 @@ def test_compiled_pipeline_runs_with_cached_steps_and_gate(
     pipeline = kfp_components.load_component_from_file(str(REPOSITORY / "compiled" / "e2e.yaml"))
     changes = {"models": ["cnn", "cnn_dropout"], "epochs": 2, "batch_size": 50, "min_accuracy": 1.0}
     with caplog.at_level("INFO"):
-        pipeline(**{**DEFAULTS, **changes})
+        pipeline(**local_parameters({**DEFAULTS, **changes}))
     assert caplog.text.count("cache hit") == 5, caplog.text
     shown = capfd.readouterr().out
     assert "below the gate min_accuracy = 100.00%: nothing is deployed." in shown
