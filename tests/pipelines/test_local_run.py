@@ -15,6 +15,7 @@ from kfp import local
 from real_run import REPOSITORY, assert_nothing_left, left_over, read_until, start
 
 from pipelines.e2e import e2e
+from pipelines.parameters import local_parameters
 
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(e2e.pipeline_func).parameters.items()}
 
@@ -76,7 +77,7 @@ def test_compiled_pipeline_runs_with_cached_steps_and_gate(
     pipeline = kfp_components.load_component_from_file(str(REPOSITORY / "compiled" / "e2e.yaml"))
     changes = {"models": ["cnn", "cnn_dropout"], "epochs": 2, "batch_size": 50, "min_accuracy": 1.0}
     with caplog.at_level("INFO"):
-        pipeline(**{**DEFAULTS, **changes})
+        pipeline(**local_parameters({**DEFAULTS, **changes}))
     assert caplog.text.count("cache hit") == 5, caplog.text
     shown = capfd.readouterr().out
     assert "below the gate min_accuracy = 100.00%: nothing is deployed." in shown

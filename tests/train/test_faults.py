@@ -212,6 +212,21 @@ def test_peer_that_never_comes(address: str, digits: Dataset, tmp_path: Path) ->
     assert f"error: no answer within peer_seconds = 4 from worker-1 at {silent}: is it running" in ended.stdout
 
 
+def test_worker_in_a_jobsets_pod_looks_for_its_peers_by_their_names(digits: Dataset, tmp_path: Path) -> None:
+    job = make_job(digits, tmp_path, peer_seconds=2)
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "components.train.worker", "--job", job.model_dump_json()],
+        env={**environment, "HOSTNAME": "train-cnn-1a-node-0-0", "JOB_COMPLETION_INDEX": "0"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 138
+    assert "peer_seconds = 2 from worker-1 at train-cnn-1a-node-0-1.train-cnn-1a:2222: is it running" in ended.stdout
+
+
 def test_malformed_tf_config(digits: Dataset, tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "components.train.worker", "--job", make_job(digits, tmp_path).model_dump_json()],

@@ -555,7 +555,6 @@ def test_killed_launcher_leaves_a_job_that_goes_with_its_pod_or_is_adopted(
 # Really trained
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin processes to cores")
 @BACKENDS
 def test_real_workers_of_the_manifest(
