@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from components.kubernetes_client import MANAGED_BY, explained, patiently
+from components.kubernetes_client import MANAGED_BY, NOT_FOUND, explained, patiently
 from components.preflight.checks import Finding, State
 
 if TYPE_CHECKING:
@@ -46,15 +46,21 @@ def probe_images(
     name = pod.metadata.name
     try:
         return _watch(lambda: patiently(client, lambda: api.read_namespaced_pod(name, namespace), tell), names, seconds)
+    except ApiException as error:
+        return [Finding(State.UNKNOWN, f"images: the pod {name} that tries them is lost: {explained(error)}")]
     finally:
-        patiently(client, lambda: api.delete_namespaced_pod(name, namespace, grace_period_seconds=0), tell)
+        try:
+            patiently(client, lambda: api.delete_namespaced_pod(name, namespace, grace_period_seconds=0), tell)
+        except ApiException as error:
+            if error.status != NOT_FOUND:
+                tell(f"the pod {name} stays, for {seconds + 60:.0f} s at most: {explained(error)}")
 
 
 def _watch(read: Callable[[], Any], images: list[str], seconds: float) -> list[Finding]:
     deadline = time.monotonic() + seconds
     while True:
         pod = read()
-        statuses = {status.name: status for status in pod.status.container_statuses or []}
+        statuses = {status.name: status for status in (pod.status and pod.status.container_statuses) or []}
         findings = [_verdict(image, statuses.get(_container_name(index))) for index, image in enumerate(images)]
         if None not in findings or time.monotonic() > deadline:
             return [finding or _undecided(image, pod, seconds) for finding, image in zip(findings, images, strict=True)]
@@ -77,7 +83,7 @@ def _verdict(image: str, status: Any) -> Finding | None:
 
 
 def _undecided(image: str, pod: Any, seconds: float) -> Finding:
-    for condition in pod.status.conditions or []:
+    for condition in (pod.status and pod.status.conditions) or []:
         if condition.type == "PodScheduled" and condition.status == "False":
             return Finding(State.UNKNOWN, f"image {image}: no node takes a pod to try it: {condition.message}")
     return Finding(State.UNKNOWN, f"image {image}: not pulled within {seconds:.0f} s; a longer --timeout may tell")

@@ -24,11 +24,15 @@ class Kubelet:
         self.states: dict[str, dict[str, Any]] = {}
         self.conditions: list[dict[str, str]] = []
         self.pods: list[dict[str, Any]] = []
+        self.evicts = False
 
     def act(self, change: Any) -> None:
         if change.type != "ADDED":
             return
         self.pods.append(change.item)
+        if self.evicts:
+            self._api.delete("pods", change.item["metadata"]["name"])
+            return
         statuses = [
             {
                 "name": container["name"],
@@ -161,6 +165,24 @@ def test_what_cannot_be_told_is_not_missing(
     ended = command("--check", "--timeout", "1", *BACKENDS)
     assert expected in ended.out
     assert (ended.code, ended.out[-1]) == (0, "nothing is missing")
+
+
+def test_a_pod_that_is_taken_away_tells_nothing(
+    command: Command, kubernetes_api: KubernetesApi, kubelet: Kubelet
+) -> None:
+    kubelet.evicts = True
+    ended = command("--check", *BACKENDS)
+    assert (ended.code, ended.err) == (0, [])
+    assert any(line.startswith("unknown  images: the pod image-classification-preflight-") for line in ended.out)
+
+
+def test_a_pod_that_may_not_be_deleted_is_told(
+    command: Command, kubernetes_api: KubernetesApi, kubelet: Kubelet
+) -> None:
+    kubernetes_api.forbid("delete", "pods")
+    ended = command("--check", *BACKENDS)
+    assert ended.code == 0
+    assert any(" stays, for 180 s at most: " in line for line in ended.out)
 
 
 def test_an_unreachable_cluster(command: Command, kubernetes_api: KubernetesApi) -> None:
