@@ -151,8 +151,7 @@ def _models(record: RunRecord) -> list[str]:
 
 def _last_steps(record: RunRecord) -> list[Step]:
     """What follows the selection: deploy, and whatever else a pipeline does with the selected model."""
-    before = ("preflight", "ingest", "train", "evaluate", "select")  # preflight looks at clusters: nothing to see here
-    return [step for step in record.steps if step.stage not in before]
+    return [step for step in record.steps if step.stage not in ("ingest", "train", "evaluate", "select")]
 
 
 def _curve(start: Box, end: Box) -> Line:

@@ -113,9 +113,9 @@ class Progress:
         return [step for step in self.steps if step.state == "failed" and not step.told.startswith("error: ")]
 
     def finished(self) -> list[Step]:
-        """The steps after the run's end."""
+        """The steps after the run's end; without preflight, which has a look at clusters alone."""
         with self._lock:
-            return [self._finished(step) for step in self.steps]
+            return [self._finished(step) for step in self.steps if step.stage != "preflight"]
 
     def _take_cached(self, stage: str, key: str, thread: int) -> str:
         self._in_thread[thread] = None

@@ -133,6 +133,8 @@ def test_ctrl_c_leaves_the_run_alone(kfp_api: KfpApi) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A test run in the background of a shell ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     started, running = process.stdout.readline(), process.stdout.readline()

@@ -95,7 +95,7 @@ def disturbed_run(
         (0, signal.SIGKILL, "worker-0 was ended by signal 9; restart 1 of 3", 10),
         (1, signal.SIGTERM, "exited with code 143; restart 1 of 3", 10),
         (1, signal.SIGSTOP, "restart 1 of 3", 20),
-        (0, signal.SIGSTOP, "restart 1 of 3", 20),
+        pytest.param(0, signal.SIGSTOP, "restart 1 of 3", 20, marks=pytest.mark.slow),
     ],
     ids=["worker killed", "chief killed", "worker told to go", "worker hangs", "chief hangs"],
 )

@@ -62,6 +62,6 @@ def test_steps_of_a_pod_keep_their_data_on_the_volume(
     model = outputs["model"]
     assert read_model_card(model.path) == trained.result.card
     assert (Path(model.path) / "1" / "saved_model.pb").is_file()
-    assert model.metadata["run"] == "run-1"
+    assert model.metadata["run"] == trained.result.card.run
     assert model.metadata["work_dir"] == str(directory)
     assert (directory / "model").is_dir(), "kept for a step that is run again"
