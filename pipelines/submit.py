@@ -143,7 +143,7 @@ def _token_credentials(options: SubmitOptions) -> Any:
     """The token as it is at each request, so that one in a file can be replaced while a run is followed."""
     from kfp.client.token_credentials_base import TokenCredentialsBase
 
-    class CurrentToken(TokenCredentialsBase):  # type: ignore[misc]  # kfp has no types
+    class CurrentToken(TokenCredentialsBase):
         def refresh_api_key_hook(self, config: Any) -> None:
             config.api_key["authorization"] = options.current_token()
 
