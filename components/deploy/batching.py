@@ -1,7 +1,7 @@
 """Micro-batches without a wait: while one batch is computed, requests collect, and they are the next batch.
 
-A lone client never waits for others; many clients share a batch. One thread decodes and computes, the event loop reads
-and writes.
+A lone client never waits for others; many clients share a batch. A few threads decode and compute a batch each, the
+event loop reads and writes.
 """
 
 import asyncio
@@ -37,16 +37,21 @@ class Batcher:
         max_batch: Images computed at once; a larger request is computed in parts.
         max_queue: Images waiting or being computed; beyond it, requests are refused.
         max_pixels: Of the encoded images of one request together.
+        parallel: Batches computed at the same time. One a core, each on one core, served half as many requests again
+            as one batch on all cores: decoding, too, is then done on all of them.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, max_batch: int, max_queue: int, max_pixels: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, max_batch: int, max_queue: int, max_pixels: int, parallel: int
+    ) -> None:
         self._loop = loop
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._max_pixels = max_pixels
         self._queued = 0
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="batches", daemon=True).start()
+        for _ in range(parallel):
+            threading.Thread(target=self._work, name="batches", daemon=True).start()
 
     async def answer(self, model: LoadedModel, images: Images) -> Answer:
         """Answers one request: files, or pixels as uint8 [n, *image_shape].

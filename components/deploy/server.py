@@ -50,9 +50,13 @@ def main() -> None:
 
 async def _serve(arguments: argparse.Namespace, log: logging.Logger) -> None:
     listening = _listen(arguments.host, arguments.http_port)
-    versions = Versions(arguments.model_dir, arguments.backend, arguments.threads or _cores(), log)
+    versions = Versions(arguments.model_dir, arguments.backend, arguments.threads, log)
     batcher = Batcher(
-        asyncio.get_running_loop(), arguments.max_batch_size, arguments.max_queue, arguments.max_image_pixels
+        asyncio.get_running_loop(),
+        arguments.max_batch_size,
+        arguments.max_queue,
+        arguments.max_image_pixels,
+        arguments.parallel_batches or _cores(),
     )
     classifier = Classifier(arguments.model_name, versions, batcher)
     payload_log = (
@@ -174,7 +178,8 @@ def _arguments() -> argparse.Namespace:
         "what runs the model; auto is ONNX where it answers right",
         choices=["auto", "onnx", "tensorflow"],
     )
-    option("--threads", 0, "for one batch; 0 for as many as there are cores")
+    option("--threads", 1, "that compute one batch", type=_at_least_one)
+    option("--parallel_batches", 0, "computed at the same time; 0 for as many as there are cores")
     option("--max_batch_size", 64, "images computed at once", type=_at_least_one)
     option("--max_queue", 1024, "images waiting; beyond it requests get 503", type=_at_least_one)
     option("--max_body_bytes", 16 << 20, "largest request; beyond it 413", type=_at_least_one)
