@@ -28,6 +28,13 @@ LAST_LINES = 15
 POLL_SECONDS = 0.1
 # Between a worker's failure and stopping its peers: time for them to notice, and to say what they saw.
 GRACE_SECONDS = 5.0
+# Else glibc gives large tensors' memory back and takes it anew, page by page, in every step: 3 to 9 % of the speed
+# of a small model.
+KEPT_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
 
 
 @dataclass
@@ -158,6 +165,7 @@ class LocalLauncher(Launcher):
                 env={
                     "TF_CPP_MIN_LOG_LEVEL": "2",
                     "NO_GCE_CHECK": "true",  # TensorFlow would look for Google's metadata server
+                    **KEPT_MEMORY,
                     **os.environ,
                     "PYTHONUNBUFFERED": "1",
                     "TF_CONFIG": json.dumps(config),
