@@ -3,7 +3,6 @@
 import contextlib
 import importlib.metadata
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from components.dataset_manifest import Dataset
 from components.ingest.options import IngestOptions
 from components.permissions import BY_BACKEND, needed
 from components.stage_log import stage_log
+from components.train.launchers.machine import free_ports
 from components.train.options import TrainingJob, TrainOptions
 
 REPOSITORY = Path(__file__).parent.parent
@@ -116,13 +116,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def free_port() -> Callable[[], int]:
     """Finds a port on which nobody listens."""
 
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            return port
-
-    return find
+    return lambda: free_ports(1)[0]
 
 
 @pytest.fixture(scope="session")
