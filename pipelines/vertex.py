@@ -33,6 +33,7 @@ def vertex(
     batch_size: int = 32,
     learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
     augmentation: str = "none",
+    compute_dtype: str = "float32",
     gradient_dtype: str = "float32",
     seed: int = 0,
     min_accuracy: float = 0.9,
@@ -60,6 +61,7 @@ def vertex(
         batch_size: Images a replica takes in one step.
         learning_rates: Steps of the learning rate, as SHARE:RATE pairs: from that share of the epochs on, that rate.
         augmentation: Random changes to the training images: `none`, `shift`, or `shift_flip` (for photographs).
+        compute_dtype: What layers compute in: `float32`, or `bfloat16` (weights stay float32) where the machine has it.
         gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
         seed: Decides the validation images, initial weights, dropout and the order of the images.
         min_accuracy: Validation accuracy below which nothing is deployed.
@@ -92,6 +94,7 @@ def vertex(
             batch_size=batch_size,
             learning_rates=learning_rates,
             augmentation=augmentation,
+            compute_dtype=compute_dtype,
             gradient_dtype=gradient_dtype,
             seed=seed,
             image=training_image,

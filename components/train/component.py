@@ -28,6 +28,7 @@ def train(
     learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
     seed: int = 0,
     augmentation: str = "none",
+    compute_dtype: str = "float32",
     gradient_dtype: str = "float32",
     max_restarts: int = 3,
     checkpoint_seconds: float = 15.0,
@@ -60,6 +61,7 @@ def train(
         learning_rates: Steps of the learning rate, as SHARE:RATE pairs: from that share of the epochs on, that rate.
         seed: Decides initial weights, dropout and the order of the images.
         augmentation: Random changes to the training images: `none`, `shift`, or `shift_flip` (for photographs).
+        compute_dtype: What layers compute in: `float32`, or `bfloat16` (weights stay float32) where the machine has it.
         gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
         max_restarts: Times the job may start again from its last checkpoint after a worker was lost.
         checkpoint_seconds: Time between two checkpoints, at least; what a lost worker costs, at most.
@@ -99,6 +101,7 @@ def train(
             learning_rates=learning_rates,
             seed=seed,
             augmentation=augmentation,
+            compute_dtype=compute_dtype,
             gradient_dtype=gradient_dtype,
             max_restarts=max_restarts,
             checkpoint_seconds=checkpoint_seconds,

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.train.options import TrainingJob
+from components.train.worker_environment import WORKER_ENVIRONMENT
 
 
 class Machine(BaseModel):
@@ -42,7 +43,12 @@ def worker_pool_specs(job: TrainingJob, machine: Machine) -> list[dict[str, Any]
             "image_uri": machine.image,
             "command": ["python", "-m", "components.train.worker"],
             "args": ["--job", job.model_dump_json()],
-            "env": [{"name": "PYTHONUNBUFFERED", "value": "1"}, {"name": "TF_CPP_MIN_LOG_LEVEL", "value": "2"}],
+            "env": [
+                {"name": name, "value": value}
+                for name, value in WORKER_ENVIRONMENT.items()
+                # Here TensorFlow has to ask Google's metadata server who it is, to read Cloud Storage.
+                if name != "NO_GCE_CHECK"
+            ],
         },
     }
     others = job.options.workers - 1

@@ -28,7 +28,7 @@ from components.dataset_manifest import Dataset
 from components.errors import StageFailed
 from components.model_card import MODEL_CARD, ONNX_MODEL, Example, ModelCard
 from components.preprocessing import ImageShape, decode_images, model_input
-from components.train.models import MODELS
+from components.train.models import build_model
 from components.train.onnx_export import write_onnx
 from components.train.options import TrainingJob
 from components.whole_file import publish_folder
@@ -52,7 +52,8 @@ def export_model(trained: keras.Model, job: TrainingJob, dataset: Dataset, direc
         StageFailed: When the exported model does not answer as the trained one does.
     """
     manifest = dataset.manifest
-    model = MODELS[job.options.model_type](manifest.image_shape, len(manifest.class_names))
+    # Served in float32, whatever it was trained in: not every server has bfloat16.
+    model = build_model(job.options.model_type, manifest.image_shape, len(manifest.class_names), "float32")
     model.set_weights(trained.get_weights())
     partial = directory.with_name(directory.name + ".partial")
     served = partial / VERSION

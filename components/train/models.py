@@ -38,6 +38,18 @@ def model(name: str, smallest_side: int) -> Callable[[BuildModel], BuildModel]:
     return register
 
 
+def build_model(name: str, image_shape: ImageShape, classes: int, compute_dtype: str) -> "keras.Model":
+    """Builds a variant whose layers compute in float32, or in bfloat16; its weights are float32 either way."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if compute_dtype == "bfloat16" else "float32")
+    try:
+        return MODELS[name](image_shape, classes)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def check_model(name: str, image_shape: ImageShape) -> None:
     """Refuses images that are too small for a model.
 

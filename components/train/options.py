@@ -45,6 +45,7 @@ class TrainOptions(BaseModel):
         learning_rates: Steps of the learning rate as SHARE:RATE pairs.
         seed: Decides initial weights, dropout and the order of the images.
         augmentation: Random changes to the training images: `none`, `shift`, or `shift_flip`.
+        compute_dtype: What layers compute in: `float32`, or `bfloat16` (weights stay float32) where the machine has it.
         gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
         max_restarts: How many times the job starts again from its last checkpoint after a worker was lost.
         checkpoint_seconds: Between two checkpoints, at least; what a lost worker costs, at most.
@@ -62,6 +63,7 @@ class TrainOptions(BaseModel):
     learning_rates: Annotated[str, AfterValidator(_schedule)]
     seed: int = Field(ge=0, lt=2**31)
     augmentation: Annotated[str, AfterValidator(_known_augmentation)] = "none"
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
     max_restarts: int = Field(default=3, ge=0)
     checkpoint_seconds: float = Field(default=15.0, ge=0)

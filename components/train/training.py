@@ -30,7 +30,7 @@ from components.train.gradients import FusedAdam
 from components.train.input_pipeline import steps_per_epoch, training_batches, validation_batches, worker_shards
 from components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY, PROGRESS_FILE
 from components.train.learning_rate import LearningRateSteps
-from components.train.models import MODELS
+from components.train.models import build_model
 from components.train.options import TrainingJob, check_fit
 from components.train.preemption import Preempted, PreemptionNotice
 from components.train.steps import Pace, build_train_steps, build_validation
@@ -171,7 +171,9 @@ class _Training:
         keras.utils.set_random_seed(self._options.seed)
         manifest = share.dataset.manifest
         with strategy.scope():
-            self.model = MODELS[self._options.model_type](manifest.image_shape, len(manifest.class_names))
+            self.model = build_model(
+                self._options.model_type, manifest.image_shape, len(manifest.class_names), self._options.compute_dtype
+            )
             self._optimizer = FusedAdam(self._options.gradient_dtype)
             self._optimizer.build(self.model.trainable_variables)
             self._optimizer.average_also(self.model.non_trainable_variables)

@@ -19,6 +19,7 @@ def plan_custom_job(
     learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
     seed: int = 0,
     augmentation: str = "none",
+    compute_dtype: str = "float32",
     gradient_dtype: str = "float32",
     machine_type: str = "n1-standard-4",
     accelerator_type: str = "",
@@ -38,6 +39,7 @@ def plan_custom_job(
         learning_rates: Steps of the learning rate, as SHARE:RATE pairs: from that share of the epochs on, that rate.
         seed: Decides initial weights, dropout and the order of the images.
         augmentation: Random changes to the training images: `none`, `shift`, or `shift_flip` (for photographs).
+        compute_dtype: What layers compute in: `float32`, or `bfloat16` (weights stay float32) where the machine has it.
         gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
         machine_type: Compute Engine machine type of each worker.
         accelerator_type: GPU type; empty for none.
@@ -63,6 +65,7 @@ def plan_custom_job(
             learning_rates=learning_rates,
             seed=seed,
             augmentation=augmentation,
+            compute_dtype=compute_dtype,
             gradient_dtype=gradient_dtype,
         )
         machine = checked(

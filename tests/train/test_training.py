@@ -23,6 +23,11 @@ def reports(directory: str) -> list[WorkerReport]:
     return [WorkerReport.model_validate_json(WorkerReport.path(directory, index).read_text()) for index in (0, 1)]
 
 
+def served_nodes(model: Path) -> list[tf.compat.v1.NodeDef]:
+    graph = SavedModel.FromString((model / "1" / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
+    return [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+
+
 def test_workers_end_with_equal_weights(trained: SimpleNamespace) -> None:
     first, second = reports(trained.job.directory)
     assert first.weights_sha256 == second.weights_sha256 != ""
@@ -76,6 +81,20 @@ def test_history_has_each_epoch_with_rate_and_both_splits(trained: SimpleNamespa
     assert history[-1]["val_accuracy"] > 0.85
 
 
+def test_bfloat16_learns_as_well_and_is_served_in_float32(trained: SimpleNamespace, tmp_path: Path) -> None:
+    options = trained.job.options.model_copy(update={"compute_dtype": "bfloat16", "gradient_dtype": "bfloat16"})
+    job = trained.job.model_copy(update={"options": options, "directory": str(tmp_path / "job")})
+    result = run_job(job, tmp_path / "model", stage_log("test"))
+    first, second = reports(job.directory)
+    assert first.weights_sha256 == second.weights_sha256 != reports(trained.job.directory)[0].weights_sha256
+    assert result.history[-1]["val_accuracy"] > trained.result.history[-1]["val_accuracy"] - 0.03
+    assert {weight.dtype for weight in keras.models.load_model(tmp_path / "model" / "model.keras").get_weights()} == {
+        np.dtype(np.float32)
+    }
+    assert not [node for node in served_nodes(tmp_path / "model") if "BFLOAT16" in str(node.attr.get("T"))]
+    assert result.card.onnx_sha256
+
+
 def test_every_workers_log_is_kept(trained: SimpleNamespace) -> None:
     logs = [Path(trained.job.directory, "logs", f"worker-{index}.log").read_text() for index in (0, 1)]
     assert "worker 0 of 2: 4 of 8 shards" in logs[0]
@@ -109,9 +128,5 @@ def test_model_folder_is_what_servers_expect(trained: SimpleNamespace) -> None:
 
 def test_served_graph_needs_no_variables(trained: SimpleNamespace) -> None:
     """TensorFlow Serving 2.6 has no operation that newer TensorFlow reads variables with."""
-    content = (trained.model / "1" / "saved_model.pb").read_bytes()
-    parsed = SavedModel.FromString(content).meta_graphs[0].graph_def
-    operations = {node.op for node in parsed.node} | {
-        node.op for function in parsed.library.function for node in function.node_def
-    }
+    operations = {node.op for node in served_nodes(trained.model)}
     assert not operations & {"ReadVariableOp", "VarHandleOp", "DisableCopyOnRead"}, operations

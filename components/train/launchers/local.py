@@ -22,19 +22,13 @@ from components.train.launchers.base import Launcher, Verdict
 from components.train.launchers.chatter import is_chatter
 from components.train.launchers.machine import free_ports, lock_cores, lock_folder
 from components.train.options import TrainingJob
+from components.train.worker_environment import WORKER_ENVIRONMENT
 
 RETRYABLE_EXIT_CODE = 128
 LAST_LINES = 15
 POLL_SECONDS = 0.1
 # Between a worker's failure and stopping its peers: time for them to notice, and to say what they saw.
 GRACE_SECONDS = 5.0
-# Else glibc gives large tensors' memory back and takes it anew, page by page, in every step: 3 to 9 % of the speed
-# of a small model.
-KEPT_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
 
 
 @dataclass
@@ -163,11 +157,8 @@ class LocalLauncher(Launcher):
             process = subprocess.Popen(
                 [sys.executable, "-m", "components.train.worker", "--job", self._job.model_dump_json()],
                 env={
-                    "TF_CPP_MIN_LOG_LEVEL": "2",
-                    "NO_GCE_CHECK": "true",  # TensorFlow would look for Google's metadata server
-                    **KEPT_MEMORY,
+                    **WORKER_ENVIRONMENT,
                     **os.environ,
-                    "PYTHONUNBUFFERED": "1",
                     "TF_CONFIG": json.dumps(config),
                     OWNER_VARIABLE: str(os.getpid()),
                 },

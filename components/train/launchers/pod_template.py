@@ -9,6 +9,7 @@ from components.kubernetes_client import MANAGED_BY, RUN_LABEL
 from components.storage import MOUNT_PATH, RUN_ID_VARIABLE, STORAGE_VARIABLE
 from components.train.launchers.job_options import JobOptions
 from components.train.options import TrainingJob
+from components.train.worker_environment import WORKER_ENVIRONMENT
 
 DEFAULT_CPU, DEFAULT_MEMORY = "1", "2Gi"
 STORAGE_VOLUME = "run-storage"
@@ -66,10 +67,11 @@ class PodTemplate:
 
     @property
     def env(self) -> list[Fragment]:
-        own = {"PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2", "NO_GCE_CHECK": "true"}
-        ours = {**own, **self.options.job.env}
-        theirs = [item for item in self.task.env if item["name"] not in {*ours, RUN_ID_VARIABLE, STORAGE_VARIABLE}]
-        return theirs + [{"name": name, "value": value} for name, value in ours.items()]
+        set_elsewhere = {*self.options.job.env, RUN_ID_VARIABLE, STORAGE_VARIABLE}
+        theirs = [item for item in self.task.env if item["name"] not in set_elsewhere]
+        defaults = {**WORKER_ENVIRONMENT, **self.options.job.env}
+        given = {item["name"] for item in theirs}
+        return theirs + [{"name": name, "value": value} for name, value in defaults.items() if name not in given]
 
     @property
     def resources(self) -> Fragment:
