@@ -61,8 +61,9 @@ tensorboard: .venv/installed ## show the learning curves of the last run's model
 dashboard: .venv/installed ## write the Grafana dashboard and the alerts in manifests/monitoring
 	$(BIN)/python manifests/monitoring/render.py
 
-bench-train: .venv/installed ## measure training speed against the original's way and the bound (ten minutes)
+bench-train: .venv/installed ## measure training speed against the original's way and the bound (twenty minutes)
 	$(BIN)/python -m benchmarks.train.run $(ARGS)
+	$(BIN)/python -m benchmarks.train.accuracy
 
 bench-reading: .venv/installed ## measure bytes read by each worker, and memory at 1x and 10x data (two minutes)
 	$(BIN)/python -m benchmarks.train.reading

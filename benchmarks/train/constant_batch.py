@@ -1,4 +1,7 @@
-"""The bound: a process that trains on one batch, with no input and nobody to talk to. Prints the rate of each call."""
+"""The bound: a process that trains on one batch, with no input and nobody to talk to. Prints the rate of each call.
+
+Its optimizer is Keras' Adam, as everybody has it, or ours.
+"""
 
 import argparse
 import time
@@ -7,7 +10,8 @@ import keras
 import tensorflow as tf
 
 from components.preprocessing import model_input
-from components.train.models import MODELS
+from components.train.gradients import FusedAdam
+from components.train.models import build_model
 
 
 def main() -> None:
@@ -16,9 +20,11 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=3, required=True)
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--our-adam", action="store_true")
+    parser.add_argument("--compute-dtype", default="float32")
     arguments = parser.parse_args()
-    model = MODELS[arguments.model](tuple(arguments.shape), 10)
-    optimizer = keras.optimizers.Adam()
+    model = build_model(arguments.model, tuple(arguments.shape), 10, arguments.compute_dtype)
+    optimizer = FusedAdam("float32") if arguments.our_adam else keras.optimizers.Adam()
     optimizer.build(model.trainable_variables)
     pixels = tf.cast(tf.random.uniform([arguments.batch_size, *arguments.shape], 0, 256, tf.int32), tf.uint8)
     labels = tf.random.uniform([arguments.batch_size], 0, 10, tf.int64)
@@ -27,7 +33,7 @@ def main() -> None:
     def train(steps: tf.Tensor) -> None:
         for _ in tf.range(steps):
             with tf.GradientTape() as tape:
-                logits = model(model_input(pixels), training=True)
+                logits = tf.cast(model(model_input(pixels), training=True), tf.float32)
                 loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
             optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
 

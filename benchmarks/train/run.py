@@ -23,6 +23,7 @@ from components.stage_log import stage_log
 from components.train.launchers.machine import free_ports
 from components.train.options import TrainingJob, TrainOptions
 from components.train.run_job import run_job
+from components.train.worker_environment import WORKER_ENVIRONMENT
 
 IMAGES = 20_000
 WARM_UP = 2
@@ -44,7 +45,7 @@ class Setting:
 SETTINGS = [
     Setting("small CNN, the original's batch of 64", "cnn_small", (28, 28, 1), 64, 5),
     Setting("small CNN, the recommended batch of 256", "cnn_small", (28, 28, 1), 256, 6),
-    Setting("ten times the compute (32 x 32 colour, three convolutions), batch of 64", "cnn", (32, 32, 3), 64, 2),
+    Setting("ten times the compute (32 x 32 colour, three convolutions), batch of 64", "cnn", (32, 32, 3), 64, 3),
 ]
 
 
@@ -81,7 +82,7 @@ def pinned(commands: list[list[str]], environments: list[dict[str, str]]) -> lis
     for core, command, environment in zip(CORES, commands, environments, strict=True):
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+            env={**os.environ, **environment, "TF_CPP_MIN_LOG_LEVEL": "3"},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -96,15 +97,24 @@ def pinned(commands: list[list[str]], environments: list[dict[str, str]]) -> lis
 
 def original(setting: Setting, folder: Path) -> list[float]:
     """(a) Two one-core workers, the original's way."""
+    arguments = ["--data", str(folder / "data.npz"), "--model", setting.model]
+    arguments += ["--batch-size", str(setting.batch_size), "--epochs", str(setting.epochs + WARM_UP)]
+    arguments += ["--steps", str(max(20, 70 * 64 // setting.batch_size))]
+    return rates(original_workers(arguments))[WARM_UP:]
+
+
+def original_workers(arguments: list[str]) -> str:
+    """Runs two one-core workers the original's way, and returns what the first one printed."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    command = ["benchmarks.train.original", "--data", str(folder / "data.npz"), "--model", setting.model]
-    command += ["--batch-size", str(setting.batch_size), "--epochs", str(setting.epochs + WARM_UP)]
+    command = ["benchmarks.train.original", *arguments]
     configs = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}} for index in (0, 1)]
     environments = [{"TF_CONFIG": json.dumps(config), "TF_USE_LEGACY_KERAS": "1"} for config in configs]
-    return rates(pinned([command, command], environments)[0])[WARM_UP:]
+    return pinned([command, command], environments)[0]
 
 
-def ours(workers: int, gradient_dtype: str = "float32") -> Callable[[Setting, Path], list[float]]:
+def ours(
+    workers: int, gradient_dtype: str = "float32", compute_dtype: str = "float32"
+) -> Callable[[Setting, Path], list[float]]:
     """(b) Our trainer with two one-core workers, or (c) as one process with both cores and the same global batch."""
 
     def measure(setting: Setting, folder: Path) -> list[float]:
@@ -117,6 +127,7 @@ def ours(workers: int, gradient_dtype: str = "float32") -> Callable[[Setting, Pa
                 learning_rates="0:1e-3",
                 seed=0,
                 gradient_dtype=gradient_dtype,
+                compute_dtype=compute_dtype,
                 checkpoint_seconds=1000,
             )
             job = TrainingJob(options=options, dataset=str(folder / "shards"), directory=f"{scratch}/job")
@@ -128,20 +139,28 @@ def ours(workers: int, gradient_dtype: str = "float32") -> Callable[[Setting, Pa
     return measure
 
 
-def bound(setting: Setting, folder: Path) -> list[float]:
-    """(d) Two independent one-core processes on a constant batch."""
-    command = ["benchmarks.train.constant_batch", "--model", setting.model, "--batch-size", str(setting.batch_size)]
-    command += ["--shape", *map(str, setting.shape), "--seconds", "6"]
-    outputs = pinned([command, command], [{}, {}])
-    return [sum(pair) for pair in zip(*(rates(output) for output in outputs), strict=False)]
+def bound(*flags: str) -> Callable[[Setting, Path], list[float]]:
+    """(d) Two independent one-core processes on a constant batch, in the environment that our workers have."""
+
+    def measure(setting: Setting, folder: Path) -> list[float]:
+        command = ["benchmarks.train.constant_batch", "--model", setting.model, "--batch-size", str(setting.batch_size)]
+        command += ["--shape", *map(str, setting.shape), "--seconds", "6", *flags]
+        outputs = pinned([command, command], [WORKER_ENVIRONMENT] * 2)
+        return [sum(pair) for pair in zip(*(rates(output) for output in outputs), strict=False)]
+
+    return measure
 
 
+BOUND = "(d) bound: 2 processes, no input, no messages"
 WAYS: dict[str, Callable[[Setting, Path], list[float]]] = {
     "(a) the original's way, 2 workers": original,
     "(b) ours, 2 workers": ours(2),
     "(b) ours, 2 workers, bfloat16 gradients": ours(2, "bfloat16"),
+    "(b) ours, 2 workers, bfloat16 gradients and layers": ours(2, "bfloat16", "bfloat16"),
     "(c) ours, 1 process with both cores": ours(1),
-    "(d) bound: 2 processes, no input, no messages": bound,
+    BOUND: bound(),
+    "(d) with our Adam": bound("--our-adam"),
+    "(d) with our Adam and bfloat16 layers": bound("--our-adam", "--compute-dtype", "bfloat16"),
 }
 
 
@@ -162,7 +181,7 @@ def main() -> None:
                 for way, measure in WAYS.items():
                     measured[way] += measure(setting, Path(scratch))
         medians = {way: statistics.median(values) for way, values in measured.items()}
-        a, *_, d = medians.values()
+        a, d = next(iter(medians.values())), medians[BOUND]
         table = Table(title=setting.title, title_justify="left")
         for heading in ("", "images/s", "/ (a)", "/ (d)", "samples"):
             table.add_column(heading, justify="left" if not heading else "right")

@@ -77,7 +77,6 @@ def train(
         pvc: On a cluster, the claim of the volume that the workers share with this step.
         job: On a cluster, rarer settings of the job; see the README.
     """
-    import json
     from pathlib import Path
 
     from components.errors import checked, reported
@@ -117,7 +116,6 @@ def train(
             pvc=pvc,
             job=job,
         )
-        from components.train.curves import curves_page
         from components.train.run_job import job_directory, run_job
 
         directory = job_directory(options, shards.path, Path(model.path), work_dir)
@@ -126,12 +124,6 @@ def train(
         log = stage_log(stage)
         result = run_job(training, Path(model.path), log, job_options, TaskSettings.of(task_config))
 
-        for name, value in result.last_epoch.items():
-            metrics.log_metric(name, value)
-        # kfp.local takes an output without a file for lost, and would never use the step's cached results.
-        Path(metrics.path).write_text(json.dumps(metrics.metadata))
-        Path(curves.path).write_text(curves_page(model_type, result.history))
-        model.framework = "tensorflow"
-        model.metadata.update({**result.metadata, "dataset_uri": shards.uri, "work_dir": training.directory})
+        result.fill(model, metrics, curves, dataset_uri=shards.uri, work_dir=training.directory)
         log.info("spent %s", ", ".join(f"{name} {time:.1f}" for name, time in result.seconds.items() if time > 0.5))
         log.info("val_accuracy %.4f after %d epochs", result.last_epoch["val_accuracy"], len(result.history))

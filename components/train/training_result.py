@@ -1,5 +1,6 @@
 """What a finished training job left in its folder, and what of it goes into the step's outputs."""
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from components.errors import StageFailed
 from components.model_card import ModelCard, read_model_card
-from components.train.curves import read_history
+from components.train.curves import curves_page, read_history
 from components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY
 from components.train.worker_report import WorkerReport
 
@@ -46,6 +47,23 @@ class TrainingResult:
             "history": self.history,
             "seconds": self.seconds,
         }
+
+    def fill(self, model: Any, metrics: Any, curves: Any, **metadata: str) -> None:
+        """Fills a step's outputs, all but the model's files.
+
+        Args:
+            model: dsl.Model.
+            metrics: dsl.Metrics.
+            curves: dsl.HTML.
+            **metadata: What else the model artifact is to tell.
+        """
+        for name, value in self.last_epoch.items():
+            metrics.log_metric(name, value)
+        # kfp.local takes an output without a file for lost, and would never use the step's cached results.
+        Path(metrics.path).write_text(json.dumps(metrics.metadata))
+        Path(curves.path).write_text(curves_page(self.card.model_type, self.history))
+        model.framework = "tensorflow"
+        model.metadata.update({**self.metadata, **metadata})
 
 
 def read_result(directory: str, workers: int, patience: float) -> TrainingResult:

@@ -100,23 +100,13 @@ def collect_custom_job(
         curves: A page with the learning curves.
         workers: How many workers the job had.
     """
-    import json
-    from pathlib import Path
-
     from components.errors import reported
     from components.stage_log import stage_log
-    from components.train.curves import curves_page
     from components.train.job_files import MODEL_DIRECTORY
     from components.train.training_result import read_result
 
     with reported("collect"):
         result = read_result(job.path, workers, patience=60)
-        model_type = result.card.model_type
         model.uri = f"{job.uri}/{MODEL_DIRECTORY}"
-        model.framework = "tensorflow"
-        model.metadata.update({**result.metadata, "dataset_uri": shards.uri, "work_dir": job.path})
-        for name, value in result.last_epoch.items():
-            metrics.log_metric(name, value)
-        Path(metrics.path).write_text(json.dumps(metrics.metadata))
-        Path(curves.path).write_text(curves_page(model_type, result.history))
-        stage_log(f"collect {model_type}").info("val_accuracy %.4f", result.last_epoch["val_accuracy"])
+        result.fill(model, metrics, curves, dataset_uri=shards.uri, work_dir=job.path)
+        stage_log(f"collect {result.card.model_type}").info("val_accuracy %.4f", result.last_epoch["val_accuracy"])
