@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+from components.train.worker_environment import WORKER_ENVIRONMENT
 
 IMAGES = 30_000  # 92 MB of raw pixels: more than the shuffle window, so that reading streams
 SHAPE = (32, 32, 3)
@@ -56,7 +59,8 @@ def _bytes_read() -> int:
 
 def child(*arguments: str) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.train.reading", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    environment = {**os.environ, **WORKER_ENVIRONMENT}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     answer: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
     return answer
 

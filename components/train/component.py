@@ -33,6 +33,7 @@ def train(
     max_restarts: int = 3,
     checkpoint_seconds: float = 15.0,
     hang_seconds: int = 10,
+    stuck_seconds: int = 600,
     peer_seconds: int = 300,
     work_dir: str = "",
     run: str = "",
@@ -66,6 +67,8 @@ def train(
         max_restarts: Times the job may start again from its last checkpoint after a worker was lost.
         checkpoint_seconds: Time between two checkpoints, at least; what a lost worker costs, at most.
         hang_seconds: Without a sign of life for so long, a worker counts as lost.
+        stuck_seconds: When all others wait for it for so long, a worker counts as lost, too; must be longer than any
+            checkpoint takes.
         peer_seconds: How long a worker waits for all others at the start.
         work_dir: Folder for checkpoints, logs and TensorBoard; empty for the run's folder on the shared volume, and
             without one, a folder beside the model.
@@ -105,6 +108,7 @@ def train(
             max_restarts=max_restarts,
             checkpoint_seconds=checkpoint_seconds,
             hang_seconds=hang_seconds,
+            stuck_seconds=stuck_seconds,
             peer_seconds=peer_seconds,
         )
         job_options = checked(

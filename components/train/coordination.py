@@ -22,7 +22,8 @@ def connect(cluster: Cluster, options: TrainOptions) -> tf.distribute.MultiWorke
 
     Args:
         cluster: Who trains together.
-        options: `peer_seconds` to wait for the others, `hang_seconds` without a sign of life until one counts as lost.
+        options: `peer_seconds` to wait for the others, `hang_seconds` without a sign of life and `stuck_seconds` behind
+            them until one counts as lost.
 
     Raises:
         PeersUnreachable: When not all are there in time; names those that are not.
@@ -33,7 +34,8 @@ def connect(cluster: Cluster, options: TrainOptions) -> tf.distribute.MultiWorke
     _configure_coordination(options)
     strategy = tf.distribute.MultiWorkerMirroredStrategy(
         communication_options=tf.distribute.experimental.CommunicationOptions(
-            implementation=tf.distribute.experimental.CommunicationImplementation.RING
+            implementation=tf.distribute.experimental.CommunicationImplementation.RING,
+            timeout_seconds=options.stuck_seconds,
         )
     )
     # The first message between them: only with it does TensorFlow set up what it needs, a signal handler among it.

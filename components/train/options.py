@@ -50,6 +50,8 @@ class TrainOptions(BaseModel):
         max_restarts: How many times the job starts again from its last checkpoint after a worker was lost.
         checkpoint_seconds: Between two checkpoints, at least; what a lost worker costs, at most.
         hang_seconds: Without a sign of life for so long, a worker counts as lost.
+        stuck_seconds: When all others wait for it for so long, a worker counts as lost, too; must be longer than any
+            checkpoint takes.
         peer_seconds: How long a worker waits for all others at the start.
     """
 
@@ -68,6 +70,7 @@ class TrainOptions(BaseModel):
     max_restarts: int = Field(default=3, ge=0)
     checkpoint_seconds: float = Field(default=15.0, ge=0)
     hang_seconds: int = Field(default=10, ge=2)
+    stuck_seconds: int = Field(default=600, ge=10)
     peer_seconds: int = Field(default=300, ge=1)
 
     @property
@@ -101,7 +104,7 @@ class TrainingJob(BaseModel):
     @staticmethod
     def identity_of(options: TrainOptions, dataset: str) -> str:
         # These change how a job is run, not what comes out.
-        indifferent = {"backend", "max_restarts", "checkpoint_seconds", "hang_seconds", "peer_seconds"}
+        indifferent = {"backend", "max_restarts", "checkpoint_seconds", "hang_seconds", "stuck_seconds", "peer_seconds"}
         return json.dumps({"dataset": Dataset(dataset).manifest.fingerprint, **options.model_dump(exclude=indifferent)})
 
 

@@ -33,7 +33,13 @@ OPTIONS = TrainOptions(
     seed=5,
     checkpoint_seconds=0.5,
     hang_seconds=3,
+    stuck_seconds=10,
 )
+
+# Python loads sitecustomize at its start. Told by this signal, a worker stands still in its next line of Python, while
+# TensorFlow's own threads go on to show that it is alive.
+STUCK = signal.SIGUSR1
+GETS_STUCK = "import signal, time; signal.signal(signal.SIGUSR1, lambda *_: time.sleep(1000))"
 
 
 def make_job(digits: Dataset, directory: Path, **change: object) -> TrainingJob:
@@ -96,8 +102,18 @@ def disturbed_run(
         (1, signal.SIGTERM, "exited with code 143; restart 1 of 3", 10),
         (1, signal.SIGSTOP, "restart 1 of 3", 20),
         pytest.param(0, signal.SIGSTOP, "restart 1 of 3", 20, marks=pytest.mark.slow),
+        pytest.param(1, STUCK, "worker-0 exited with code 138; restart 1 of 3", 25, marks=pytest.mark.slow),
+        pytest.param(0, STUCK, "worker-1 exited with code 138; restart 1 of 3", 25, marks=pytest.mark.slow),
     ],
-    ids=["worker killed", "chief killed", "worker told to go", "worker hangs", "chief hangs"],
+    ids=[
+        "worker killed",
+        "chief killed",
+        "worker told to go",
+        "worker hangs",
+        "chief hangs",
+        "worker stuck",
+        "chief stuck",
+    ],
 )
 def test_job_recovers_with_the_same_weights(
     victim: int,
@@ -107,7 +123,10 @@ def test_job_recovers_with_the_same_weights(
     digits: Dataset,
     undisturbed: tuple[str, TrainingResult],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    (tmp_path / "sitecustomize.py").write_text(GETS_STUCK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     job = make_job(digits, tmp_path)
     at: list[float] = []
 
