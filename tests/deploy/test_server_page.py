@@ -1,6 +1,5 @@
 """The server's page in a real browser, without a screen."""
 
-import base64
 import io
 import shutil
 from collections.abc import Iterator
@@ -8,16 +7,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from components.model_card import MODEL_CARD, ONNX_MODEL, Example, ModelCard
-from components.preprocessing import model_input
-from components.train.export import save_served_graph
+from components.dataset_manifest import Dataset
+from components.ingest.options import IngestOptions
+from components.ingest.sharding import write_dataset
+from components.ingest.sources import Source, SourceSplit
+from components.stage_log import stage_log
+from components.train.export import export_model
 from components.train.models import MODELS
-from components.train.onnx_export import write_onnx
+from components.train.options import TrainingJob, TrainOptions
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -29,39 +30,19 @@ BIRDS = ["blackbird", "house sparrow", "northern goshawk", *(f"bird number {numb
 
 @pytest.fixture(scope="module")
 def colour_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model of colour images."""
-    keras.utils.set_random_seed(1)
-    shape = (32, 32, 3)
-    model = MODELS["cnn_small"](shape, len(BIRDS))
-    folder = tmp_path_factory.mktemp("colour") / "1"
-    save_served_graph(model, shape, BIRDS, folder)
-    checksum = write_onnx(model, np.zeros((1, *shape), np.uint8), folder / ONNX_MODEL)
-    assert checksum
-    black = io.BytesIO()
-    Image.new("RGB", (32, 32)).save(black, "PNG")
-    logits = model(model_input(np.zeros((1, *shape), np.uint8)))[0]
-    example = Example(
-        label=BIRDS[0],
-        png=base64.b64encode(black.getvalue()).decode(),
-        logits=logits.numpy().tolist(),
-        probabilities=keras.ops.softmax(logits).numpy().tolist(),
-    )
-    card = ModelCard(
-        model_type="cnn_small",
-        parameters=model.count_params(),
-        image_shape=shape,
-        class_names=BIRDS,
-        dataset="birds",
-        dataset_fingerprint="",
-        options={},
-        run="",
-        git_revision="",
-        versions={},
-        examples=[example],
-        onnx_sha256=checksum,
-    )
-    (folder / MODEL_CARD).write_text(card.model_dump_json())
-    return folder.parent
+    """An untrained model of colour images, exported as a trained one is."""
+    directory, shape = tmp_path_factory.mktemp("colour"), (32, 32, 3)
+    random = np.random.default_rng(1)
+    images = [(random.integers(0, 256, shape, np.uint8), number % len(BIRDS)) for number in range(96)]
+    split = SourceSplit(len(images), lambda: iter(images))
+    source = Source("birds", "1", BIRDS, shape, {"train": split, "test": split})
+    ingest = IngestOptions(dataset="birds", validation_share=0.25, workers=1, seed=0)
+    write_dataset(source, ingest, directory / "shards", stage_log("test"))
+    options = TrainOptions(model_type="cnn_small", workers=1, epochs=1, batch_size=1, learning_rates="0:1e-3", seed=0)
+    job = TrainingJob(options=options, dataset=str(directory / "shards"), directory=str(directory))
+    untrained = MODELS[options.model_type](shape, len(BIRDS))
+    export_model(untrained, job, Dataset(job.dataset), directory / "model")
+    return directory / "model"
 
 
 @pytest.fixture(scope="module")
