@@ -1,6 +1,7 @@
 """`make bench-train`: images a second of our trainer, of the way it replaces, and of the bound, in one run."""
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from components.ingest.options import IngestOptions
@@ -27,6 +29,7 @@ from components.train.worker_environment import WORKER_ENVIRONMENT
 
 IMAGES = 20_000
 WARM_UP = 2
+Samples = dict[str, list[float]]
 RESULTS = Path(__file__).with_name("results.json")
 CORES = sorted(os.sched_getaffinity(0))[:2]
 
@@ -151,9 +154,10 @@ def bound(*flags: str) -> Callable[[Setting, Path], list[float]]:
     return measure
 
 
+ORIGINAL = "(a) the original's way, 2 workers"
 BOUND = "(d) bound: 2 processes, no input, no messages"
 WAYS: dict[str, Callable[[Setting, Path], list[float]]] = {
-    "(a) the original's way, 2 workers": original,
+    ORIGINAL: original,
     "(b) ours, 2 workers": ours(2),
     "(b) ours, 2 workers, bfloat16 gradients": ours(2, "bfloat16"),
     "(b) ours, 2 workers, bfloat16 gradients and layers": ours(2, "bfloat16", "bfloat16"),
@@ -171,26 +175,54 @@ def main() -> None:
     )
     parser.add_argument("--settings", type=int, nargs="+", default=[0, 1, 2], help="which settings (default all)")
     arguments = parser.parse_args()
+    settings = [SETTINGS[index] for index in arguments.settings]
+    samples = measure_all(settings, arguments.rounds)
+    results = {
+        "cores": len(CORES),
+        "machine": platform.processor() or platform.machine(),
+        "settings": [
+            {"title": setting.title, "medians": medians(samples[setting]), "samples": samples[setting]}
+            for setting in settings
+        ],
+    }
+    RESULTS.write_text(json.dumps(results, indent=2))
     console = Console(soft_wrap=True)
-    results = {"cores": len(CORES), "machine": platform.processor() or platform.machine(), "settings": []}
-    for setting in (SETTINGS[index] for index in arguments.settings):
-        with tempfile.TemporaryDirectory() as scratch:
-            prepare(setting, Path(scratch))
-            measured: dict[str, list[float]] = {way: [] for way in WAYS}
-            for _ in range(arguments.rounds):
-                for way, measure in WAYS.items():
-                    measured[way] += measure(setting, Path(scratch))
-        medians = {way: statistics.median(values) for way, values in measured.items()}
-        a, d = next(iter(medians.values())), medians[BOUND]
-        table = Table(title=setting.title, title_justify="left")
-        for heading in ("", "images/s", "/ (a)", "/ (d)", "samples"):
-            table.add_column(heading, justify="left" if not heading else "right")
-        for way, median in medians.items():
-            table.add_row(way, f"{median:,.0f}", f"{median / a:.2f}", f"{median / d:.2f}", str(len(measured[way])))
-        console.print(table)
-        results["settings"].append({"title": setting.title, "medians": medians, "samples": measured})
-        RESULTS.write_text(json.dumps(results, indent=2))
+    for setting in settings:
+        console.print(table(setting, samples[setting]))
     console.print(f"wrote {RESULTS}")
+
+
+def measure_all(settings: list[Setting], rounds: int) -> dict[Setting, Samples]:
+    """Measures every way in every setting, once a round: what changes on the machine meanwhile, changes for all."""
+    samples: dict[Setting, Samples] = {setting: {way: [] for way in WAYS} for setting in settings}
+    with tempfile.TemporaryDirectory() as scratch, Progress() as progress:
+        task = progress.add_task("measuring", total=rounds * len(settings) * len(WAYS))
+        for setting in settings:
+            folder_of(setting, scratch).mkdir()
+            prepare(setting, folder_of(setting, scratch))
+        for _, setting, (way, measure) in itertools.product(range(rounds), settings, WAYS.items()):
+            samples[setting][way] += measure(setting, folder_of(setting, scratch))
+            progress.advance(task)
+    return samples
+
+
+def folder_of(setting: Setting, scratch: str) -> Path:
+    return Path(scratch, str(SETTINGS.index(setting)))
+
+
+def medians(samples: Samples) -> dict[str, float]:
+    return {way: statistics.median(values) for way, values in samples.items()}
+
+
+def table(setting: Setting, samples: Samples) -> Table:
+    shown = Table(title=setting.title, title_justify="left")
+    for heading in ("", "images/s", "/ (a)", "/ (d)", "samples"):
+        shown.add_column(heading, justify="left" if not heading else "right")
+    of = medians(samples)
+    for way, median in of.items():
+        ratios = [f"{median / of[other]:.2f}" for other in (ORIGINAL, BOUND)]
+        shown.add_row(way, f"{median:,.0f}", *ratios, str(len(samples[way])))
+    return shown
 
 
 if __name__ == "__main__":

@@ -1,10 +1,34 @@
 """The optimizer against Keras' own, on the same gradients."""
 
+import json
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from components.train.gradients import FusedAdam
+
+TWO_REPLICAS = """
+import json, keras, numpy, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from components.train.gradients import FusedAdam
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    weight = keras.Variable(numpy.ones(3, numpy.float32))
+    optimizer = FusedAdam("float32")
+    optimizer.build([weight])
+
+def step():
+    number = tf.distribute.get_replica_context().replica_id_in_sync_group
+    optimizer.apply([tf.fill([3], tf.cast(number, tf.float32) + 1)], [weight])
+
+tf.function(lambda: strategy.run(step))()
+momentum = next(variable for variable in optimizer.variables if "momentum" in variable.path)
+print(json.dumps([[part.numpy().tolist() for part in of.value.values] for of in (weight, momentum)]))
+"""
 
 
 def test_moves_weights_as_keras_adam_does() -> None:
@@ -22,3 +46,12 @@ def test_moves_weights_as_keras_adam_does() -> None:
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
     for theirs, ours in zip(*(optimizer.variables for optimizer in optimizers), strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-6, err_msg=ours.path)
+
+
+def test_replicas_of_one_worker_stay_equal() -> None:
+    """Two devices in one process, as a worker with two GPUs has: TensorFlow must not be started before it is told."""
+    answer = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True, check=True)
+    weights, momentums = json.loads(answer.stdout)
+    # The sum of both replicas' gradients is 3; Adam's first step is the learning rate, its first moment a tenth.
+    np.testing.assert_allclose(weights, [[0.999] * 3] * 2, rtol=1e-6)
+    np.testing.assert_allclose(momentums, [[0.3] * 3] * 2, rtol=1e-6)
