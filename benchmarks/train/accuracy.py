@@ -9,20 +9,20 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.train.run import original_workers
+from benchmarks.train.run import original_workers, train
 from components import records
 from components.dataset_manifest import Dataset
 from components.ingest.options import IngestOptions
 from components.ingest.sharding import write_dataset
 from components.ingest.sources import open_source
 from components.stage_log import stage_log
-from components.train.options import TrainingJob, TrainOptions
-from components.train.run_job import run_job
+from components.train.options import TrainOptions
 
 EPOCHS = 20
 SEEDS = (0, 1, 2)
 MODEL = "cnn_small"
 RESULTS = Path(__file__).with_name("accuracy.json")
+ORIGINAL = "(a) the original's way, batch 64"
 # With four times the images in a step there are a quarter of the steps: each may go four times as far.
 OURS = {
     "(b) ours, batch 64": {"batch_size": 64, "learning_rates": "0:1e-3"},
@@ -44,37 +44,32 @@ def images_of(dataset: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
     return pixels.numpy(), labels.numpy()
 
 
-def original(dataset: Dataset, folder: Path, seed: int) -> float:
-    pixels, labels = images_of(dataset, "train")
-    held_out_pixels, held_out_labels = images_of(dataset, "validation")
-    data = folder / "data.npz"
-    np.savez(data, pixels=pixels, labels=labels, held_out_pixels=held_out_pixels, held_out_labels=held_out_labels)
+def original(data: Path, steps: int, seed: int) -> float:
     arguments = ["--data", str(data), "--model", MODEL, "--batch-size", "64", "--epochs", str(EPOCHS)]
-    output = original_workers([*arguments, "--steps", str(len(labels) // 128), "--seed", str(seed)])
+    output = original_workers([*arguments, "--steps", str(steps), "--seed", str(seed)])
     return float(output.split("accuracy ")[1])
 
 
-def ours(dataset: Dataset, folder: Path, seed: int, parameters: dict) -> float:
+def ours(dataset: Dataset, seed: int, parameters: dict) -> float:
     options = TrainOptions(model_type=MODEL, backend="local", workers=2, epochs=EPOCHS, seed=seed, **parameters)
-    log = stage_log("bench")
-    log.setLevel("WARNING")
-    job = TrainingJob(options=options, dataset=str(dataset.directory), directory=str(folder / "job"))
-    return run_job(job, folder / "model", log).history[-1]["val_accuracy"]
+    with tempfile.TemporaryDirectory() as scratch:
+        return train(options, dataset.directory, Path(scratch))[-1]["val_accuracy"]
 
 
 def main() -> None:
+    accuracies: dict[str, list[float]] = {way: [] for way in (ORIGINAL, *OURS)}
     with tempfile.TemporaryDirectory() as scratch:
         options = IngestOptions(dataset="mnist_5k", validation_share=0.2, workers=2, seed=0)
         write_dataset(open_source(options), options, Path(scratch) / "shards", stage_log("bench"))
         dataset = Dataset(str(Path(scratch) / "shards"))
-        accuracies: dict[str, list[float]] = {"(a) the original's way, batch 64": []} | {way: [] for way in OURS}
+        pixels, labels = images_of(dataset, "train")
+        held_out_pixels, held_out_labels = images_of(dataset, "validation")
+        data = Path(scratch) / "data.npz"
+        np.savez(data, pixels=pixels, labels=labels, held_out_pixels=held_out_pixels, held_out_labels=held_out_labels)
         for seed in SEEDS:
-            for number, (way, values) in enumerate(accuracies.items()):
-                folder = Path(scratch, f"{seed}-{number}")
-                folder.mkdir()
-                values.append(
-                    ours(dataset, folder, seed, OURS[way]) if way in OURS else original(dataset, folder, seed)
-                )
+            accuracies[ORIGINAL].append(original(data, len(labels) // 128, seed))
+            for way, parameters in OURS.items():
+                accuracies[way].append(ours(dataset, seed, parameters))
     table = Table(title=f"small CNN, {EPOCHS} epochs, held-out digits", title_justify="left")
     for heading in ("", "accuracy", "of each seed"):
         table.add_column(heading, justify="left" if not heading else "right")

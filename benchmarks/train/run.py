@@ -63,14 +63,14 @@ def digits(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([pixels] * repeats), np.concatenate([labels] * repeats)
 
 
-def prepare(setting: Setting, folder: Path) -> None:
-    pixels, labels = digits(setting.shape)
+def prepare(shape: tuple[int, int, int], folder: Path) -> None:
+    pixels, labels = digits(shape)
     np.savez(folder / "data.npz", pixels=pixels, labels=labels)
     few = SourceSplit(
         200, lambda: ((image, int(label)) for image, label in zip(pixels[:200], labels[:200], strict=True))
     )
     every = SourceSplit(len(labels), lambda: ((image, int(label)) for image, label in zip(pixels, labels, strict=True)))
-    source = Source("digits", "1", [str(i) for i in range(10)], setting.shape, {"train": every, "test": few})
+    source = Source("digits", "1", [str(i) for i in range(10)], shape, {"train": every, "test": few})
     options = IngestOptions(dataset="digits", validation_share=0.01, workers=2, seed=0)
     write_dataset(source, options, folder / "shards", stage_log("bench"))
 
@@ -115,6 +115,14 @@ def original_workers(arguments: list[str]) -> str:
     return pinned([command, command], environments)[0]
 
 
+def train(options: TrainOptions, shards: Path, scratch: Path) -> list[dict[str, float]]:
+    """Trains as the train component does, and returns what is known of each epoch."""
+    log = stage_log("bench")
+    log.setLevel("WARNING")
+    job = TrainingJob(options=options, dataset=str(shards), directory=str(scratch / "job"))
+    return run_job(job, scratch / "model", log).history
+
+
 def ours(
     workers: int, gradient_dtype: str = "float32", compute_dtype: str = "float32"
 ) -> Callable[[Setting, Path], list[float]]:
@@ -133,10 +141,7 @@ def ours(
                 compute_dtype=compute_dtype,
                 checkpoint_seconds=1000,
             )
-            job = TrainingJob(options=options, dataset=str(folder / "shards"), directory=f"{scratch}/job")
-            log = stage_log("bench")
-            log.setLevel("WARNING")
-            history = run_job(job, Path(scratch) / "model", log).history
+            history = train(options, folder / "shards", Path(scratch))
         return [row["images_per_second"] for row in history[WARM_UP:]]
 
     return measure
@@ -197,17 +202,14 @@ def measure_all(settings: list[Setting], rounds: int) -> dict[Setting, Samples]:
     samples: dict[Setting, Samples] = {setting: {way: [] for way in WAYS} for setting in settings}
     with tempfile.TemporaryDirectory() as scratch, Progress() as progress:
         task = progress.add_task("measuring", total=rounds * len(settings) * len(WAYS))
-        for setting in settings:
-            folder_of(setting, scratch).mkdir()
-            prepare(setting, folder_of(setting, scratch))
+        folders = {shape: Path(scratch, "x".join(map(str, shape))) for shape in {setting.shape for setting in settings}}
+        for shape, folder in folders.items():
+            folder.mkdir()
+            prepare(shape, folder)
         for _, setting, (way, measure) in itertools.product(range(rounds), settings, WAYS.items()):
-            samples[setting][way] += measure(setting, folder_of(setting, scratch))
+            samples[setting][way] += measure(setting, folders[setting.shape])
             progress.advance(task)
     return samples
-
-
-def folder_of(setting: Setting, scratch: str) -> Path:
-    return Path(scratch, str(SETTINGS.index(setting)))
 
 
 def medians(samples: Samples) -> dict[str, float]:

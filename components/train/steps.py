@@ -54,7 +54,7 @@ def build_train_steps(
 
     def replica_step(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            logits = tf.cast(model(model_input(pixels), training=True), tf.float32)
+            logits = _logits(model, pixels, training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             # Gradients are summed over the replicas, so each counts its part of the global batch.
             loss = tf.reduce_sum(losses) / global_batch + sum(model.losses) / replicas
@@ -77,7 +77,7 @@ def build_validation(strategy: tf.distribute.Strategy, model: keras.Model) -> Va
 
     @tf.function(reduce_retracing=True)
     def measure(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        logits = tf.cast(model(model_input(pixels), training=False), tf.float32)
+        logits = _logits(model, pixels, training=False)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         return tf.stack([tf.reduce_sum(losses), _correct(logits, labels), tf.cast(tf.size(labels), tf.float32)])
 
@@ -89,6 +89,11 @@ def build_validation(strategy: tf.distribute.Strategy, model: keras.Model) -> Va
         return float(loss / images), float(correct / images)
 
     return validate
+
+
+def _logits(model: keras.Model, pixels: tf.Tensor, training: bool) -> tf.Tensor:
+    # In float32 also from layers that compute in bfloat16: a loss needs more digits.
+    return tf.cast(model(model_input(pixels), training=training), tf.float32)
 
 
 def _correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -126,7 +126,7 @@ def test_job_recovers_with_the_same_weights(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(GETS_STUCK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    job = make_job(digits, tmp_path, **({"stuck_seconds": 10} if sent == STUCK else {}))
+    job = make_job(digits, tmp_path, stuck_seconds=10 if sent == STUCK else OPTIONS.stuck_seconds)
     at: list[float] = []
 
     def disturb(of: dict[int, psutil.Process]) -> None:

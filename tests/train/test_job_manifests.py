@@ -144,6 +144,14 @@ def test_resources(flat: dict[str, Any], task: dict[str, Any], expected: dict[st
     assert template(pods)["spec"]["containers"][0]["resources"] == expected
 
 
+def test_what_is_set_on_the_task_wins_over_defaults_and_the_options_over_both() -> None:
+    names = ("TF_CPP_MIN_LOG_LEVEL", "MALLOC_TOP_PAD_")
+    task = TaskSettings(env=[{"name": name, "value": "1"} for name in names])
+    pods = PodTemplate(JOB, options({"env": {"MALLOC_TOP_PAD_": "2"}}), task)
+    found = template(pods)["spec"]["containers"][0]["env"]
+    assert [item["value"] for name in names for item in found if item["name"] == name] == ["1", "2"]
+
+
 def test_what_is_set_on_the_task_reaches_the_pods_beside_the_options() -> None:
     pod = template(PodTemplate(JOB, options(EVERYTHING), TASK))["spec"]
     container = pod["containers"][0]

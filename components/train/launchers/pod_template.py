@@ -67,11 +67,9 @@ class PodTemplate:
 
     @property
     def env(self) -> list[Fragment]:
-        set_elsewhere = {*self.options.job.env, RUN_ID_VARIABLE, STORAGE_VARIABLE}
-        theirs = [item for item in self.task.env if item["name"] not in set_elsewhere]
-        defaults = {**WORKER_ENVIRONMENT, **self.options.job.env}
-        given = {item["name"] for item in theirs}
-        return theirs + [{"name": name, "value": value} for name, value in defaults.items() if name not in given]
+        of_the_step = (RUN_ID_VARIABLE, STORAGE_VARIABLE)
+        task = {item["name"]: item for item in self.task.env if item["name"] not in of_the_step}
+        return list({**_variables(WORKER_ENVIRONMENT), **task, **_variables(self.options.job.env)}.values())
 
     @property
     def resources(self) -> Fragment:
@@ -147,6 +145,10 @@ class PodTemplate:
     def _adds_storage(self) -> bool:
         mounted = [*self.task.volume_mounts, *self.options.job.volume_mounts]
         return bool(self.options.pvc) and not any(mount.get("mountPath") == self.mount_path for mount in mounted)
+
+
+def _variables(values: Mapping[str, str]) -> dict[str, Fragment]:
+    return {name: {"name": name, "value": value} for name, value in values.items()}
 
 
 def without_empty(fragment: Mapping[str, Any]) -> Fragment:
