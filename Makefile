@@ -23,7 +23,7 @@ serve: .venv/installed ## run the pipeline and keep serving the best model until
 compile: .venv/installed ## write compiled/: the pipelines and each component as IR YAML
 	$(BIN)/python pipelines/e2e.py --compile
 	$(BIN)/python pipelines/vertex.py --compile
-	$(BIN)/python -m pipelines.compiled
+	$(BIN)/python -m kfp_image_classification.pipelines.runner.compiled
 
 images: ## build the container images with docker, podman or buildah; IMAGE_PREFIX=registry/team/ IMAGE_TAG=1.2
 	images/build.sh
@@ -93,6 +93,7 @@ clean: ## remove the environment and all runs
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@mkdir -p .venv/types && ln -sfn ../.. .venv/types/kfp_image_classification
 	@touch $@
 
 .venv/mlserver/installed: .venv/installed benchmarks/serve/mlserver.txt

@@ -6,8 +6,8 @@ kfp dsl compile --py examples/ingest_and_train.py --output ingest_and_train.yaml
 
 from kfp import dsl, local
 
-from components.ingest import ingest
-from components.train import train
+from kfp_image_classification.components.ingest import ingest
+from kfp_image_classification.components.train import train
 
 
 @dsl.pipeline(name="ingest-and-train")

@@ -8,15 +8,15 @@ from typing import List
 
 from kfp import dsl, kubernetes
 
-from components.deploy import deploy
-from components.evaluate import evaluate
-from components.images import TENSORFLOW_IMAGE
-from components.ingest import ingest
-from components.preflight import preflight
-from components.select import select
-from components.storage import RUN_ID_FIELD, RUN_ID_VARIABLE, mount_storage
-from components.train import train
-from pipelines.tracking import tracking
+from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
+from kfp_image_classification.components.cluster.storage import RUN_ID_FIELD, RUN_ID_VARIABLE, mount_storage
+from kfp_image_classification.components.deploy import deploy
+from kfp_image_classification.components.evaluate import evaluate
+from kfp_image_classification.components.ingest import ingest
+from kfp_image_classification.components.preflight import preflight
+from kfp_image_classification.components.select import select
+from kfp_image_classification.components.train import train
+from kfp_image_classification.pipelines.tracking import tracking
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
 
@@ -196,6 +196,6 @@ def e2e(
 
 
 if __name__ == "__main__":
-    from pipelines.command_line import main
+    from kfp_image_classification.pipelines.runner.command_line import main
 
     main(e2e)

@@ -4,7 +4,7 @@ from typing import List
 
 from kfp import dsl, kubernetes
 
-from components.track import track
+from kfp_image_classification.components.track import track
 
 # Keys of the optional Secret `mlflow`, and what MLflow's client reads.
 MLFLOW_CREDENTIALS = {

@@ -11,12 +11,12 @@ from google_cloud_pipeline_components.v1.endpoint import EndpointCreateOp, Model
 from google_cloud_pipeline_components.v1.model import ModelUploadOp
 from kfp import dsl
 
-from components.deploy.vertex import servable_uri
-from components.evaluate import evaluate
-from components.images import TENSORFLOW_IMAGE
-from components.ingest import ingest
-from components.select import select
-from components.train.vertex import collect_custom_job, plan_custom_job
+from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
+from kfp_image_classification.components.deploy.vertex import servable_uri
+from kfp_image_classification.components.evaluate import evaluate
+from kfp_image_classification.components.ingest import ingest
+from kfp_image_classification.components.select import select
+from kfp_image_classification.components.train.vertex import collect_custom_job, plan_custom_job
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
 
@@ -150,6 +150,6 @@ def vertex(
 
 
 if __name__ == "__main__":
-    from pipelines.compiled import compile_from_command_line
+    from kfp_image_classification.pipelines.runner.compiled import compile_from_command_line
 
     compile_from_command_line(vertex, "vertex.yaml")

@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 from kubernetes_api import KubernetesApi
+from repository import REPOSITORY
 
 if TYPE_CHECKING:
     from kfp_api import KfpApi
@@ -22,14 +23,13 @@ if TYPE_CHECKING:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("NO_GCE_CHECK", "true")
 
-from components.dataset_manifest import Dataset
-from components.ingest.options import IngestOptions
-from components.permissions import BY_BACKEND, needed
-from components.stage_log import stage_log
-from components.train.launchers.machine import free_ports
-from components.train.options import TrainingJob, TrainOptions
+from kfp_image_classification.components.cluster.permissions import BY_BACKEND, needed
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.step.stage_log import stage_log
+from kfp_image_classification.components.train.launchers.machine import free_ports
+from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 
-REPOSITORY = Path(__file__).parent.parent
 STEPS = ("train", "deploy", "select")
 
 
@@ -41,8 +41,8 @@ def ingest_options() -> IngestOptions:
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory, ingest_options: IngestOptions) -> Dataset:
     """The 5,000 digits as ingest writes them for two workers."""
-    from components.ingest.sharding import write_dataset
-    from components.ingest.sources import open_source
+    from kfp_image_classification.components.ingest.sharding import write_dataset
+    from kfp_image_classification.components.ingest.sources import open_source
 
     directory = tmp_path_factory.mktemp("digits") / "shards"
     write_dataset(open_source(ingest_options), ingest_options, directory, stage_log("test"))
@@ -57,7 +57,7 @@ def train_options() -> TrainOptions:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, digits: Dataset, train_options: TrainOptions) -> SimpleNamespace:
     """A model that two worker processes trained: `model` is its folder, `job` the job, `result` what the job told."""
-    from components.train.run_job import run_job
+    from kfp_image_classification.components.train.run_job import run_job
 
     directory = tmp_path_factory.mktemp("trained")
     job = TrainingJob(options=train_options, dataset=str(digits.directory), directory=str(directory / "job"), run="r1")
@@ -78,9 +78,9 @@ def kubernetes_api(
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     yield api
     api.stop()
-    if request.path.parent.name in STEPS:
+    if {*request.path.parts} & {*STEPS}:
         allowed = {(one.group, one.resource, verb) for one in needed(BY_BACKEND) for verb in one.verbs}
-        assert api.rights_used() - allowed == set(), "not in components/permissions.py"
+        assert api.rights_used() - allowed == set(), "not in components/cluster/permissions.py"
 
 
 @pytest.fixture
@@ -99,8 +99,8 @@ def kfp_api(monkeypatch: pytest.MonkeyPatch) -> "Iterator[KfpApi]":
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
     """Runs `pipelines/e2e.py` with some options: its exit `code`, and the lines of `out` and `err`."""
 
-    from pipelines.command_line import main
-    from pipelines.e2e import e2e
+    from kfp_image_classification.pipelines.e2e import e2e
+    from kfp_image_classification.pipelines.runner.command_line import main
 
     def run(*options: str) -> SimpleNamespace:
         monkeypatch.setattr(sys, "argv", ["e2e.py", *options])

@@ -1,11 +1,9 @@
 """What runs elsewhere is what runs here."""
 
 import tomllib
-from pathlib import Path
 
 import yaml
-
-REPOSITORY = Path(__file__).parent.parent
+from repository import REPOSITORY
 
 
 def test_workflow_runs_what_a_user_runs_on_every_python_that_is_promised() -> None:

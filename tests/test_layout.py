@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import REPOSITORY
 
-REPOSITORY = Path(__file__).parent.parent
 STAGES = ["preflight", "ingest", "train", "evaluate", "select", "deploy", "track", "cleanup"]
 
 
@@ -25,30 +25,30 @@ def imports(path: Path) -> set[str]:
 def test_no_stage_imports_another(stage: str) -> None:
     others = {other for other in STAGES if other != stage}
     for path in (REPOSITORY / "components" / stage).rglob("*.py"):
-        assert not [name for name in imports(path) if others & set(name.split(".")[1:2])], path
+        assert not [name for name in imports(path) if others & set(name.split(".")[2:3])], path
 
 
 @pytest.mark.parametrize(
     "module",
     [
-        "components.train.run_job",
-        "components.train.options",
-        "components.train.launchers.cluster_job",
-        "components.cleanup.old_runs",
-        "components.select.leaderboard",
-        "components.deploy.local_server",
-        "components.deploy.options",
-        "components.deploy.cluster",
-        "components.select.champion",
-        "components.preflight.report",
-        "components.deploy.predict",
-        "components.deploy.server",
-        "components.deploy.grpc_server",
-        "components.track.tracked_run",
-        "pipelines.parameters",
-        "pipelines.summary",
-        "pipelines.report",
-        "pipelines.live_view",
+        "kfp_image_classification.components.train.run_job",
+        "kfp_image_classification.components.train.options",
+        "kfp_image_classification.components.train.launchers.cluster_job",
+        "kfp_image_classification.components.cleanup.old_runs",
+        "kfp_image_classification.components.select.leaderboard",
+        "kfp_image_classification.components.deploy.local_server",
+        "kfp_image_classification.components.deploy.options",
+        "kfp_image_classification.components.deploy.kserve.cluster",
+        "kfp_image_classification.components.select.champion",
+        "kfp_image_classification.components.preflight.report",
+        "kfp_image_classification.components.deploy.predict",
+        "kfp_image_classification.components.deploy.server",
+        "kfp_image_classification.components.deploy.server.grpc_server",
+        "kfp_image_classification.components.track.tracked_run",
+        "kfp_image_classification.pipelines.runner.parameters",
+        "kfp_image_classification.pipelines.runner.local.summary",
+        "kfp_image_classification.pipelines.runner.local.report",
+        "kfp_image_classification.pipelines.runner.local.live_view",
     ],
 )
 def test_loads_without_tensorflow(module: str) -> None:
@@ -56,7 +56,9 @@ def test_loads_without_tensorflow(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("module", ["components.train.worker", "components.deploy.server"])
+@pytest.mark.parametrize(
+    "module", ["kfp_image_classification.components.train.worker", "kfp_image_classification.components.deploy.server"]
+)
 def test_loads_without_kfp(module: str) -> None:
     code = f"import sys, {module}; sys.exit('kfp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -64,7 +66,7 @@ def test_loads_without_kfp(module: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_component_is_importable_alone_and_documented(stage: str) -> None:
-    package = __import__(f"components.{stage}", fromlist=[stage])
+    package = __import__(f"kfp_image_classification.components.{stage}", fromlist=[stage])
     component = getattr(package, stage)
     assert component.description
     inputs = component.component_spec.inputs or {}

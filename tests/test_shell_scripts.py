@@ -3,8 +3,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).parents[1]
+from repository import REPOSITORY
 
 
 @pytest.mark.parametrize("script", sorted(REPOSITORY.glob("*/*.sh")), ids=lambda path: path.name)

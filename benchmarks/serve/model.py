@@ -7,12 +7,12 @@ import keras
 import numpy as np
 
 from benchmarks.serve.load import noise_png
-from components.deploy.image_files import decode
-from components.model_card import MODEL_CARD, ONNX_MODEL, Example, ModelCard
-from components.preprocessing import model_input
-from components.train.export import save_served_graph
-from components.train.models import MODELS
-from components.train.onnx_export import write_onnx
+from kfp_image_classification.components.contracts.model_card import MODEL_CARD, ONNX_MODEL, Example, ModelCard
+from kfp_image_classification.components.contracts.preprocessing import model_input
+from kfp_image_classification.components.deploy.server.image_files import decode
+from kfp_image_classification.components.train.worker.export import save_served_graph
+from kfp_image_classification.components.train.worker.models import MODELS
+from kfp_image_classification.components.train.worker.onnx_export import write_onnx
 
 SHAPE = (28, 28, 1)
 CLASSES = [str(digit) for digit in range(10)]

@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.serve.load import Load, noise_png, run_load, v1_body
-from components.model_card import ONNX_MODEL
-from components.train.launchers.machine import free_ports
+from kfp_image_classification.components.contracts.model_card import ONNX_MODEL
+from kfp_image_classification.components.train.launchers.machine import free_ports
 
 RESULTS = Path(__file__).with_name("results.json")
 PEERS = Path(__file__).with_name("peers")
@@ -79,7 +79,13 @@ BOUND = "bare ASGI + ONNX Runtime (a bound)"
 def servers(model: Path, mlserver_python: Path, folder: Path, port: int) -> list[Server]:
     version = model / "1"
     python, v1 = [sys.executable, "-m"], "/v1/models/digits"
-    ours = [*python, "components.deploy.server", "--model_name=digits", f"--model_dir={model}", f"--http_port={port}"]
+    ours = [
+        *python,
+        "kfp_image_classification.components.deploy.server",
+        "--model_name=digits",
+        f"--model_dir={model}",
+        f"--http_port={port}",
+    ]
     ours += ["--host=127.0.0.1", "--enable_grpc=false", "--drain_seconds=0"]
     kserve = [*python, "benchmarks.serve.peers.kserve_model", "--model_name=digits", f"--folder={version}"]
     kserve += [f"--http_port={port}", "--enable_grpc=false"]

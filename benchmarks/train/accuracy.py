@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.train.run import original_workers, train
-from components import records
-from components.dataset_manifest import Dataset
-from components.ingest.options import IngestOptions
-from components.ingest.sharding import write_dataset
-from components.ingest.sources import open_source
-from components.stage_log import stage_log
-from components.train.options import TrainOptions
+from kfp_image_classification.components.contracts import records
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.ingest.sharding import write_dataset
+from kfp_image_classification.components.ingest.sources import open_source
+from kfp_image_classification.components.step.stage_log import stage_log
+from kfp_image_classification.components.train.options import TrainOptions
 
 EPOCHS = 20
 SEEDS = (0, 1, 2)

@@ -9,9 +9,9 @@ import time
 import keras
 import tensorflow as tf
 
-from components.preprocessing import model_input
-from components.train.gradients import FusedAdam
-from components.train.models import build_model
+from kfp_image_classification.components.contracts.preprocessing import model_input
+from kfp_image_classification.components.train.worker.gradients import FusedAdam
+from kfp_image_classification.components.train.worker.models import build_model
 
 
 def main() -> None:

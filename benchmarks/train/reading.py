@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from components.train.worker_environment import WORKER_ENVIRONMENT
+from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
 
 IMAGES = 30_000  # 92 MB of raw pixels: more than the shuffle window, so that reading streams
 SHAPE = (32, 32, 3)
@@ -22,10 +22,10 @@ BATCH = 64
 
 
 def write(images: int, directory: Path) -> None:
-    from components.ingest.options import IngestOptions
-    from components.ingest.sharding import write_dataset
-    from components.ingest.sources import Source, SourceSplit
-    from components.stage_log import stage_log
+    from kfp_image_classification.components.ingest.options import IngestOptions
+    from kfp_image_classification.components.ingest.sharding import write_dataset
+    from kfp_image_classification.components.ingest.sources import Source, SourceSplit
+    from kfp_image_classification.components.step.stage_log import stage_log
 
     noise = np.random.default_rng(0).integers(0, 256, (64, *SHAPE), np.uint8)
 
@@ -40,8 +40,12 @@ def write(images: int, directory: Path) -> None:
 
 
 def read(directory: Path, workers: int) -> int:
-    from components.dataset_manifest import Dataset
-    from components.train.input_pipeline import steps_per_epoch, training_batches, worker_shards
+    from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+    from kfp_image_classification.components.train.worker.input_pipeline import (
+        steps_per_epoch,
+        training_batches,
+        worker_shards,
+    )
 
     dataset = Dataset(directory)
     shards = dataset.manifest.splits["train"].shards

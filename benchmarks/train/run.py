@@ -18,14 +18,14 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from components.ingest.options import IngestOptions
-from components.ingest.sharding import write_dataset
-from components.ingest.sources import Source, SourceSplit, open_source
-from components.stage_log import stage_log
-from components.train.launchers.machine import free_ports
-from components.train.options import TrainingJob, TrainOptions
-from components.train.run_job import run_job
-from components.train.worker_environment import WORKER_ENVIRONMENT
+from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.ingest.sharding import write_dataset
+from kfp_image_classification.components.ingest.sources import Source, SourceSplit, open_source
+from kfp_image_classification.components.step.stage_log import stage_log
+from kfp_image_classification.components.train.launchers.machine import free_ports
+from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
+from kfp_image_classification.components.train.run_job import run_job
+from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
 
 IMAGES = 20_000
 WARM_UP = 2

@@ -5,7 +5,7 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     if name == "cleanup":  # on demand, so that plain modules of this stage load without KFP
-        from components.cleanup.component import cleanup
+        from kfp_image_classification.components.cleanup.component import cleanup
 
         return cleanup
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 from kfp import dsl
 
-from components.images import LAUNCHER_IMAGE
+from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE
 
 
 @dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
@@ -16,10 +16,10 @@ def cleanup(days: float = 7.0, dry_run: bool = False) -> int:
     Returns:
         Number of folders removed, or to be removed.
     """
-    from components.cleanup.old_runs import remove_old_runs
-    from components.errors import reported
-    from components.stage_log import stage_log
-    from components.storage import run_id, storage_path
+    from kfp_image_classification.components.cleanup.old_runs import remove_old_runs
+    from kfp_image_classification.components.cluster.storage import run_id, storage_path
+    from kfp_image_classification.components.step.errors import reported
+    from kfp_image_classification.components.step.stage_log import stage_log
 
     with reported("cleanup"):
         log = stage_log("cleanup")

@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.errors import InvalidInput, StageFailed
-from components.storage import RUNS
+from kfp_image_classification.components.cluster.storage import RUNS
+from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 
 SECONDS_A_DAY = 86_400.0
 # A folder under this name is being removed, perhaps by a clean-up that was interrupted.
@@ -52,7 +52,9 @@ def remove_old_runs(volume: Path, days: float, own_run: str, dry_run: bool, log:
     if not days >= 1 / 24:
         raise InvalidInput(f"days = {days}: must be at least an hour, 0.042")
     if not volume.is_dir():
-        raise InvalidInput(f"no volume is mounted at {volume}; use mount_storage(task, pvc) from components/storage.py")
+        raise InvalidInput(
+            f"no volume is mounted at {volume}; use mount_storage(task, pvc) from components/cluster/storage.py"
+        )
     oldest = time.time() - days * SECONDS_A_DAY
     removed, failed, kept, freed = [], [], 0, 0
     for folder in _run_folders(volume / RUNS):

@@ -10,7 +10,7 @@ import tenacity
 import urllib3.exceptions
 from tenacity.stop import stop_base
 
-from components.errors import InvalidInput, StageFailed
+from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 
 if TYPE_CHECKING:
     import kubernetes.client

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from components.kubernetes_client import patiently
+from kfp_image_classification.components.cluster.kubernetes_client import patiently
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient

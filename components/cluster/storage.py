@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.errors import StageFailed
+from kfp_image_classification.components.step.errors import StageFailed
 
 if TYPE_CHECKING:
     from kfp import dsl

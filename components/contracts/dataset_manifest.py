@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from components.errors import StageFailed
+from kfp_image_classification.components.step.errors import StageFailed
 
 MANIFEST_FILE = "manifest.json"
 SplitName = Literal["train", "validation", "test"]
@@ -55,7 +55,7 @@ class DatasetManifest(BaseModel):
     """What a data set consists of.
 
     Attributes:
-        format: Record layout; see `components/records.py`.
+        format: Record layout; see `components/contracts/records.py`.
         name: The data set's name, as given to ingest.
         version: The source's version.
         seed: Seed of the split and of the order of the examples.

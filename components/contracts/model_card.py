@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from components.errors import StageFailed
+from kfp_image_classification.components.step.errors import StageFailed
 
 # TensorFlow Serving leaves this folder of a version alone.
 MODEL_CARD = "assets.extra/model.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from components.preprocessing import ImageShape
+from kfp_image_classification.components.contracts.preprocessing import ImageShape
 
 COMPRESSION = "GZIP"
 _FEATURES = {

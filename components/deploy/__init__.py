@@ -8,5 +8,5 @@ _COMPONENTS = {"deploy": "component", "promote": "promote_component", "rollback"
 
 def __getattr__(name: str) -> Any:
     if name in _COMPONENTS:  # on demand, so that the model server starts without KFP
-        return getattr(import_module(f"components.deploy.{_COMPONENTS[name]}"), name)
+        return getattr(import_module(f"kfp_image_classification.components.deploy.{_COMPONENTS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

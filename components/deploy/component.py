@@ -1,6 +1,6 @@
 from kfp import dsl
 
-from components.images import LAUNCHER_IMAGE
+from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
 
@@ -35,14 +35,14 @@ def deploy(
         min_replicas: Replicas on a cluster, at least; 0 with Knative alone.
         max_replicas: Replicas on a cluster, at most.
         canary_percent: Share of the requests that go to the new version beside the old one; 0 for all of them.
-        service: The rarer settings of the InferenceService; see `components/deploy/service_options.py`.
+        service: The rarer settings of the InferenceService; see `components/deploy/kserve/options.py`.
     """
     from pathlib import Path
 
-    from components.deploy.options import DeployOptions
-    from components.deploy.termination import terminate_with_owner
-    from components.errors import checked, reported
-    from components.stage_log import stage_log
+    from kfp_image_classification.components.deploy.kserve.termination import terminate_with_owner
+    from kfp_image_classification.components.deploy.options import DeployOptions
+    from kfp_image_classification.components.step.errors import checked, reported
+    from kfp_image_classification.components.step.stage_log import stage_log
 
     terminate_with_owner()
     with reported("deploy"):
@@ -60,14 +60,14 @@ def deploy(
         )
         log = stage_log("deploy")
         if options.to_cluster:
-            from components.deploy.cluster import deploy_to_cluster
-            from components.deployed_model import DeployedModel
-            from components.storage import run_id
+            from kfp_image_classification.components.cluster.storage import run_id
+            from kfp_image_classification.components.contracts.deployed_model import DeployedModel
+            from kfp_image_classification.components.deploy.kserve.cluster import deploy_to_cluster
 
             source = DeployedModel.of_artifact(model.uri, model.metadata, run_id())
             deployed = deploy_to_cluster(Path(model.path), source, options, Path(endpoint.path), log)
         else:
-            from components.deploy.local_server import deploy_locally
+            from kfp_image_classification.components.deploy.local_server import deploy_locally
 
             deployed = deploy_locally(Path(model.path), options, Path(endpoint.path), log)
         endpoint.metadata.update({"url": deployed.url, "predict_url": deployed.predict_url, "name": deployed.name})

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from components.whole_file import write_whole
+from kfp_image_classification.components.step.whole_file import write_whole
 
 ENDPOINT_FILE = "endpoint.json"
 REQUEST_FILE = "request.json"

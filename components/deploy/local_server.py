@@ -12,11 +12,11 @@ import httpx
 import psutil
 import tenacity
 
-from components.deploy.endpoint import REQUEST_FILE, Endpoint
-from components.deploy.options import LOOPBACK, DeployOptions
-from components.deploy.smoke import request_body, shown_example, smoke_predict
-from components.errors import StageFailed
-from components.model_card import read_model_card
+from kfp_image_classification.components.contracts.model_card import read_model_card
+from kfp_image_classification.components.deploy.endpoint import REQUEST_FILE, Endpoint
+from kfp_image_classification.components.deploy.options import LOOPBACK, DeployOptions
+from kfp_image_classification.components.deploy.smoke import request_body, shown_example, smoke_predict
+from kfp_image_classification.components.step.errors import StageFailed
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
@@ -71,7 +71,7 @@ def stop_server(pid: int) -> None:
     """Ends a model server, gently first. Does nothing when it is gone, or when the process is something else."""
     try:
         process = psutil.Process(pid)
-        if "components.deploy.server" not in process.cmdline():
+        if "kfp_image_classification.components.deploy.server" not in process.cmdline():
             return
         process.terminate()
         try:
@@ -84,7 +84,7 @@ def stop_server(pid: int) -> None:
 
 
 def _start(model_directory: Path, name: str, url: str, log_file: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "components.deploy.server", f"--model_name={name}"]
+    command = [sys.executable, "-m", "kfp_image_classification.components.deploy.server", f"--model_name={name}"]
     command += [f"--model_dir={model_directory}", f"--host={LOOPBACK}", f"--http_port={url.rsplit(':', 1)[1]}"]
     command += ["--enable_grpc=false", "--drain_seconds=0"]
     with log_file.open("wb") as output:

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from components.deploy.service_options import DNS_LABEL, ServiceOptions, mode_problems
-from components.kubernetes_client import in_cluster
+from kfp_image_classification.components.cluster.kubernetes_client import in_cluster
+from kfp_image_classification.components.deploy.kserve.options import DNS_LABEL, ServiceOptions, mode_problems
 
 DeployBackend = Literal["auto", "local", "kserve"]
 LOOPBACK = "127.0.0.1"

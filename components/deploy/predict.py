@@ -1,4 +1,6 @@
-"""Asks a model server about images: `python -m components.deploy.predict --url http://HOST:PORT image.png ...`.
+"""Asks a model server about images:
+
+    python -m kfp_image_classification.components.deploy.predict --url http://HOST:PORT image.png ...
 
 Works with this package's model server, and with any that speaks KServe's V1 protocol for a model from train. Exit
 codes: 0 answered, 1 the server did not answer or refused, 2 bad input.
@@ -25,7 +27,9 @@ class Failed(Exception):
 
 def main() -> None:
     """Prints a table of probabilities for each image."""
-    parser = argparse.ArgumentParser(prog="python -m components.deploy.predict", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m kfp_image_classification.components.deploy.predict", description=__doc__
+    )
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG or JPEG file")
     parser.add_argument("--url", required=True, help="base URL of the server, or of a prediction (ending in :predict)")
     parser.add_argument("--name", help="the model's name; by default the server's only one")

@@ -1,6 +1,6 @@
 from kfp import dsl
 
-from components.images import LAUNCHER_IMAGE
+from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
 
@@ -14,13 +14,13 @@ def promote(service_name: str = "image-classifier", namespace: str = "", service
     Args:
         service_name: Name of the InferenceService.
         namespace: Where it is; empty for the namespace of the step.
-        service: Its ingress, and how long to wait; see `components/deploy/service_options.py`.
+        service: Its ingress, and how long to wait; see `components/deploy/kserve/options.py`.
     """
-    from components.deploy.cluster import promote_canary
-    from components.deploy.options import ServiceChange
-    from components.deploy.termination import terminate_with_owner
-    from components.errors import checked, reported
-    from components.stage_log import stage_log
+    from kfp_image_classification.components.deploy.kserve.cluster import promote_canary
+    from kfp_image_classification.components.deploy.kserve.termination import terminate_with_owner
+    from kfp_image_classification.components.deploy.options import ServiceChange
+    from kfp_image_classification.components.step.errors import checked, reported
+    from kfp_image_classification.components.step.stage_log import stage_log
 
     terminate_with_owner()
     with reported("promote"):

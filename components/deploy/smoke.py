@@ -8,8 +8,8 @@ import httpx
 import numpy as np
 import tenacity
 
-from components.errors import StageFailed
-from components.model_card import Example, ModelCard
+from kfp_image_classification.components.contracts.model_card import Example, ModelCard
+from kfp_image_classification.components.step.errors import StageFailed
 
 TOLERANCE = 1e-4
 TIMEOUT_SECONDS = 30.0

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.images import LAUNCHER_IMAGE
+from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE
 
 
 @dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
@@ -15,8 +15,8 @@ def servable_uri(model: dsl.Input[dsl.Model]) -> str:
     Returns:
         URI of the newest version folder.
     """
-    from components.errors import reported
-    from components.model_card import newest_version
+    from kfp_image_classification.components.contracts.model_card import newest_version
+    from kfp_image_classification.components.step.errors import reported
 
     with reported("servable"):
         return f"{model.uri}/{newest_version(model.path).name}"

@@ -5,7 +5,7 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     if name == "evaluate":  # on demand, so that plain modules of this stage load without KFP
-        from components.evaluate.component import evaluate
+        from kfp_image_classification.components.evaluate.component import evaluate
 
         return evaluate
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 from kfp import dsl
 
-from components.images import TENSORFLOW_IMAGE
+from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
 
 
 @dsl.component(base_image=TENSORFLOW_IMAGE, install_kfp_package=False)
@@ -23,10 +23,10 @@ def evaluate(
     import json
     from pathlib import Path
 
-    from components.errors import reported
-    from components.lean_import import import_without
-    from components.process_owner import leave_with_owner
-    from components.stage_log import stage_log
+    from kfp_image_classification.components.step.errors import reported
+    from kfp_image_classification.components.step.lean_import import import_without
+    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.stage_log import stage_log
 
     leave_with_owner()
     model_type = str(model.metadata.get("model_type", model.name))
@@ -34,12 +34,12 @@ def evaluate(
     with reported(stage):
         with import_without("keras"):
             import tensorflow  # noqa: F401
-        from components.dataset_manifest import Dataset
-        from components.evaluate.evaluation_page import evaluation_page
-        from components.evaluate.predictions import predict_split
-        from components.evaluate.scores import score
-        from components.model_card import read_model_card
-        from components.storage import note_use
+        from kfp_image_classification.components.cluster.storage import note_use
+        from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+        from kfp_image_classification.components.contracts.model_card import read_model_card
+        from kfp_image_classification.components.evaluate.evaluation_page import evaluation_page
+        from kfp_image_classification.components.evaluate.predictions import predict_split
+        from kfp_image_classification.components.evaluate.scores import score
 
         dataset = Dataset(shards.path)
         note_use(Path(dataset.manifest.root or shards.path))

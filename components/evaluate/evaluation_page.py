@@ -3,9 +3,9 @@
 import numpy as np
 from markupsafe import Markup
 
-from components import html_report
-from components.evaluate.predictions import Predictions
-from components.evaluate.scores import Scores
+from kfp_image_classification.components.evaluate.predictions import Predictions
+from kfp_image_classification.components.evaluate.scores import Scores
+from kfp_image_classification.components.report import html_report
 
 MOST_CONFUSIONS = 8
 

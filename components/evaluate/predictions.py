@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from components import records
-from components.dataset_manifest import Dataset, SplitName
-from components.errors import InvalidInput
-from components.model_card import newest_version, read_model_card
+from kfp_image_classification.components.contracts import records
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset, SplitName
+from kfp_image_classification.components.contracts.model_card import newest_version, read_model_card
+from kfp_image_classification.components.step.errors import InvalidInput
 
 BATCH = 256
 

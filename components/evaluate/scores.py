@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from components.evaluate.predictions import Predictions
+from kfp_image_classification.components.evaluate.predictions import Predictions
 
 
 @dataclass(frozen=True)

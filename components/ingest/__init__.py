@@ -5,7 +5,7 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     if name == "ingest":  # on demand, so that plain modules of this stage load without KFP
-        from components.ingest.component import ingest
+        from kfp_image_classification.components.ingest.component import ingest
 
         return ingest
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

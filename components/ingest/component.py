@@ -1,6 +1,6 @@
 from kfp import dsl
 
-from components.images import TENSORFLOW_IMAGE
+from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
 
 
 @dsl.component(base_image=TENSORFLOW_IMAGE, install_kfp_package=False)
@@ -30,12 +30,12 @@ def ingest(
     """
     from pathlib import Path
 
-    from components.errors import checked, reported
-    from components.ingest.options import IngestOptions
-    from components.lean_import import import_without
-    from components.process_owner import leave_with_owner
-    from components.stage_log import stage_log
-    from components.storage import run_directory
+    from kfp_image_classification.components.cluster.storage import run_directory
+    from kfp_image_classification.components.ingest.options import IngestOptions
+    from kfp_image_classification.components.step.errors import checked, reported
+    from kfp_image_classification.components.step.lean_import import import_without
+    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.stage_log import stage_log
 
     leave_with_owner()
     with reported("ingest"):
@@ -50,9 +50,9 @@ def ingest(
         )
         with import_without("keras"):
             import tensorflow  # noqa: F401
-        from components.ingest.preview import preview_page
-        from components.ingest.sharding import write_dataset, write_manifest_alone
-        from components.ingest.sources import open_source
+        from kfp_image_classification.components.ingest.preview import preview_page
+        from kfp_image_classification.components.ingest.sharding import write_dataset, write_manifest_alone
+        from kfp_image_classification.components.ingest.sources import open_source
 
         log = stage_log("ingest")
         source = open_source(options)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from components import html_report, records
-from components.dataset_manifest import SPLITS, Dataset, SplitName
+from kfp_image_classification.components.contracts import records
+from kfp_image_classification.components.contracts.dataset_manifest import SPLITS, Dataset, SplitName
+from kfp_image_classification.components.report import html_report
 
 GRID_IMAGES = 40
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from components import records
-from components.dataset_manifest import (
+from kfp_image_classification.components.contracts import records
+from kfp_image_classification.components.contracts.dataset_manifest import (
     MANIFEST_FILE,
     SPLITS,
     Dataset,
@@ -22,12 +22,12 @@ from components.dataset_manifest import (
     SplitName,
     file_sha256,
 )
-from components.errors import InvalidInput
-from components.ingest.options import IngestOptions
-from components.ingest.sources import Source
-from components.ingest.split_plan import plan_splits
-from components.preprocessing import fit_image
-from components.whole_file import publish_folder, write_whole
+from kfp_image_classification.components.contracts.preprocessing import fit_image
+from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.ingest.sources import Source
+from kfp_image_classification.components.ingest.split_plan import plan_splits
+from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.step.whole_file import publish_folder, write_whole
 
 # Several shards a worker, so that shuffling their order in each epoch mixes the data; more when they would grow large.
 MIN_SHARDS_PER_WORKER = 4

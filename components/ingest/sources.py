@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.errors import InvalidInput
-from components.ingest.options import BUILT_IN_DIGITS, IMAGE_FOLDER_PREFIX, IngestOptions
+from kfp_image_classification.components.ingest.options import BUILT_IN_DIGITS, IMAGE_FOLDER_PREFIX, IngestOptions
+from kfp_image_classification.components.step.errors import InvalidInput
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -225,7 +225,7 @@ def _builder_images(
 ) -> Iterator[LabelledImage]:
     import tensorflow as tf
 
-    from components.preprocessing import fit_image
+    from kfp_image_classification.components.contracts.preprocessing import fit_image
 
     examples = builder.as_dataset(split=split, shuffle_files=False).map(
         lambda example: (fit_image(example[image_key], image_shape), example[label_key]),

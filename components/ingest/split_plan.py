@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from components.dataset_manifest import SPLITS, SplitName
-from components.errors import InvalidInput
-from components.ingest.options import IngestOptions
-from components.ingest.sources import Source
+from kfp_image_classification.components.contracts.dataset_manifest import SPLITS, SplitName
+from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.ingest.sources import Source
+from kfp_image_classification.components.step.errors import InvalidInput
 
 # For sources without a test split. The seed is fixed: results with different seeds stay comparable.
 TEST_SHARE = 0.2

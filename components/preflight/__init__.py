@@ -5,7 +5,7 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     if name == "preflight":  # on demand, so that plain modules of this stage load without KFP
-        from components.preflight.component import preflight
+        from kfp_image_classification.components.preflight.component import preflight
 
         return preflight
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from components.kubernetes_client import FORBIDDEN, NOT_FOUND, explained, patiently
-from components.permissions import TRAINING_RUNTIME, denied, needed
+from kfp_image_classification.components.cluster.kubernetes_client import FORBIDDEN, NOT_FOUND, explained, patiently
+from kfp_image_classification.components.cluster.permissions import TRAINING_RUNTIME, denied, needed
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient

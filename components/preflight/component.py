@@ -1,6 +1,6 @@
 from kfp import dsl
 
-from components.images import LAUNCHER_IMAGE
+from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE
 
 
 @dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
@@ -12,10 +12,10 @@ def preflight(train_backend: str = "auto", deploy_backend: str = "auto", pvc: st
         deploy_backend: As for deploy: `auto`, `kserve` or `local`.
         pvc: The volume claim that the steps and the training workers mount; empty for none.
     """
-    from components.errors import reported
-    from components.preflight.report import check_own_cluster
-    from components.process_owner import leave_with_owner
-    from components.stage_log import stage_log
+    from kfp_image_classification.components.preflight.report import check_own_cluster
+    from kfp_image_classification.components.step.errors import reported
+    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.stage_log import stage_log
 
     leave_with_owner()
     with reported("preflight"):

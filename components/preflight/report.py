@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from logging import Logger
 
-from components.errors import StageFailed
-from components.kubernetes_client import api_client, in_cluster, own_namespace
-from components.preflight.checks import Finding, PreflightOptions, State, check_cluster
+from kfp_image_classification.components.cluster.kubernetes_client import api_client, in_cluster, own_namespace
+from kfp_image_classification.components.preflight.checks import Finding, PreflightOptions, State, check_cluster
+from kfp_image_classification.components.step.errors import StageFailed
 
 
 def lines(findings: Iterable[Finding]) -> list[str]:

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from components.chart_axis import Axis, linear_axis
+from kfp_image_classification.components.report.chart_axis import Axis, linear_axis
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-_TEMPLATES = Environment(loader=PackageLoader("components", "."), autoescape=True, undefined=StrictUndefined)
+_TEMPLATES = Environment(
+    loader=PackageLoader("kfp_image_classification.components.report", "."), autoescape=True, undefined=StrictUndefined
+)
 _PAGE = _TEMPLATES.get_template("page.html.j2")
 _MACROS: Any = _PAGE.module
 

@@ -5,7 +5,7 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     if name == "select":  # on demand, so that plain modules of this stage load without KFP
-        from components.select.component import select
+        from kfp_image_classification.components.select.component import select
 
         return select
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

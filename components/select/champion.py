@@ -2,9 +2,15 @@
 
 import logging
 
-from components.deployed_model import GROUP, PLURAL, VERSION, DeployedModel, champion
-from components.errors import StageFailed
-from components.kubernetes_client import NOT_FOUND, api_client, explained, own_namespace, patiently
+from kfp_image_classification.components.cluster.kubernetes_client import (
+    NOT_FOUND,
+    api_client,
+    explained,
+    own_namespace,
+    patiently,
+)
+from kfp_image_classification.components.contracts.deployed_model import GROUP, PLURAL, VERSION, DeployedModel, champion
+from kfp_image_classification.components.step.errors import StageFailed
 
 
 def find_champion(service_name: str, namespace: str, log: logging.Logger) -> DeployedModel | None:

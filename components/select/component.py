@@ -2,7 +2,7 @@ from typing import List
 
 from kfp import dsl
 
-from components.images import LAUNCHER_IMAGE
+from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE
 
 
 @dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
@@ -35,10 +35,10 @@ def select(
     """
     from pathlib import Path
 
-    from components.errors import InvalidInput, checked, reported
-    from components.process_owner import leave_with_owner
-    from components.select.leaderboard import Candidate, SelectOptions, leaderboard_page, rank
-    from components.stage_log import stage_log
+    from kfp_image_classification.components.select.leaderboard import Candidate, SelectOptions, leaderboard_page, rank
+    from kfp_image_classification.components.step.errors import InvalidInput, checked, reported
+    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.stage_log import stage_log
 
     leave_with_owner()
     with reported("select"):
@@ -58,7 +58,7 @@ def select(
             )
         champion = None
         if options.has_champion:
-            from components.select.champion import find_champion
+            from kfp_image_classification.components.select.champion import find_champion
 
             champion = find_champion(options.service_name, options.namespace, log)
         by_uri = {model.uri: model for model in models}

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from components import html_report
-from components.deployed_model import DeployedModel
-from components.kubernetes_client import in_cluster
+from kfp_image_classification.components.cluster.kubernetes_client import in_cluster
+from kfp_image_classification.components.contracts.deployed_model import DeployedModel
+from kfp_image_classification.components.report import html_report
 
 
 class SelectOptions(BaseModel):

@@ -5,7 +5,7 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     if name == "track":  # on demand, so that plain modules of this stage load without KFP
-        from components.track.component import track
+        from kfp_image_classification.components.track.component import track
 
         return track
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,7 @@ from typing import List
 
 from kfp import dsl
 
-from components.images import LAUNCHER_IMAGE
+from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE
 
 
 @dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
@@ -38,10 +38,10 @@ def track(
     """
     from pathlib import Path
 
-    from components.errors import InvalidInput, reported
-    from components.process_owner import leave_with_owner
-    from components.stage_log import stage_log
-    from components.track.options import track_options
+    from kfp_image_classification.components.step.errors import InvalidInput, reported
+    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.stage_log import stage_log
+    from kfp_image_classification.components.track.options import track_options
 
     leave_with_owner()
     with reported("track"):
@@ -57,8 +57,8 @@ def track(
                 f"models, evaluations and best: got {len(models)} models and {len(evaluations)} evaluations; give one "
                 "evaluation a model, and one of the models as the best"
             )
-        from components.track.mlflow_server import connected
-        from components.track.tracked_run import EvaluatedModel, PipelineRun, track_run
+        from kfp_image_classification.components.track.mlflow_server import connected
+        from kfp_image_classification.components.track.tracked_run import EvaluatedModel, PipelineRun, track_run
 
         with connected(options.mlflow_uri) as client:
             track_run(

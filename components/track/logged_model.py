@@ -11,7 +11,7 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, Run
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from components.model_card import ModelCard, newest_version, read_model_card
+from kfp_image_classification.components.contracts.model_card import ModelCard, newest_version, read_model_card
 
 PREDICTOR = Path(__file__).with_name("saved_model_predictor.py")
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from components.errors import InvalidInput, StageFailed
+from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 
 # MLflow's own defaults keep a step waiting for four minutes when the server is gone.
 RETRIES = "3"

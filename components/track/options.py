@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from components.errors import InvalidInput, checked
+from kfp_image_classification.components.step.errors import InvalidInput, checked
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_. -]*$"
 

@@ -15,10 +15,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModel, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from components.errors import StageFailed
-from components.model_card import ModelCard, read_model_card
-from components.track.logged_model import log_model
-from components.track.options import TrackOptions
+from kfp_image_classification.components.contracts.model_card import ModelCard, read_model_card
+from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.track.logged_model import log_model
+from kfp_image_classification.components.track.options import TrackOptions
 
 PIPELINE_RUN_TAG = "kfp.run_id"
 METRICS_A_REQUEST = 1000  # the server's limit

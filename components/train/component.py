@@ -1,6 +1,6 @@
 from kfp import dsl
 
-from components.images import LAUNCHER_IMAGE
+from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE
 
 # What the user sets on the task is for the workers' pods; this step itself only waits for them.
 PASSED_ON = [
@@ -82,13 +82,13 @@ def train(
     """
     from pathlib import Path
 
-    from components.errors import checked, reported
-    from components.process_owner import leave_with_owner
-    from components.stage_log import stage_log
-    from components.storage import run_id
-    from components.train.launchers.job_options import JobOptions
-    from components.train.launchers.pod_template import TaskSettings
-    from components.train.options import TrainingJob, TrainOptions
+    from kfp_image_classification.components.cluster.storage import run_id
+    from kfp_image_classification.components.step.errors import checked, reported
+    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.stage_log import stage_log
+    from kfp_image_classification.components.train.launchers.job_options import JobOptions
+    from kfp_image_classification.components.train.launchers.pod_template import TaskSettings
+    from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 
     leave_with_owner()
     stage = f"train {model_type}"
@@ -120,7 +120,7 @@ def train(
             pvc=pvc,
             job=job,
         )
-        from components.train.run_job import job_directory, run_job
+        from kfp_image_classification.components.train.run_job import job_directory, run_job
 
         directory = job_directory(options, shards.path, Path(model.path), work_dir)
         run = run or run_id()

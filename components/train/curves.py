@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from components import html_report
+from kfp_image_classification.components.report import html_report
 
 History = Sequence[Mapping[str, Any]]
 

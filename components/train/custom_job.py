@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from components.train.options import TrainingJob
-from components.train.worker_environment import WORKER_ENVIRONMENT
+from kfp_image_classification.components.train.options import TrainingJob
+from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
 
 
 class Machine(BaseModel):
@@ -41,7 +41,7 @@ def worker_pool_specs(job: TrainingJob, machine: Machine) -> list[dict[str, Any]
         "machine_spec": machine_spec,
         "container_spec": {
             "image_uri": machine.image,
-            "command": ["python", "-m", "components.train.worker"],
+            "command": ["python", "-m", "kfp_image_classification.components.train.worker"],
             "args": ["--job", job.model_dump_json()],
             "env": [
                 {"name": name, "value": value}

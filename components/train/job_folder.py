@@ -3,11 +3,11 @@
 import shutil
 from pathlib import Path
 
-from components.dataset_manifest import MANIFEST_FILE, Dataset
-from components.errors import InvalidInput, StageFailed
-from components.train.job_files import DATASET_DIRECTORY, JOB_FILE
-from components.train.options import TrainingJob
-from components.whole_file import write_whole
+from kfp_image_classification.components.contracts.dataset_manifest import MANIFEST_FILE, Dataset
+from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.components.step.whole_file import write_whole
+from kfp_image_classification.components.train.job_files import DATASET_DIRECTORY, JOB_FILE
+from kfp_image_classification.components.train.options import TrainingJob
 
 
 def claim_directory(job: TrainingJob) -> None:

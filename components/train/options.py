@@ -5,19 +5,18 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from components.dataset_manifest import Dataset, DatasetManifest
-from components.errors import InvalidInput, run_checks
-from components.kubernetes_client import in_cluster
-from components.train.augmentation import AUGMENTATIONS
-from components.train.learning_rate import LearningRateSteps
-from components.train.models import MODELS, check_model
+from kfp_image_classification.components.cluster.kubernetes_client import in_cluster
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset, DatasetManifest
+from kfp_image_classification.components.step.errors import InvalidInput, run_checks
+from kfp_image_classification.components.train.learning_rate import LearningRateSteps
+from kfp_image_classification.components.train.variants import AUGMENTATIONS, SMALLEST_SIDE, check_model
 
 TrainBackend = Literal["auto", "local", "tfjob", "trainjob"]
 
 
 def _known_model(name: str) -> str:
-    if name not in MODELS:
-        raise ValueError(f"unknown model; choose from {', '.join(sorted(MODELS))}")
+    if name not in SMALLEST_SIDE:
+        raise ValueError(f"unknown model; choose from {', '.join(sorted(SMALLEST_SIDE))}")
     return name
 
 

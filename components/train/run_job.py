@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from components.dataset_manifest import Dataset
-from components.errors import StageFailed
-from components.storage import note_use, run_directory, run_id
-from components.train.job_files import MODEL_DIRECTORY
-from components.train.job_folder import take_model
-from components.train.launchers import Launcher, LocalLauncher
-from components.train.launchers.job_options import JobOptions
-from components.train.launchers.naming import job_name
-from components.train.launchers.pod_template import TaskSettings
-from components.train.options import TrainingJob, TrainOptions, check_fit
-from components.train.training_result import TrainingResult, read_result
+from kfp_image_classification.components.cluster.storage import note_use, run_directory, run_id
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.train.job_files import MODEL_DIRECTORY
+from kfp_image_classification.components.train.job_folder import take_model
+from kfp_image_classification.components.train.launchers import Launcher, LocalLauncher
+from kfp_image_classification.components.train.launchers.job_options import JobOptions
+from kfp_image_classification.components.train.launchers.naming import job_name
+from kfp_image_classification.components.train.launchers.pod_template import TaskSettings
+from kfp_image_classification.components.train.options import TrainingJob, TrainOptions, check_fit
+from kfp_image_classification.components.train.training_result import TrainingResult, read_result
 
 # A network file system takes its time to show here what the workers have written elsewhere.
 VISIBLE_SECONDS = 30.0
@@ -64,7 +64,9 @@ def run_job(
     on_cluster = job.options.resolved_backend != "local"
     launcher: Launcher
     if on_cluster:
-        from components.train.launchers.cluster_job import cluster_job  # takes two seconds to load
+        from kfp_image_classification.components.train.launchers.cluster_job import (
+            cluster_job,  # takes two seconds to load
+        )
 
         job, launcher = cluster_job(job, job_options or JobOptions(), task or TaskSettings(), log)
     else:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.errors import StageFailed
-from components.model_card import ModelCard, read_model_card
-from components.train.curves import curves_page, read_history
-from components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY
-from components.train.worker_report import WorkerReport
+from kfp_image_classification.components.contracts.model_card import ModelCard, read_model_card
+from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.train.curves import curves_page, read_history
+from kfp_image_classification.components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY
+from kfp_image_classification.components.train.worker.worker_report import WorkerReport
 
 LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy", "images_per_second")
 

@@ -4,7 +4,7 @@ from typing import List
 
 from kfp import dsl
 
-from components.images import LAUNCHER_IMAGE
+from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE
 
 
 @dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
@@ -49,11 +49,11 @@ def plan_custom_job(
     Returns:
         The `worker_pool_specs` of CustomTrainingJobOp.
     """
-    from components.dataset_manifest import Dataset
-    from components.errors import checked, reported
-    from components.train.custom_job import Machine, worker_pool_specs
-    from components.train.job_folder import claim_directory
-    from components.train.options import TrainingJob, TrainOptions, check_fit
+    from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+    from kfp_image_classification.components.step.errors import checked, reported
+    from kfp_image_classification.components.train.custom_job import Machine, worker_pool_specs
+    from kfp_image_classification.components.train.job_folder import claim_directory
+    from kfp_image_classification.components.train.options import TrainingJob, TrainOptions, check_fit
 
     with reported(f"plan {model_type}"):
         options = checked(
@@ -100,10 +100,10 @@ def collect_custom_job(
         curves: A page with the learning curves.
         workers: How many workers the job had.
     """
-    from components.errors import reported
-    from components.stage_log import stage_log
-    from components.train.job_files import MODEL_DIRECTORY
-    from components.train.training_result import read_result
+    from kfp_image_classification.components.step.errors import reported
+    from kfp_image_classification.components.step.stage_log import stage_log
+    from kfp_image_classification.components.train.job_files import MODEL_DIRECTORY
+    from kfp_image_classification.components.train.training_result import read_result
 
     with reported("collect"):
         result = read_result(job.path, workers, patience=60)

@@ -10,8 +10,8 @@ from typing import Any
 from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
-from components.errors import InvalidInput, StageFailed
-from pipelines.parameters import (
+from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.pipelines.runner.parameters import (
     add_options,
     check_data_set,
     check_mlflow_server,
@@ -108,7 +108,7 @@ def _add_cluster_options(parser: argparse.ArgumentParser) -> None:
 
 def _check(pipeline: BaseComponent, parameters: dict[str, Any], arguments: argparse.Namespace) -> int:
     check_parameters(parameters)
-    from pipelines.preflight import NAMESPACE, PULL_SECONDS, check
+    from kfp_image_classification.pipelines.runner.cluster.preflight import NAMESPACE, PULL_SECONDS, check
 
     return check(
         parameters, arguments.namespace or NAMESPACE, arguments.service_account, arguments.timeout or PULL_SECONDS
@@ -117,7 +117,7 @@ def _check(pipeline: BaseComponent, parameters: dict[str, Any], arguments: argpa
 
 def _submit(pipeline: BaseComponent, parameters: dict[str, Any], arguments: argparse.Namespace) -> int:
     check_parameters(parameters)
-    from pipelines.submit import SubmitOptions, submit
+    from kfp_image_classification.pipelines.runner.cluster.submit import SubmitOptions, submit
 
     options = SubmitOptions(
         host=arguments.host,
@@ -139,7 +139,7 @@ def _run(pipeline: BaseComponent, parameters: dict[str, Any], arguments: argpars
     check_parameters(parameters)
     check_data_set(parameters)
     check_mlflow_server(parameters)
-    from pipelines.local_run import LocalRun
+    from kfp_image_classification.pipelines.runner.local.local_run import LocalRun
 
     run = LocalRun(
         arguments.runs_dir, use_cache=not arguments.no_cache, verbose=arguments.verbose, plain=arguments.plain

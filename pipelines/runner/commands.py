@@ -4,14 +4,14 @@ import shlex
 import sys
 from pathlib import Path
 
-from components.deploy.endpoint import REQUEST_FILE, Endpoint
+from kfp_image_classification.components.deploy.endpoint import REQUEST_FILE, Endpoint
 
 
 def serve_command(endpoint: Endpoint, model: Path, python: Path = Path(sys.executable)) -> str:
     """Serves the model again at the same address."""
     port = endpoint.url.rsplit(":", 1)[1]
     return (
-        f"{shlex.quote(str(python))} -m components.deploy.server --model_name={endpoint.name} "
+        f"{shlex.quote(str(python))} -m kfp_image_classification.components.deploy.server --model_name={endpoint.name} "
         f"--model_dir={shlex.quote(str(model))} --host=127.0.0.1 --http_port={port}"
     )
 

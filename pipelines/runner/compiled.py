@@ -7,7 +7,7 @@ from pathlib import Path
 from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
-import components
+from kfp_image_classification import components
 
 COMPILED = Path("compiled")
 
@@ -16,7 +16,7 @@ def all_components() -> dict[str, BaseComponent]:
     """Every component of the package, by its name: what the files `components/*/*component.py` define."""
     found = {}
     for path in sorted(Path(components.__file__).parent.glob("*/*component.py")):
-        module = import_module(f"components.{path.parent.name}.{path.stem}")
+        module = import_module(f"{components.__name__}.{path.parent.name}.{path.stem}")
         found.update({value.name: value for value in vars(module).values() if isinstance(value, BaseComponent)})
     return found
 

@@ -10,15 +10,15 @@ from typing import Any, get_args, get_origin
 
 import docstring_parser
 
-from components.deploy.options import DeployOptions
-from components.errors import InvalidInput, Options, checked, run_checks
-from components.ingest.options import IngestOptions
-from components.lean_import import import_without
-from components.select.leaderboard import SelectOptions
-from components.track.options import track_options
-from components.train.launchers.job_options import JobOptions, check_backend
-from components.train.models import check_model
-from components.train.options import TrainOptions, check_batch
+from kfp_image_classification.components.deploy.options import DeployOptions
+from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.select.leaderboard import SelectOptions
+from kfp_image_classification.components.step.errors import InvalidInput, Options, checked, run_checks
+from kfp_image_classification.components.step.lean_import import import_without
+from kfp_image_classification.components.track.options import track_options
+from kfp_image_classification.components.train.launchers.job_options import JobOptions, check_backend
+from kfp_image_classification.components.train.options import TrainOptions, check_batch
+from kfp_image_classification.components.train.variants import check_model
 
 PipelineFunction = Callable[..., Any]
 
@@ -116,8 +116,8 @@ def check_data_set(parameters: Mapping[str, Any]) -> None:
     Raises:
         InvalidInput: When there is no such data set, or the models cannot be trained on it with these parameters.
     """
-    from components.ingest.sources import open_source
-    from components.ingest.split_plan import plan_splits
+    from kfp_image_classification.components.ingest.sources import open_source
+    from kfp_image_classification.components.ingest.split_plan import plan_splits
 
     with import_without("keras"):
         options = _options(IngestOptions, parameters)
@@ -147,7 +147,7 @@ def check_mlflow_server(parameters: Mapping[str, Any]) -> None:
     """
     if not parameters["mlflow_uri"]:
         return
-    from components.track.mlflow_server import check_server
+    from kfp_image_classification.components.track.mlflow_server import check_server
 
     check_server(parameters["mlflow_uri"])
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
-from pipelines.progress import Progress
+from kfp_image_classification.pipelines.runner.local.progress import Progress
 
 
 class View(Protocol):
@@ -52,7 +52,7 @@ def view_for(terminal: TextIO, progress: Progress, parameters: Mapping[str, Any]
     """A live view on a terminal that can move its cursor, unless plain lines are asked for."""
     from rich.console import Console
 
-    from pipelines.live_view import LiveView
+    from kfp_image_classification.pipelines.runner.local.live_view import LiveView
 
     console = Console(file=terminal, highlight=False)
     if plain or not console.is_terminal or console.is_dumb_terminal:

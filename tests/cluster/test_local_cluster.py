@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import REPOSITORY
 
-from components.preflight.checks import install_command
+from kfp_image_classification.components.preflight.checks import install_command
 
-REPOSITORY = Path(__file__).parents[2]
 RECORDER = """#!{python}
 import json, os, sys
 name, arguments = os.path.basename(sys.argv[0]), sys.argv[1:]

@@ -9,10 +9,10 @@ from typing import Literal
 import pytest
 import yaml
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from repository import REPOSITORY
 
-from pipelines.compiled import all_components
+from kfp_image_classification.pipelines.runner.compiled import all_components
 
-REPOSITORY = Path(__file__).parent.parent
 STAGES = sorted(path.parent.name for path in (REPOSITORY / "components").glob("*/component.py"))
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 # What a catalogue calls a thing, and the Python package whose version decides about it.

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
+from repository import REPOSITORY
+
 FOLDERS = ("benchmarks", "components", "docs", "examples", "images", "manifests", "notebooks")
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(page for name in FOLDERS for page in REPOSITORY.glob(f"{name}/**/*.md"))])
 FENCE = re.compile(r"^([ \t]*)```([^\n`]*)\n(.*?)^\1```[ \t]*$", re.MULTILINE | re.DOTALL)

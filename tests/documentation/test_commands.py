@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from documentation.pages import PAGES, REPOSITORY, Block, commands, prose
-from pipelines.e2e import e2e
-from pipelines.parameters import add_options, check_parameters, given_parameters
+from kfp_image_classification.pipelines.e2e import e2e
+from kfp_image_classification.pipelines.runner.parameters import add_options, check_parameters, given_parameters
 
 MARKS = {"cluster", "cloud"}
 NEEDS_MORE = re.compile(
@@ -23,16 +23,16 @@ NEEDS_MORE = re.compile(
     r"|python pipelines/e2e\.py --(check|submit).*)"
 )
 TESTED = {
-    r"make (run|serve)( ARGS=.*)?": "tests/pipelines/test_local_run.py",
+    r"make (run|serve)( ARGS=.*)?": "tests/pipelines/runner/local/test_local_run.py",
     r"make test(-all)?( ARGS=.*)?": ".ci/run",
     r"make lint": "tests/test_lint.py",
-    r"(\w+=\S+ )*make compile": "tests/pipelines/test_compiled.py",
-    r"python pipelines/e2e\.py --(run|compile).*": "tests/pipelines/test_local_run.py",
-    r"(\w+=\S+ )*python pipelines/vertex\.py --compile": "tests/pipelines/test_compiled.py",
+    r"(\w+=\S+ )*make compile": "tests/pipelines/runner/test_compiled.py",
+    r"python pipelines/e2e\.py --(run|compile).*": "tests/pipelines/runner/local/test_local_run.py",
+    r"(\w+=\S+ )*python pipelines/vertex\.py --compile": "tests/pipelines/runner/test_compiled.py",
     r"python examples/ingest_and_train\.py": "tests/examples/test_ingest_and_train.py",
     r"kfp dsl compile .*": "tests/documentation/test_commands.py",
-    r"(python -m components\.deploy\.\w+|curl) .*": "tests/deploy/test_server.py",
-    r"make mlflow": "tests/track/test_track.py",
+    r"(python -m kfp_image_classification\.components\.deploy\.\w+|curl) .*": "tests/components/deploy/server/test_server.py",
+    r"make mlflow": "tests/components/track/test_track.py",
 }
 COMMANDS = commands()
 NAMES = [f"{block} {command}" for block, command in COMMANDS]

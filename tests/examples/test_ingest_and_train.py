@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import REPOSITORY
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "ingest_and_train.py"
+EXAMPLE = REPOSITORY / "examples" / "ingest_and_train.py"
 
 
 @pytest.mark.slow

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from repository import REPOSITORY
 
-from components import images
+from kfp_image_classification.components.cluster import images
 
-REPOSITORY = Path(__file__).parents[2]
 EXTRAS = {"python-launcher": ["mlflow"], "python-tensorflow": ["tensorflow"], "python-server": ["tensorflow", "server"]}
 LINUX = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "os_name": "posix"}
 PYTHON = {"python_version": "3.11", "python_full_version": "3.11.0"}
@@ -89,9 +89,9 @@ def test_image_runs_as_nobody_special(image: str) -> None:
 def test_image_knows_the_version_of_this_package(image: str) -> None:
     """A model's card names it, read from the metadata that only an installed package has."""
     text = (REPOSITORY / "images" / image / "Dockerfile").read_text()
-    assert "install --no-cache-dir --no-deps --editable /app" in text
+    assert "install --no-cache-dir --no-deps /app" in text
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()
-    for file in ("pyproject.toml", project["readme"], "components"):
+    for file in ("pyproject.toml", project["readme"], "components", "pipelines"):
         assert f"!{file}" in ignored, f"{file} does not reach the builder"
     assert f"COPY pyproject.toml {project['readme']} /app/" in text

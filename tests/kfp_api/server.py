@@ -16,7 +16,7 @@ from typing import Any
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from pipelines.run_metadata import MESSAGES, SERVICE, framed
+from kfp_image_classification.pipelines.runner.cluster.run_metadata import MESSAGES, SERVICE, framed
 
 Object = dict[str, Any]
 PREFIX = "/apis/v2beta1"

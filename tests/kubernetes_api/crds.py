@@ -1,14 +1,14 @@
 """Custom resources: their definitions, and the checks of objects against the definitions' schemas."""
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import yaml
+from repository import SHARED
 
 # The real definitions, where they lie beside the repository; objects are then checked as a real server checks them.
-REAL_CRDS = Path(__file__).parents[2].parent / "shared" / "crds"
+REAL_CRDS = SHARED / "crds"
 _WITHOUT_SCHEMA = [
     ("kubeflow.org", "v1", "tfjobs", "TFJob", "Namespaced"),
     ("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob", "Namespaced"),

@@ -8,8 +8,8 @@ import pytest
 from kubernetes.client import ApiClient, ApiException, AppsV1Api, AuthorizationV1Api, CoreV1Api, CustomObjectsApi
 from kubernetes.watch import Watch
 
-from components.errors import StageFailed
-from components.kubernetes_client import api_client, own_namespace, patiently
+from kfp_image_classification.components.cluster.kubernetes_client import api_client, own_namespace, patiently
+from kfp_image_classification.components.step.errors import StageFailed
 from kubernetes_api import KubernetesApi
 from kubernetes_api.crds import REAL_CRDS
 from kubernetes_api.selectors import matches_labels

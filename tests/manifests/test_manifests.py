@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import yaml
 from kubernetes_api.crds import REAL_CRDS, schema_errors, unknown_fields
+from repository import REPOSITORY
 
-from components import images
-from components.permissions import BY_BACKEND, TRAINING_RUNTIME, Permission, needed
-from components.preflight.checks import apply_manifests
-from components.train.exit_codes import BAD_INPUT, BAD_LOSS
-from components.train.launchers.trainjob import CONTAINER, REPLICATED_JOB
+from kfp_image_classification.components.cluster import images
+from kfp_image_classification.components.cluster.permissions import BY_BACKEND, TRAINING_RUNTIME, Permission, needed
+from kfp_image_classification.components.preflight.checks import apply_manifests
+from kfp_image_classification.components.train.launchers.trainjob import CONTAINER, REPLICATED_JOB
+from kfp_image_classification.components.train.worker.exit_codes import BAD_INPUT, BAD_LOSS
 
-REPOSITORY = Path(__file__).parents[2]
 MANIFESTS = REPOSITORY / "manifests"
 OWN = ("base", "kserve", "trainer", "overlays")
 FILES = sorted(path for part in OWN for path in (MANIFESTS / part).rglob("*.yaml"))

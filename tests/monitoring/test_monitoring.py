@@ -14,13 +14,14 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from repository import REPOSITORY
 
-from components.deploy.endpoint import Endpoint
-from components.deploy.local_server import deploy_locally, stop_server
-from components.deploy.options import DeployOptions
-from components.stage_log import stage_log
+from kfp_image_classification.components.deploy.endpoint import Endpoint
+from kfp_image_classification.components.deploy.local_server import deploy_locally, stop_server
+from kfp_image_classification.components.deploy.options import DeployOptions
+from kfp_image_classification.components.step.stage_log import stage_log
 
-MONITORING = Path(__file__).parents[2] / "manifests" / "monitoring"
+MONITORING = REPOSITORY / "manifests" / "monitoring"
 PANELS = [panel for panel in json.loads((MONITORING / "dashboard.json").read_text())["panels"] if "targets" in panel]
 EXPRESSIONS = {
     f"{panel['title']}: {target['legendFormat']}": target["expr"] for panel in PANELS for target in panel["targets"]

@@ -1,13 +1,11 @@
 """The notebook, run by a real kernel against the API of Kubeflow Pipelines."""
 
-from pathlib import Path
-
 import nbformat
 import pytest
 from kfp_api import KfpApi
 from nbclient import NotebookClient
+from repository import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
 NOTEBOOK = REPOSITORY / "notebooks" / "quickstart.ipynb"
 TOKEN = "a-secret-of-the-test"
 

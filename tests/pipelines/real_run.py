@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import psutil
+from repository import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
 SCRIPT = REPOSITORY / "pipelines" / "e2e.py"
 QUICK = ["--models", "cnn", "cnn_dropout", "--epochs", "2", "--batch-size", "50", "--min-accuracy", "0.5"]
 START_SECONDS = 200

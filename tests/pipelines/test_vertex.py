@@ -25,16 +25,16 @@ from google_cloud_pipeline_components.v1.custom_job import CustomTrainingJobOp
 from google_cloud_pipeline_components.v1.endpoint import EndpointCreateOp, ModelDeployOp
 from google_cloud_pipeline_components.v1.model import ModelUploadOp
 from kfp import dsl, local
+from repository import REPOSITORY
 
-from components.dataset_manifest import Dataset
-from components.deploy.vertex import servable_uri
-from components.train.cluster import cluster_from_environment
-from components.train.launchers.machine import free_ports
-from components.train.options import TrainingJob
-from components.train.vertex import collect_custom_job, plan_custom_job
-from pipelines.vertex import vertex
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.deploy.vertex import servable_uri
+from kfp_image_classification.components.train.launchers.machine import free_ports
+from kfp_image_classification.components.train.options import TrainingJob
+from kfp_image_classification.components.train.vertex import collect_custom_job, plan_custom_job
+from kfp_image_classification.components.train.worker.cluster import cluster_from_environment
+from kfp_image_classification.pipelines.vertex import vertex
 
-REPOSITORY = Path(__file__).parents[2]
 IR = yaml.safe_load((REPOSITORY / "compiled" / "vertex.yaml").read_text())
 GOOGLE = {
     "custom-training-job": CustomTrainingJobOp,

@@ -13,7 +13,7 @@ import onnxruntime
 import orjson
 import uvicorn
 
-from components.deploy.image_files import decode
+from kfp_image_classification.components.deploy.server.image_files import decode
 
 MAX_BATCH = 64
 

@@ -4,7 +4,7 @@ import urllib.parse
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.errors import StageFailed
+from kfp_image_classification.components.step.errors import StageFailed
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,16 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from components.deploy.service_status import SERVICE_LABEL
-from components.deployed_model import GROUP, PLURAL, VERSION
-from components.errors import StageFailed
-from components.kubernetes_client import CONFLICT, FORBIDDEN, NOT_FOUND, explained, patiently
+from kfp_image_classification.components.cluster.kubernetes_client import (
+    CONFLICT,
+    FORBIDDEN,
+    NOT_FOUND,
+    explained,
+    patiently,
+)
+from kfp_image_classification.components.contracts.deployed_model import GROUP, PLURAL, VERSION
+from kfp_image_classification.components.deploy.kserve.status import SERVICE_LABEL
+from kfp_image_classification.components.step.errors import StageFailed
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient

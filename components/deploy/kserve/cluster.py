@@ -7,25 +7,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from components.deploy import inference_service as manifest
-from components.deploy.endpoint import REQUEST_FILE, Endpoint
-from components.deploy.inference_services import InferenceServices
-from components.deploy.options import DeployOptions, ServiceChange
-from components.deploy.permissions import check_permissions
-from components.deploy.rollout import Rollout
-from components.deploy.service_address import Address, service_address
-from components.deploy.smoke import (
+from kfp_image_classification.components.cluster.kubernetes_client import api_client, in_cluster, own_namespace
+from kfp_image_classification.components.contracts.deployed_model import DeployedModel
+from kfp_image_classification.components.contracts.model_card import (
+    MODEL_CARD,
+    ModelCard,
+    newest_version,
+    read_model_card,
+)
+from kfp_image_classification.components.deploy.endpoint import REQUEST_FILE, Endpoint
+from kfp_image_classification.components.deploy.kserve import manifest
+from kfp_image_classification.components.deploy.kserve.address import Address, service_address
+from kfp_image_classification.components.deploy.kserve.client import InferenceServices
+from kfp_image_classification.components.deploy.kserve.permissions import check_permissions
+from kfp_image_classification.components.deploy.kserve.rollout import Rollout
+from kfp_image_classification.components.deploy.kserve.storage_uri import kserve_storage_uri
+from kfp_image_classification.components.deploy.options import DeployOptions, ServiceChange
+from kfp_image_classification.components.deploy.smoke import (
     meet_canary,
     request_body,
     shown_example,
     smoke_predict_patiently,
     wait_for_model,
 )
-from components.deploy.storage_uri import kserve_storage_uri
-from components.deployed_model import DeployedModel
-from components.errors import InvalidInput
-from components.kubernetes_client import api_client, in_cluster, own_namespace
-from components.model_card import MODEL_CARD, ModelCard, newest_version, read_model_card
+from kfp_image_classification.components.step.errors import InvalidInput
 
 Object = dict[str, Any]
 

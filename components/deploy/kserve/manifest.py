@@ -10,9 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from components.deploy.options import DeployOptions
-from components.deploy.service_options import KNATIVE_MODES, ServiceOptions
-from components.deployed_model import (
+from kfp_image_classification.components.cluster.kubernetes_client import MANAGED_BY, RUN_LABEL
+from kfp_image_classification.components.contracts.deployed_model import (
     GROUP,
     REPLACES_ANNOTATION,
     REVISION_ANNOTATION,
@@ -20,8 +19,9 @@ from components.deployed_model import (
     DeployedModel,
     replaced_predictor,
 )
-from components.errors import InvalidInput
-from components.kubernetes_client import MANAGED_BY, RUN_LABEL
+from kfp_image_classification.components.deploy.kserve.options import KNATIVE_MODES, ServiceOptions
+from kfp_image_classification.components.deploy.options import DeployOptions
+from kfp_image_classification.components.step.errors import InvalidInput
 
 Manifest = dict[str, Any]
 

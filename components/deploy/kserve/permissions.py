@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from components.errors import StageFailed
-from components.kubernetes_client import explained
-from components.permissions import BY_BACKEND, denied
+from kfp_image_classification.components.cluster.kubernetes_client import explained
+from kfp_image_classification.components.cluster.permissions import BY_BACKEND, denied
+from kfp_image_classification.components.step.errors import StageFailed
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient

@@ -6,12 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from components.deploy import inference_service as manifest
-from components.deploy.inference_services import Conflict, InferenceServices
-from components.deploy.service_options import ServiceOptions
-from components.deploy.service_status import Target, Verdict, is_ready, newest_knative_revision, verdict
-from components.deploy.termination import Terminated, terminated_as_exception
-from components.errors import InvalidInput, StageFailed
+from kfp_image_classification.components.deploy.kserve import manifest
+from kfp_image_classification.components.deploy.kserve.client import Conflict, InferenceServices
+from kfp_image_classification.components.deploy.kserve.options import ServiceOptions
+from kfp_image_classification.components.deploy.kserve.status import (
+    Target,
+    Verdict,
+    is_ready,
+    newest_knative_revision,
+    verdict,
+)
+from kfp_image_classification.components.deploy.kserve.termination import Terminated, terminated_as_exception
+from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 
 Object = dict[str, Any]
 # What a service becomes, from what it is; None stands for one that is not there yet.

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from components.deployed_model import REVISION_ANNOTATION
+from kfp_image_classification.components.contracts.deployed_model import REVISION_ANNOTATION
 
 Object = dict[str, Any]
 

@@ -2,7 +2,7 @@
 
 import re
 
-from components.errors import InvalidInput
+from kfp_image_classification.components.step.errors import InvalidInput
 
 REMEDY = "give service.storage_uri: s3://bucket/path, gs://bucket/path or pvc://claim/path"
 _BUCKET_OR_CLAIM = re.compile(r"[a-z0-9]([-a-z0-9._]*[a-z0-9])?")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from components.process_owner import leave_with_owner
+from kfp_image_classification.components.step.process_owner import leave_with_owner
 
 
 class Terminated(BaseException):

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.deploy.image_files import decode
-from components.deploy.loaded_model import Answer, LoadedModel
-from components.deploy.server_metrics import BATCH_IMAGES, QUEUE_IMAGES
+from kfp_image_classification.components.deploy.server.image_files import decode
+from kfp_image_classification.components.deploy.server.loaded_model import Answer, LoadedModel
+from kfp_image_classification.components.deploy.server.server_metrics import BATCH_IMAGES, QUEUE_IMAGES
 
 Images = list[bytes] | np.ndarray
 

@@ -1,10 +1,10 @@
 """The served model as the protocols see it, whichever they are."""
 
-from components.deploy.batching import Batcher, Images, Overloaded
-from components.deploy.image_files import UnusableImage
-from components.deploy.loaded_model import Answer, LoadedModel
-from components.deploy.refused import Refused, bad_request
-from components.deploy.versions import Versions
+from kfp_image_classification.components.deploy.server.batching import Batcher, Images, Overloaded
+from kfp_image_classification.components.deploy.server.image_files import UnusableImage
+from kfp_image_classification.components.deploy.server.loaded_model import Answer, LoadedModel
+from kfp_image_classification.components.deploy.server.refused import Refused, bad_request
+from kfp_image_classification.components.deploy.server.versions import Versions
 
 RETRY_SECONDS = 1
 

@@ -15,10 +15,10 @@ from typing import Any
 import grpc
 import numpy as np
 
-from components.deploy import protocol_v2
-from components.deploy.classifier import Classifier
-from components.deploy.refused import Refused, bad_request
-from components.deploy.server_metrics import IN_FLIGHT, REQUESTS, SECONDS
+from kfp_image_classification.components.deploy.server import protocol_v2
+from kfp_image_classification.components.deploy.server.classifier import Classifier
+from kfp_image_classification.components.deploy.server.refused import Refused, bad_request
+from kfp_image_classification.components.deploy.server.server_metrics import IN_FLIGHT, REQUESTS, SECONDS
 
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,

@@ -1,4 +1,4 @@
-"""From image files to pixels, without TensorFlow, and equal to `components/preprocessing.py` bit for bit.
+"""From image files to pixels, without TensorFlow, and equal to `components/contracts/preprocessing.py` bit for bit.
 
 The tests compare the two for every kind of PNG and JPEG. The resize is TensorFlow's own algorithm
 (`tf.image.resize(..., antialias=True)`, the ScaleAndTranslate kernel with a triangle): libraries' resizes differ.

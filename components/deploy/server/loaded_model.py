@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from components.deploy import onnx_backend, tensorflow_backend
-from components.deploy.image_files import decode
-from components.errors import StageFailed
-from components.model_card import MODEL_CARD, ModelCard
+from kfp_image_classification.components.contracts.model_card import MODEL_CARD, ModelCard
+from kfp_image_classification.components.deploy.server import onnx_backend, tensorflow_backend
+from kfp_image_classification.components.deploy.server.image_files import decode
+from kfp_image_classification.components.step.errors import StageFailed
 
-# As at the export, see `components/train/export.py`.
+# As at the export, see `components/train/worker/export.py`.
 TOLERANCE = 1e-4
 
 BackendChoice = Literal["auto", "onnx", "tensorflow"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from components.errors import StageFailed
-from components.model_card import ONNX_MODEL, ModelCard
+from kfp_image_classification.components.contracts.model_card import ONNX_MODEL, ModelCard
+from kfp_image_classification.components.step.errors import StageFailed
 
 
 def load(folder: Path, card: ModelCard, threads: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from components.deploy.server_metrics import PAYLOAD_EVENTS
+from kfp_image_classification.components.deploy.server.server_metrics import PAYLOAD_EVENTS
 
 if TYPE_CHECKING:
     import httpx

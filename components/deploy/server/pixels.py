@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from components.deploy.image_files import ImageShape
-from components.deploy.refused import bad_request
+from kfp_image_classification.components.deploy.server.image_files import ImageShape
+from kfp_image_classification.components.deploy.server.refused import bad_request
 
 
 def checked_pixels(values: Any, image_shape: ImageShape) -> np.ndarray:

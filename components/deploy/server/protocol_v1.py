@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import orjson
 
-from components.deploy.image_files import ImageShape
-from components.deploy.loaded_model import Answer
-from components.deploy.pixels import checked_pixels
-from components.deploy.refused import bad_request
+from kfp_image_classification.components.deploy.server.image_files import ImageShape
+from kfp_image_classification.components.deploy.server.loaded_model import Answer
+from kfp_image_classification.components.deploy.server.pixels import checked_pixels
+from kfp_image_classification.components.deploy.server.refused import bad_request
 
 
 def read_request(body: bytes, image_shape: ImageShape) -> list[bytes] | np.ndarray:

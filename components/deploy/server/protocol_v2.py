@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import orjson
 
-from components.deploy.image_files import ImageShape
-from components.deploy.loaded_model import Answer
-from components.deploy.pixels import checked_pixels
-from components.deploy.protocol_v1 import from_base64, from_json
-from components.deploy.refused import bad_request
-from components.model_card import ModelCard
+from kfp_image_classification.components.contracts.model_card import ModelCard
+from kfp_image_classification.components.deploy.server.image_files import ImageShape
+from kfp_image_classification.components.deploy.server.loaded_model import Answer
+from kfp_image_classification.components.deploy.server.pixels import checked_pixels
+from kfp_image_classification.components.deploy.server.protocol_v1 import from_base64, from_json
+from kfp_image_classification.components.deploy.server.refused import bad_request
 
 Outputs = dict[str, bool]
 

@@ -15,11 +15,11 @@ from typing import Any
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from components.deploy import protocol_v1, protocol_v2
-from components.deploy.classifier import Classifier
-from components.deploy.payload_log import PayloadLog
-from components.deploy.refused import Refused, bad_request
-from components.deploy.server_metrics import IN_FLIGHT, REQUESTS, SECONDS
+from kfp_image_classification.components.deploy.server import protocol_v1, protocol_v2
+from kfp_image_classification.components.deploy.server.classifier import Classifier
+from kfp_image_classification.components.deploy.server.payload_log import PayloadLog
+from kfp_image_classification.components.deploy.server.refused import Refused, bad_request
+from kfp_image_classification.components.deploy.server.server_metrics import IN_FLIGHT, REQUESTS, SECONDS
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

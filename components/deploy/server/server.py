@@ -1,4 +1,6 @@
-"""The model server: `python -m components.deploy.server --model_name NAME --model_dir DIR --http_port PORT`.
+"""The model server, run as
+
+    python -m kfp_image_classification.components.deploy.server --model_name NAME --model_dir DIR --http_port PORT
 
 KServe's V1 and V2 protocols over REST and gRPC for a model from train. The options are named as KServe names them, so
 the same program serves as a custom ServingRuntime.
@@ -19,16 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from components.deploy.batching import Batcher
-from components.deploy.classifier import Classifier
-from components.deploy.payload_log import PayloadLog
-from components.deploy.rest import RestServer
-from components.deploy.versions import Versions
-from components.errors import StageFailed
-from components.process_owner import leave_with_owner
+from kfp_image_classification.components.deploy.server.batching import Batcher
+from kfp_image_classification.components.deploy.server.classifier import Classifier
+from kfp_image_classification.components.deploy.server.payload_log import PayloadLog
+from kfp_image_classification.components.deploy.server.rest import RestServer
+from kfp_image_classification.components.deploy.server.versions import Versions
+from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.step.process_owner import leave_with_owner
 
 if TYPE_CHECKING:
-    from components.deploy.grpc_server import GrpcServer
+    from kfp_image_classification.components.deploy.server.grpc_server import GrpcServer
 
 KEEP_ALIVE_SECONDS = 65  # KServe's: longer than proxies keep idle connections, so that none is closed under their hands
 GRACE_SECONDS = 30
@@ -110,7 +112,9 @@ class _UvicornServer(uvicorn.Server):
 
 async def _start_grpc(arguments: argparse.Namespace, classifier: Classifier, log: logging.Logger) -> "GrpcServer":
     try:
-        from components.deploy.grpc_server import GrpcServer  # loaded only where it is wanted
+        from kfp_image_classification.components.deploy.server.grpc_server import (
+            GrpcServer,  # loaded only where it is wanted
+        )
 
         server = GrpcServer(classifier, f"{arguments.host}:{arguments.grpc_port}", arguments.max_body_bytes, log)
     except ImportError as error:
@@ -158,7 +162,7 @@ def _cores() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m components.deploy.server",
+        prog="python -m kfp_image_classification.components.deploy.server",
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -209,7 +213,3 @@ def _yes_or_no(text: str) -> bool:
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
     return values[text.lower()]
-
-
-if __name__ == "__main__":
-    main()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from components.errors import StageFailed
-from components.lean_import import import_without
-from components.model_card import ModelCard
+from kfp_image_classification.components.contracts.model_card import ModelCard
+from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.step.lean_import import import_without
 
 
 def load(folder: Path, card: ModelCard, threads: int) -> Callable[[np.ndarray], np.ndarray]:

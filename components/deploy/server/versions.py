@@ -5,10 +5,10 @@ import gc
 import logging
 from pathlib import Path
 
-from components.deploy.loaded_model import BackendChoice, LoadedModel, load_model
-from components.deploy.server_metrics import MODEL_INFO
-from components.errors import StageFailed
-from components.model_card import newest_version
+from kfp_image_classification.components.contracts.model_card import newest_version
+from kfp_image_classification.components.deploy.server.loaded_model import BackendChoice, LoadedModel, load_model
+from kfp_image_classification.components.deploy.server.server_metrics import MODEL_INFO
+from kfp_image_classification.components.step.errors import StageFailed
 
 
 class Versions:

@@ -1,6 +1,6 @@
 """Launchers run a training job somewhere: one file a backend, one interface for all."""
 
-from components.train.launchers.base import Launcher, Verdict
-from components.train.launchers.local import LocalLauncher
+from kfp_image_classification.components.train.launchers.base import Launcher, Verdict
+from kfp_image_classification.components.train.launchers.local import LocalLauncher
 
 __all__ = ["Launcher", "LocalLauncher", "Verdict"]

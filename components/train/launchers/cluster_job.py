@@ -3,18 +3,18 @@
 import logging
 from pathlib import Path
 
-from components.dataset_manifest import Dataset
-from components.errors import InvalidInput, run_checks
-from components.kubernetes_client import api_client
-from components.storage import run_id, storage_path
-from components.train.job_folder import claim_directory, share_dataset
-from components.train.launchers.job_options import JobOptions, check_backend
-from components.train.launchers.kubernetes_launcher import KubernetesLauncher
-from components.train.launchers.naming import job_name
-from components.train.launchers.pod_template import PodTemplate, TaskSettings
-from components.train.launchers.tfjob import TFJOB
-from components.train.launchers.trainjob import TRAINJOB
-from components.train.options import TrainingJob
+from kfp_image_classification.components.cluster.kubernetes_client import api_client
+from kfp_image_classification.components.cluster.storage import run_id, storage_path
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.step.errors import InvalidInput, run_checks
+from kfp_image_classification.components.train.job_folder import claim_directory, share_dataset
+from kfp_image_classification.components.train.launchers.job_options import JobOptions, check_backend
+from kfp_image_classification.components.train.launchers.kubernetes_launcher import KubernetesLauncher
+from kfp_image_classification.components.train.launchers.naming import job_name
+from kfp_image_classification.components.train.launchers.pod_template import PodTemplate, TaskSettings
+from kfp_image_classification.components.train.launchers.tfjob import TFJOB
+from kfp_image_classification.components.train.launchers.trainjob import TRAINJOB
+from kfp_image_classification.components.train.options import TrainingJob
 
 JOB_KINDS = {"tfjob": TFJOB, "trainjob": TRAINJOB}
 
@@ -48,7 +48,7 @@ def _check_shared(pods: PodTemplate) -> None:
     if not any(directory.is_relative_to(path) for path in mounted):
         raise InvalidInput(
             f"pvc = {pods.options.pvc!r}: the workers' pods do not share {directory} with this step; mount a volume "
-            "into the step with mount_storage(task, pvc) from components/storage.py, and give its claim as pvc"
+            "into the step with mount_storage(task, pvc) from components/cluster/storage.py, and give its claim as pvc"
         )
     if root and not any(Path(root).is_relative_to(path) for path in mounted):
         raise InvalidInput(

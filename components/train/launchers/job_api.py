@@ -6,10 +6,16 @@ from typing import Any
 
 from kubernetes.client import ApiClient, ApiException, CoreV1Api, CustomObjectsApi
 
-from components.errors import StageFailed
-from components.kubernetes_client import CONFLICT, NOT_FOUND, PATIENCE_SECONDS, REQUEST_TIMEOUT, patiently
-from components.train.launchers.job_kind import JobKind
-from components.train.launchers.watch import Item, list_raw
+from kfp_image_classification.components.cluster.kubernetes_client import (
+    CONFLICT,
+    NOT_FOUND,
+    PATIENCE_SECONDS,
+    REQUEST_TIMEOUT,
+    patiently,
+)
+from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.train.launchers.job_kind import JobKind
+from kfp_image_classification.components.train.launchers.watch import Item, list_raw
 
 
 class JobApi:

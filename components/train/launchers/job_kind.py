@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from components.train.launchers.pod_template import PodTemplate
+from kfp_image_classification.components.train.launchers.pod_template import PodTemplate
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from components.errors import InvalidInput
-from components.images import TENSORFLOW_IMAGE
+from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
+from kfp_image_classification.components.step.errors import InvalidInput
 
 _QUANTITY = re.compile(r"^(?=.*[1-9])\d+(\.\d+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$")
 _ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]*$")

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.train.launchers.base import Verdict
-from components.train.launchers.job_status import is_suspended, job_verdict, job_words
-from components.train.launchers.pod_status import PodState, culprit, pod_state
+from kfp_image_classification.components.train.launchers.base import Verdict
+from kfp_image_classification.components.train.launchers.job_status import is_suspended, job_verdict, job_words
+from kfp_image_classification.components.train.launchers.pod_status import PodState, culprit, pod_state
 
 # A worker that failed for good, and an operator that does not end the job: then the launcher does.
 OPERATOR_SECONDS = 60.0

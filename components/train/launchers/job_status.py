@@ -7,7 +7,7 @@ Suspended, Complete and Failed.
 from collections.abc import Mapping
 from typing import Any
 
-from components.train.launchers.base import Verdict
+from kfp_image_classification.components.train.launchers.base import Verdict
 
 _SUCCESS = ("Succeeded", "Complete")
 _FAILURE = "Failed"

@@ -10,11 +10,11 @@ from typing import Any
 
 from kubernetes.client import ApiException
 
-from components.errors import StageFailed
-from components.kubernetes_client import explained
-from components.train.launchers.job_api import JobApi
-from components.train.launchers.job_progress import JobProgress
-from components.train.launchers.watch import Item, ObjectWatch
+from kfp_image_classification.components.cluster.kubernetes_client import explained
+from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.train.launchers.job_api import JobApi
+from kfp_image_classification.components.train.launchers.job_progress import JobProgress
+from kfp_image_classification.components.train.launchers.watch import Item, ObjectWatch
 
 OnList = Callable[[list[Item]], None]
 OnChange = Callable[[str, Item], None]

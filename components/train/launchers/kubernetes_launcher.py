@@ -8,19 +8,26 @@ from pathlib import Path
 
 from kubernetes.client import ApiClient, ApiException
 
-from components.errors import InvalidInput, StageFailed
-from components.kubernetes_client import CONFLICT, FORBIDDEN, NOT_FOUND, UNAUTHORIZED, explained, own_namespace
-from components.train.job_files import MODEL_DIRECTORY
-from components.train.launchers.base import Launcher, Verdict
-from components.train.launchers.job_api import JobApi
-from components.train.launchers.job_kind import JobKind
-from components.train.launchers.job_progress import JobProgress, Limits
-from components.train.launchers.job_status import job_verdict
-from components.train.launchers.job_watches import JobWatches
-from components.train.launchers.owner import owner_reference
-from components.train.launchers.pod_logs import PodLog
-from components.train.launchers.pod_template import PodTemplate
-from components.train.launchers.watch import Item
+from kfp_image_classification.components.cluster.kubernetes_client import (
+    CONFLICT,
+    FORBIDDEN,
+    NOT_FOUND,
+    UNAUTHORIZED,
+    explained,
+    own_namespace,
+)
+from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.components.train.job_files import MODEL_DIRECTORY
+from kfp_image_classification.components.train.launchers.base import Launcher, Verdict
+from kfp_image_classification.components.train.launchers.job_api import JobApi
+from kfp_image_classification.components.train.launchers.job_kind import JobKind
+from kfp_image_classification.components.train.launchers.job_progress import JobProgress, Limits
+from kfp_image_classification.components.train.launchers.job_status import job_verdict
+from kfp_image_classification.components.train.launchers.job_watches import JobWatches
+from kfp_image_classification.components.train.launchers.owner import owner_reference
+from kfp_image_classification.components.train.launchers.pod_logs import PodLog
+from kfp_image_classification.components.train.launchers.pod_template import PodTemplate
+from kfp_image_classification.components.train.launchers.watch import Item
 
 SPEC_ANNOTATION = "kfp-image-classification/spec-sha256"
 POLL_SECONDS = 0.5

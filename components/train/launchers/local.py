@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from components.errors import InvalidInput
-from components.process_owner import OWNER_VARIABLE
-from components.train.job_folder import claim_directory
-from components.train.launchers.base import Launcher, Verdict
-from components.train.launchers.chatter import is_chatter
-from components.train.launchers.machine import free_ports, lock_cores, lock_folder
-from components.train.options import TrainingJob
-from components.train.worker_environment import WORKER_ENVIRONMENT
+from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.step.process_owner import OWNER_VARIABLE
+from kfp_image_classification.components.train.job_folder import claim_directory
+from kfp_image_classification.components.train.launchers.base import Launcher, Verdict
+from kfp_image_classification.components.train.launchers.chatter import is_chatter
+from kfp_image_classification.components.train.launchers.machine import free_ports, lock_cores, lock_folder
+from kfp_image_classification.components.train.options import TrainingJob
+from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
 
 RETRYABLE_EXIT_CODE = 128
 LAST_LINES = 15
@@ -155,7 +155,13 @@ class LocalLauncher(Launcher):
         for index in range(count):
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             process = subprocess.Popen(
-                [sys.executable, "-m", "components.train.worker", "--job", self._job.model_dump_json()],
+                [
+                    sys.executable,
+                    "-m",
+                    "kfp_image_classification.components.train.worker",
+                    "--job",
+                    self._job.model_dump_json(),
+                ],
                 env={
                     **WORKER_ENVIRONMENT,
                     **os.environ,

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from components.errors import StageFailed
+from kfp_image_classification.components.step.errors import StageFailed
 
 POLL_SECONDS = 0.1
 FOLDER_SECONDS = 30.0

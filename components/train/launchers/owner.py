@@ -8,7 +8,13 @@ from typing import Any
 
 from kubernetes.client import ApiClient, ApiException, CoreV1Api
 
-from components.kubernetes_client import REQUEST_TIMEOUT, explained, in_cluster, own_namespace, patiently
+from kfp_image_classification.components.cluster.kubernetes_client import (
+    REQUEST_TIMEOUT,
+    explained,
+    in_cluster,
+    own_namespace,
+    patiently,
+)
 
 # Set by KFP in the pods of its steps.
 POD_NAME_VARIABLE, POD_UID_VARIABLE = "KFP_POD_NAME", "KFP_POD_UID"

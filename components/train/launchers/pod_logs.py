@@ -12,10 +12,10 @@ import urllib3.exceptions
 from kubernetes.client import ApiClient, ApiException, CoreV1Api
 from kubernetes.watch import Watch
 
-from components.errors import StageFailed
-from components.kubernetes_client import REQUEST_TIMEOUT, explained, passes, patiently
-from components.train.launchers.chatter import is_chatter
-from components.train.launchers.pod_status import PodState
+from kfp_image_classification.components.cluster.kubernetes_client import REQUEST_TIMEOUT, explained, passes, patiently
+from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.train.launchers.chatter import is_chatter
+from kfp_image_classification.components.train.launchers.pod_status import PodState
 
 LAST_LINES = 15
 SILENCE_SECONDS = 120

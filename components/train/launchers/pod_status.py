@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from components.train.exit_codes import PEER_LOST, PREEMPTED
+from kfp_image_classification.components.train.worker.exit_codes import PEER_LOST, PREEMPTED
 
 RETRYABLE_EXIT_CODE = 128
 KILLED = 137

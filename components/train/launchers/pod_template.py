@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.kubernetes_client import MANAGED_BY, RUN_LABEL
-from components.storage import MOUNT_PATH, RUN_ID_VARIABLE, STORAGE_VARIABLE
-from components.train.launchers.job_options import JobOptions
-from components.train.options import TrainingJob
-from components.train.worker_environment import WORKER_ENVIRONMENT
+from kfp_image_classification.components.cluster.kubernetes_client import MANAGED_BY, RUN_LABEL
+from kfp_image_classification.components.cluster.storage import MOUNT_PATH, RUN_ID_VARIABLE, STORAGE_VARIABLE
+from kfp_image_classification.components.train.launchers.job_options import JobOptions
+from kfp_image_classification.components.train.options import TrainingJob
+from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
 
 DEFAULT_CPU, DEFAULT_MEMORY = "1", "2Gi"
 STORAGE_VOLUME = "run-storage"
@@ -48,7 +48,7 @@ class PodTemplate:
 
     @property
     def command(self) -> list[str]:
-        return ["python", "-m", "components.train.worker"]
+        return ["python", "-m", "kfp_image_classification.components.train.worker"]
 
     @property
     def arguments(self) -> list[str]:

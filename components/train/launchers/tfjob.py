@@ -5,8 +5,8 @@ See https://www.kubeflow.org/docs/components/trainer/legacy-v1/user-guides/tenso
 
 from typing import Any
 
-from components.train.launchers.job_kind import JobKind
-from components.train.launchers.pod_template import PodTemplate, without_empty
+from kfp_image_classification.components.train.launchers.job_kind import JobKind
+from kfp_image_classification.components.train.launchers.pod_template import PodTemplate, without_empty
 
 # The operator looks for the container by this name, and gives TF_CONFIG to it alone.
 CONTAINER = "tensorflow"

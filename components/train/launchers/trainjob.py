@@ -6,8 +6,8 @@ job is kept) cannot be set here. See https://www.kubeflow.org/docs/components/tr
 
 from typing import Any
 
-from components.train.launchers.job_kind import JobKind
-from components.train.launchers.pod_template import PodTemplate, without_empty
+from kfp_image_classification.components.train.launchers.job_kind import JobKind
+from kfp_image_classification.components.train.launchers.pod_template import PodTemplate, without_empty
 
 # Trainer looks for the replicated job and its container by these names.
 REPLICATED_JOB = CONTAINER = "node"

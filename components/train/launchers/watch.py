@@ -12,7 +12,7 @@ import urllib3.exceptions
 from kubernetes.client import ApiClient, ApiException
 from kubernetes.watch import Watch
 
-from components.kubernetes_client import GONE, REQUEST_TIMEOUT, passes, patiently
+from kfp_image_classification.components.cluster.kubernetes_client import GONE, REQUEST_TIMEOUT, passes, patiently
 
 # The server ends a watch after this time; it is resumed where it ended.
 WATCH_SECONDS = 240

@@ -1,18 +1,16 @@
 """Random changes to training images that leave their class as it is, a whole batch at a time."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import tensorflow as tf
+import tensorflow as tf
 
-Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
+Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 # A share of the image's height and width: 4 of 32 pixels, the usual amount for small photographs.
 LARGEST_SHIFT = 0.125
 
 
-def shift(pixels: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
+def shift(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Moves each image by its own random offset, up to an eighth of its size; black moves in at the edges.
 
     Args:
@@ -22,8 +20,6 @@ def shift(pixels: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
     Returns:
         The moved images, in the same shape.
     """
-    import tensorflow as tf
-
     count, height, width, _ = pixels.shape
     for axis, size in ((1, height), (2, width)):
         most = round(size * LARGEST_SHIFT)
@@ -33,10 +29,8 @@ def shift(pixels: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
     return pixels
 
 
-def shift_and_flip(pixels: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
+def shift_and_flip(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Moves each image, and mirrors half of them left to right: for photographs, not for digits or letters."""
-    import tensorflow as tf
-
     mirrored = tf.random.stateless_uniform([pixels.shape[0], 1, 1, 1], seed) < 0.5
     return shift(tf.where(mirrored, tf.reverse(pixels, [2]), pixels), seed)
 

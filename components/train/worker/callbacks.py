@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from components.train.job_files import HISTORY_FILE
-from components.train.learning_rate import LearningRateSteps
+from kfp_image_classification.components.train.job_files import HISTORY_FILE
+from kfp_image_classification.components.train.learning_rate import LearningRateSteps
 
 
 class EpochLog(keras.callbacks.Callback):

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from components.errors import InvalidInput
+from kfp_image_classification.components.step.errors import InvalidInput
 
 # As the Training Operator's; nothing else listens in a worker's pod.
 JOBSET_PORT = 2222

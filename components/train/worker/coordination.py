@@ -6,9 +6,9 @@ import time
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from components.train.cluster import Cluster
-from components.train.options import TrainOptions
-from components.train.steps import sum_over_workers
+from kfp_image_classification.components.train.options import TrainOptions
+from kfp_image_classification.components.train.worker.cluster import Cluster
+from kfp_image_classification.components.train.worker.steps import sum_over_workers
 
 KNOCK_SECONDS = 0.1
 

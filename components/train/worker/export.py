@@ -23,15 +23,15 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from components import records
-from components.dataset_manifest import Dataset
-from components.errors import StageFailed
-from components.model_card import MODEL_CARD, ONNX_MODEL, Example, ModelCard
-from components.preprocessing import ImageShape, decode_images, model_input
-from components.train.models import build_model
-from components.train.onnx_export import write_onnx
-from components.train.options import TrainingJob
-from components.whole_file import publish_folder
+from kfp_image_classification.components.contracts import records
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.contracts.model_card import MODEL_CARD, ONNX_MODEL, Example, ModelCard
+from kfp_image_classification.components.contracts.preprocessing import ImageShape, decode_images, model_input
+from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.step.whole_file import publish_folder
+from kfp_image_classification.components.train.options import TrainingJob
+from kfp_image_classification.components.train.worker.models import build_model
+from kfp_image_classification.components.train.worker.onnx_export import write_onnx
 
 VERSION = "1"
 # Logits grow with confidence, and rounding errors with them: half of this is seen, a real difference is far larger.

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from components import records
-from components.dataset_manifest import Dataset, Shard
-from components.train.augmentation import AUGMENTATIONS
+from kfp_image_classification.components.contracts import records
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset, Shard
+from kfp_image_classification.components.train.worker.augmentation import AUGMENTATIONS
 
 # Raw pixels that a worker shuffles at a time: a small data set whole, of a larger one a window.
 SHUFFLE_BYTES = 64 * 2**20

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from components.preprocessing import model_input
+from kfp_image_classification.components.contracts.preprocessing import model_input
 
 OPSET = 18
 # As for the SavedModel, see `export.py`.

@@ -3,7 +3,7 @@
 import signal
 import threading
 
-from components.train.exit_codes import PREEMPTED, leave
+from kfp_image_classification.components.train.worker.exit_codes import PREEMPTED, leave
 
 
 class Preempted(Exception):

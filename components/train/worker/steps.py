@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from components.preprocessing import model_input
+from kfp_image_classification.components.contracts.preprocessing import model_input
 
 # About a second of steps a call: long enough to hide a call's cost, short enough to notice a preemption in time.
 SECONDS_PER_CALL = 1.0

@@ -19,22 +19,27 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from components.dataset_manifest import Dataset, Shard
-from components.errors import StageFailed
-from components.train.callbacks import forget_epochs_after, training_callbacks
-from components.train.checkpoints import Checkpoints, Position, TimedCheckpoints
-from components.train.cluster import Cluster
-from components.train.coordination import connect
-from components.train.export import export_model, is_exported
-from components.train.gradients import FusedAdam
-from components.train.input_pipeline import steps_per_epoch, training_batches, validation_batches, worker_shards
-from components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY, PROGRESS_FILE
-from components.train.learning_rate import LearningRateSteps
-from components.train.models import build_model
-from components.train.options import TrainingJob, check_fit
-from components.train.preemption import Preempted, PreemptionNotice
-from components.train.steps import Pace, build_train_steps, build_validation
-from components.train.worker_report import WorkerReport
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset, Shard
+from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY, PROGRESS_FILE
+from kfp_image_classification.components.train.learning_rate import LearningRateSteps
+from kfp_image_classification.components.train.options import TrainingJob, check_fit
+from kfp_image_classification.components.train.worker.callbacks import forget_epochs_after, training_callbacks
+from kfp_image_classification.components.train.worker.checkpoints import Checkpoints, Position, TimedCheckpoints
+from kfp_image_classification.components.train.worker.cluster import Cluster
+from kfp_image_classification.components.train.worker.coordination import connect
+from kfp_image_classification.components.train.worker.export import export_model, is_exported
+from kfp_image_classification.components.train.worker.gradients import FusedAdam
+from kfp_image_classification.components.train.worker.input_pipeline import (
+    steps_per_epoch,
+    training_batches,
+    validation_batches,
+    worker_shards,
+)
+from kfp_image_classification.components.train.worker.models import build_model
+from kfp_image_classification.components.train.worker.preemption import Preempted, PreemptionNotice
+from kfp_image_classification.components.train.worker.steps import Pace, build_train_steps, build_validation
+from kfp_image_classification.components.train.worker.worker_report import WorkerReport
 
 VALIDATION_BATCH = 512
 CHIEF_SECONDS = 120.0

@@ -1,4 +1,6 @@
-"""The program that each worker of a training job runs: `python -m components.train.worker --job JSON`.
+"""The program that each worker of a training job runs:
+
+    python -m kfp_image_classification.components.train.worker --job JSON
 
 Its place among the workers comes from TF_CONFIG, or from what JobSet tells a pod. Exit codes follow the Training
 Operator's ExitCode restart policy, where 1 to 127 are permanent failures and 128 and above are worth another try:
@@ -19,20 +21,30 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
-from components.errors import InvalidInput, StageFailed
-from components.lean_import import import_without
-from components.process_owner import leave_with_owner
-from components.train.cluster import Cluster, cluster_from_environment, tf_config_of_jobset
-from components.train.exit_codes import BAD_INPUT, BAD_LOSS, PEER_LOST, PREEMPTED, leave
-from components.train.options import TrainingJob
-from components.train.preemption import Preempted, PreemptionNotice
-from components.train.worker_report import WorkerReport
+from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.components.step.lean_import import import_without
+from kfp_image_classification.components.step.process_owner import leave_with_owner
+from kfp_image_classification.components.train.options import TrainingJob
+from kfp_image_classification.components.train.worker.cluster import (
+    Cluster,
+    cluster_from_environment,
+    tf_config_of_jobset,
+)
+from kfp_image_classification.components.train.worker.exit_codes import BAD_INPUT, BAD_LOSS, PEER_LOST, PREEMPTED, leave
+from kfp_image_classification.components.train.worker.preemption import Preempted, PreemptionNotice
+from kfp_image_classification.components.train.worker.worker_report import WorkerReport
 
 
 def main() -> NoReturn:
     """Runs the worker and ends the process."""
-    parser = argparse.ArgumentParser(prog="python -m components.train.worker", description="Trains as one worker.")
-    parser.add_argument("--job", required=True, help="the training job as JSON (components.train.options.TrainingJob)")
+    parser = argparse.ArgumentParser(
+        prog="python -m kfp_image_classification.components.train.worker", description="Trains as one worker."
+    )
+    parser.add_argument(
+        "--job",
+        required=True,
+        help="the training job as JSON (kfp_image_classification.components.train.options.TrainingJob)",
+    )
     try:
         job = TrainingJob.model_validate_json(parser.parse_args().job)
         if tf_config := tf_config_of_jobset(os.environ, job.options.workers):
@@ -53,8 +65,8 @@ def _train(job: TrainingJob, cluster: Cluster, notice: PreemptionNotice) -> NoRe
         import keras  # noqa: F401
         import tensorflow as tf
 
-    from components.train.coordination import PeersUnreachable
-    from components.train.training import NonFiniteLoss, train_model
+    from kfp_image_classification.components.train.worker.coordination import PeersUnreachable
+    from kfp_image_classification.components.train.worker.training import NonFiniteLoss, train_model
 
     report.process_started()
     try:
@@ -70,7 +82,3 @@ def _train(job: TrainingJob, cluster: Cluster, notice: PreemptionNotice) -> NoRe
     except tf.errors.OpError as error:
         leave(PEER_LOST, f"another worker was lost: {type(error).__name__}: {error.message.splitlines()[0]}")
     leave(0, f"trained under {type(held[0]).__name__}")
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, Field
 
-from components.whole_file import write_whole
+from kfp_image_classification.components.step.whole_file import write_whole
 
 
 class WorkerReport(BaseModel):

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from components.kubernetes_client import MANAGED_BY, NOT_FOUND, explained, patiently
-from components.preflight.checks import Finding, State
+from kfp_image_classification.components.cluster.kubernetes_client import MANAGED_BY, NOT_FOUND, explained, patiently
+from kfp_image_classification.components.preflight.checks import Finding, State
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient

@@ -3,12 +3,18 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from components.errors import StageFailed
-from components.images import LAUNCHER_IMAGE, SERVER_IMAGE, TENSORFLOW_IMAGE
-from components.kubernetes_client import NOT_FOUND, api_client, explained, patiently
-from components.preflight.checks import Finding, PreflightOptions, State, apply_manifests, check_cluster
-from components.preflight.report import lines, missing
-from pipelines.image_probe import probe_images
+from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE, SERVER_IMAGE, TENSORFLOW_IMAGE
+from kfp_image_classification.components.cluster.kubernetes_client import NOT_FOUND, api_client, explained, patiently
+from kfp_image_classification.components.preflight.checks import (
+    Finding,
+    PreflightOptions,
+    State,
+    apply_manifests,
+    check_cluster,
+)
+from kfp_image_classification.components.preflight.report import lines, missing
+from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.pipelines.runner.cluster.image_probe import probe_images
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient

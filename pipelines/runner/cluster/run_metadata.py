@@ -20,8 +20,8 @@ from google.protobuf import (
 )
 from pydantic import ValidationError
 
-from components.errors import StageFailed
-from components.select.leaderboard import Leaderboard
+from kfp_image_classification.components.select.leaderboard import Leaderboard
+from kfp_image_classification.components.step.errors import StageFailed
 
 SERVICE = "ml_metadata.MetadataStoreService"
 RUN_CONTEXT_TYPE = "system.PipelineRun"

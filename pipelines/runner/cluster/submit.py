@@ -17,8 +17,8 @@ import httpx
 import tenacity
 from kfp.dsl.base_component import BaseComponent
 
-from components.errors import InvalidInput, StageFailed
-from pipelines.run_metadata import leaderboard
+from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.pipelines.runner.cluster.run_metadata import leaderboard
 
 if TYPE_CHECKING:
     from kfp import Client

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import httpx
 
-from components.deploy.endpoint import Endpoint
-from pipelines.run_record import Latency
+from kfp_image_classification.components.deploy.endpoint import Endpoint
+from kfp_image_classification.pipelines.runner.local.run_record import Latency
 
 WARM_UP = 5
 MOST_REQUESTS = 200

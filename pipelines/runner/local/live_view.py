@@ -13,8 +13,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.progress import Progress, RunningStep
-from pipelines.training_pace import TrainingPace
+from kfp_image_classification.pipelines.runner.local.progress import Progress, RunningStep
+from kfp_image_classification.pipelines.runner.local.training_pace import TrainingPace
 
 REFRESHES_PER_SECOND = 4
 # From these widths on, in columns, there is a bar of that width.

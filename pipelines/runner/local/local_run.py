@@ -20,19 +20,24 @@ import psutil
 from kfp import local
 from kfp.dsl.base_component import BaseComponent
 
-import components
-from components.deploy.endpoint import ENDPOINT_FILE, REQUEST_FILE, Endpoint
-from components.deploy.local_server import stop_server
-from components.errors import StageFailed
-from components.ingest.options import IMAGE_FOLDER_PREFIX
-from components.process_owner import OWNER_VARIABLE
-from pipelines.latency import measure_latency
-from pipelines.progress import Progress, RunningStep
-from pipelines.run_folder import LOG_FILE, REPORT_FILE, collect_results, link_tensorboard
-from pipelines.run_record import Latency, RunRecord, Step
-from pipelines.step_output import StepOutput
-from pipelines.summary import print_summary
-from pipelines.view import PlainView, View, view_for
+from kfp_image_classification import components
+from kfp_image_classification.components.deploy.endpoint import ENDPOINT_FILE, REQUEST_FILE, Endpoint
+from kfp_image_classification.components.deploy.local_server import stop_server
+from kfp_image_classification.components.ingest.options import IMAGE_FOLDER_PREFIX
+from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.step.process_owner import OWNER_VARIABLE
+from kfp_image_classification.pipelines.runner.local.latency import measure_latency
+from kfp_image_classification.pipelines.runner.local.progress import Progress, RunningStep
+from kfp_image_classification.pipelines.runner.local.run_folder import (
+    LOG_FILE,
+    REPORT_FILE,
+    collect_results,
+    link_tensorboard,
+)
+from kfp_image_classification.pipelines.runner.local.run_record import Latency, RunRecord, Step
+from kfp_image_classification.pipelines.runner.local.step_output import StepOutput
+from kfp_image_classification.pipelines.runner.local.summary import print_summary
+from kfp_image_classification.pipelines.runner.view import PlainView, View, view_for
 
 INTERRUPTED = 130
 TERMINATE_SECONDS = 5.0

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipelines.run_record import RunRecord, Step
+from kfp_image_classification.pipelines.runner.local.run_record import RunRecord, Step
 
-_TEMPLATES = Environment(loader=PackageLoader("pipelines", "."), autoescape=True, undefined=StrictUndefined)
+_TEMPLATES = Environment(
+    loader=PackageLoader("kfp_image_classification.pipelines.runner.local", "."),
+    autoescape=True,
+    undefined=StrictUndefined,
+)
 
 HEIGHT, GAP = 70, 14
 WIDE, WIDE_BOX, WIDE_COLUMN = 960, 168, 198

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.run_record import State, Step
+from kfp_image_classification.pipelines.runner.local.run_record import State, Step
 
 LAST_LINES = 20
 

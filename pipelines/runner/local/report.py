@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
-from components import html_report
-from components.html_report import Section, Tile
-from components.train.curves import learning_curves
-from pipelines.commands import ask_command, serve_command, tensorboard_command
-from pipelines.pipeline_picture import pipeline_picture, seconds_text
-from pipelines.run_record import RunRecord, Step
+from kfp_image_classification.components.report import html_report
+from kfp_image_classification.components.report.html_report import Section, Tile
+from kfp_image_classification.components.train.curves import learning_curves
+from kfp_image_classification.pipelines.runner.commands import ask_command, serve_command, tensorboard_command
+from kfp_image_classification.pipelines.runner.local.pipeline_picture import pipeline_picture, seconds_text
+from kfp_image_classification.pipelines.runner.local.run_record import RunRecord, Step
 
 MOST_LOG_LINES = 20
 

@@ -4,8 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
-from pipelines.report import report_page
-from pipelines.run_record import RunRecord
+from kfp_image_classification.pipelines.runner.local.report import report_page
+from kfp_image_classification.pipelines.runner.local.run_record import RunRecord
 
 LOG_FILE, REPORT_FILE, PAGES, TENSORBOARD = "run.log", "report.html", "pages", "tensorboard"
 

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from components.deploy.endpoint import ENDPOINT_FILE, Endpoint
-from components.model_card import ModelCard, read_model_card
-from components.select.leaderboard import Leaderboard
-from components.whole_file import write_whole
+from kfp_image_classification.components.contracts.model_card import ModelCard, read_model_card
+from kfp_image_classification.components.deploy.endpoint import ENDPOINT_FILE, Endpoint
+from kfp_image_classification.components.select.leaderboard import Leaderboard
+from kfp_image_classification.components.step.whole_file import write_whole
 
 RECORD_FILE = "run.json"
 

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import TextIO
 
-from pipelines.progress import Progress
+from kfp_image_classification.pipelines.runner.local.progress import Progress
 
 
 class StepOutput(io.TextIOBase):

@@ -6,9 +6,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from components.select.leaderboard import Leaderboard
-from pipelines.commands import ask_command, serve_command, tensorboard_command
-from pipelines.run_record import RunRecord, Step
+from kfp_image_classification.components.select.leaderboard import Leaderboard
+from kfp_image_classification.pipelines.runner.commands import ask_command, serve_command, tensorboard_command
+from kfp_image_classification.pipelines.runner.local.run_record import RunRecord, Step
 
 
 def print_summary(record: RunRecord, keeps_serving: bool) -> None:

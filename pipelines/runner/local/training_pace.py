@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.train.job_files import HISTORY_FILE, PROGRESS_FILE
+from kfp_image_classification.components.train.job_files import HISTORY_FILE, PROGRESS_FILE
 
 
 @dataclass(frozen=True)

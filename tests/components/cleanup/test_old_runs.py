@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from components.cleanup.old_runs import remove_old_runs
-from components.errors import InvalidInput
-from components.stage_log import stage_log
-from components.storage import note_use, run_directory
+from kfp_image_classification.components.cleanup.old_runs import remove_old_runs
+from kfp_image_classification.components.cluster.storage import note_use, run_directory
+from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.step.stage_log import stage_log
 
 LOG = stage_log("test")
 DAY = 86_400

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from kfp import compiler, dsl
 
-from components.errors import StageFailed
-from components.storage import mount_storage, note_use, run_directory
+from kfp_image_classification.components.cluster.storage import mount_storage, note_use, run_directory
+from kfp_image_classification.components.step.errors import StageFailed
 
 
 @pytest.fixture

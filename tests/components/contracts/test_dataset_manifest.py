@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from components.dataset_manifest import Dataset
-from components.errors import StageFailed
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.step.errors import StageFailed
 
 
 @pytest.fixture

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.preprocessing import decode_image, decode_images, fit_image, model_input
+from kfp_image_classification.components.contracts.preprocessing import (
+    decode_image,
+    decode_images,
+    fit_image,
+    model_input,
+)
 
 RANDOM = np.random.default_rng(0)
 

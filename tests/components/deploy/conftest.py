@@ -9,7 +9,7 @@ import httpx
 import pytest
 import tenacity
 
-from components.train.launchers.machine import free_ports
+from kfp_image_classification.components.train.launchers.machine import free_ports
 
 ModelServer = Callable[..., "RunningServer"]
 
@@ -29,7 +29,13 @@ class RunningServer:
         self.url = f"http://127.0.0.1:{port}"
         self.predict_url = f"{self.url}/v1/models/digits:predict"
         self.log_file = log_file
-        command = [sys.executable, "-m", "components.deploy.server", "--model_name=digits", f"--model_dir={model}"]
+        command = [
+            sys.executable,
+            "-m",
+            "kfp_image_classification.components.deploy.server",
+            "--model_name=digits",
+            f"--model_dir={model}",
+        ]
         command += ["--host=127.0.0.1", f"--http_port={port}", "--drain_seconds=0"]
         grpc = [] if any(option.startswith("--grpc_port") for option in options) else ["--enable_grpc=false"]
         with log_file.open("wb") as output:

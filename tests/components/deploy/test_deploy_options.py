@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from components.deploy.options import DeployOptions
-from components.errors import InvalidInput, checked
+from kfp_image_classification.components.deploy.options import DeployOptions
+from kfp_image_classification.components.step.errors import InvalidInput, checked
 
 
 @pytest.mark.parametrize("name", ["", "Digits", "a_b", "-a", "a-", "1a", "a" * 64, "a.b", "a/b"])

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from components.model_card import read_model_card
+from kfp_image_classification.components.contracts.model_card import read_model_card
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def images(trained: SimpleNamespace, tmp_path: Path) -> dict[str, Path]:
 
 
 def predict(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "components.deploy.predict", *map(str, arguments)]
+    command = [sys.executable, "-m", "kfp_image_classification.components.deploy.predict", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from components.model_card import MODEL_CARD, newest_version
+from kfp_image_classification.components.contracts.model_card import MODEL_CARD, newest_version
 
 HERE = Path(__file__).parent
 PROGRAM = HERE / "load_saved_model.py"
@@ -62,8 +62,8 @@ def operations(saved_model: Path) -> Iterator[tuple[str, set[str]]]:
 def test_exported_graphs_have_only_what_tensorflow_2_6_knew(
     variant: str, image_shape: tuple[int, int, int], tmp_path: Path
 ) -> None:
-    from components.train.export import save_served_graph
-    from components.train.models import MODELS
+    from kfp_image_classification.components.train.worker.export import save_served_graph
+    from kfp_image_classification.components.train.worker.models import MODELS
 
     assert {"cnn", "cnn_small", "cnn_dropout", "cnn_batchnorm", "resnet"} == MODELS.keys(), "test new variants, too"
     save_served_graph(MODELS[variant](image_shape, len(CLASSES)), image_shape, CLASSES, tmp_path)

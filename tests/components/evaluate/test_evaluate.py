@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components import records
-from components.dataset_manifest import Dataset
-from components.errors import InvalidInput, StageFailed
-from components.evaluate.evaluation_page import evaluation_page
-from components.evaluate.predictions import Predictions, predict_split
-from components.evaluate.scores import score
-from components.model_card import read_model_card
+from kfp_image_classification.components.contracts import records
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.contracts.model_card import read_model_card
+from kfp_image_classification.components.evaluate.evaluation_page import evaluation_page
+from kfp_image_classification.components.evaluate.predictions import Predictions, predict_split
+from kfp_image_classification.components.evaluate.scores import score
+from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components import records
-from components.dataset_manifest import SPLITS, Dataset, SplitName
-from components.errors import InvalidInput
-from components.ingest.options import IngestOptions
-from components.ingest.preview import preview_page
-from components.ingest.sharding import shard_count, write_dataset
-from components.ingest.sources import Source, SourceSplit, open_source
-from components.stage_log import stage_log
+from kfp_image_classification.components.contracts import records
+from kfp_image_classification.components.contracts.dataset_manifest import SPLITS, Dataset, SplitName
+from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.ingest.preview import preview_page
+from kfp_image_classification.components.ingest.sharding import shard_count, write_dataset
+from kfp_image_classification.components.ingest.sources import Source, SourceSplit, open_source
+from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.step.stage_log import stage_log
 
 LOG = stage_log("test")
 

@@ -3,14 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from repository import SHARED
 
-from components.errors import InvalidInput
-from components.ingest.options import IngestOptions
-from components.ingest.sharding import write_dataset
-from components.ingest.sources import open_source
-from components.stage_log import stage_log
+from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.ingest.sharding import write_dataset
+from kfp_image_classification.components.ingest.sources import open_source
+from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.step.stage_log import stage_log
 
-SHARED_DATA = Path(__file__).parents[3] / "shared" / "data" / "tfds"
+SHARED_DATA = SHARED / "data" / "tfds"
 needs_shared_data = pytest.mark.skipif(
     not SHARED_DATA.is_dir(), reason="no folder of prepared data sets beside this one"
 )

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from kubernetes_api import KubernetesApi
 
-from components.errors import StageFailed
-from components.preflight.report import check_own_cluster
+from kfp_image_classification.components.preflight.report import check_own_cluster
+from kfp_image_classification.components.step.errors import StageFailed
 
 APPLY = "kubectl apply --server-side -k manifests/overlays/local"
 Outcome = tuple[int, list[str]]

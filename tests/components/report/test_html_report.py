@@ -1,4 +1,4 @@
-"""What pages are made of; whole pages are looked at in a browser in tests/pipelines/test_report.py."""
+"""What pages are made of; whole pages are looked at in a browser in tests/pipelines/runner/local/test_report.py."""
 
 import json
 import re
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from components import html_report
-from components.chart_axis import linear_axis
-from components.html_report import Section, Series
+from kfp_image_classification.components.report import html_report
+from kfp_image_classification.components.report.chart_axis import linear_axis
+from kfp_image_classification.components.report.html_report import Section, Series
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from kubernetes_api import KubernetesApi
 
-from components.deployed_model import DeployedModel
-from components.errors import InvalidInput, StageFailed
-from components.select.champion import find_champion
-from components.stage_log import stage_log
+from kfp_image_classification.components.contracts.deployed_model import DeployedModel
+from kfp_image_classification.components.select.champion import find_champion
+from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.components.step.stage_log import stage_log
 
 LOG = stage_log("test")
 MODEL = DeployedModel(run="r1", model_uri="minio://a/b", val_accuracy=0.9)

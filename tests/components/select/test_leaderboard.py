@@ -1,8 +1,8 @@
 import pytest
 
-from components.deployed_model import DeployedModel
-from components.errors import InvalidInput, checked
-from components.select.leaderboard import Candidate, SelectOptions, leaderboard_page, rank
+from kfp_image_classification.components.contracts.deployed_model import DeployedModel
+from kfp_image_classification.components.select.leaderboard import Candidate, SelectOptions, leaderboard_page, rank
+from kfp_image_classification.components.step.errors import InvalidInput, checked
 
 
 def candidate(name: str, val_accuracy: float, test_accuracy: float = 0.5, parameters: int = 10, val_loss: float = 0.1):

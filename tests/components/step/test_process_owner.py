@@ -7,7 +7,7 @@ import psutil
 
 CHILD = """
 import time
-from components.process_owner import leave_with_owner
+from kfp_image_classification.components.step.process_owner import leave_with_owner
 leave_with_owner()
 print("up", flush=True)
 time.sleep(60)

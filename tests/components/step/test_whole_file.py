@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from components.whole_file import publish_folder, write_whole
+from kfp_image_classification.components.step.whole_file import publish_folder, write_whole
 
 
 def make(folder: Path, *files: str) -> Path:

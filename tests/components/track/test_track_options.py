@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from components.errors import InvalidInput
-from components.track.options import track_options
+from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.track.options import track_options
 
 
 @pytest.mark.parametrize(
@@ -47,5 +47,8 @@ def test_command_line_refuses_a_password_from_the_environment(monkeypatch: pytes
 
 
 def test_mlflow_is_not_loaded_when_it_is_not_used() -> None:
-    code = "import sys, pipelines.e2e, pipelines.command_line; sys.exit('mlflow' in sys.modules)"
+    code = (
+        "import sys, kfp_image_classification.pipelines.e2e, kfp_image_classification.pipelines.runner.command_line; "
+        "sys.exit('mlflow' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

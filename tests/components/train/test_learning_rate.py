@@ -1,6 +1,6 @@
 import pytest
 
-from components.train.learning_rate import LearningRateSteps
+from kfp_image_classification.components.train.learning_rate import LearningRateSteps
 
 
 def test_steps_of_the_original_system() -> None:

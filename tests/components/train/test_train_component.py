@@ -9,10 +9,10 @@ from kfp import dsl
 from kubernetes_api import KubernetesApi
 from training_operator import TrainingOperator, leave_results
 
-from components.dataset_manifest import Dataset
-from components.ingest import ingest
-from components.model_card import read_model_card
-from components.train import train
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.contracts.model_card import read_model_card
+from kfp_image_classification.components.ingest import ingest
+from kfp_image_classification.components.train import train
 
 
 def artifact(kind: type[dsl.Artifact], path: Path) -> dsl.Artifact:

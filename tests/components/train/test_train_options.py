@@ -1,8 +1,8 @@
 import pytest
 
-from components.dataset_manifest import Dataset
-from components.errors import InvalidInput, checked
-from components.train.options import TrainOptions, check_fit
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.step.errors import InvalidInput, checked
+from kfp_image_classification.components.train.options import TrainOptions, check_fit
 
 GOOD = {"model_type": "cnn", "workers": 2, "epochs": 1, "batch_size": 32, "learning_rates": "0:1e-3", "seed": 0}
 

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from kfp import compiler, dsl
 from kfp.components import load_component_from_file
+from repository import REPOSITORY
 
-from pipelines.compiled import compile_components
+from kfp_image_classification.pipelines.runner.compiled import compile_components
 
-REPOSITORY = Path(__file__).parents[2]
 COMPILED = REPOSITORY / "compiled"
 
 

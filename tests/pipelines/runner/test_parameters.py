@@ -6,12 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repository import REPOSITORY
 
-from components.errors import InvalidInput
-from pipelines.e2e import e2e
-from pipelines.parameters import add_options, check_parameters, given_parameters, local_parameters
+from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.pipelines.e2e import e2e
+from kfp_image_classification.pipelines.runner.parameters import (
+    add_options,
+    check_parameters,
+    given_parameters,
+    local_parameters,
+)
 
-SCRIPT = Path(__file__).parents[2] / "pipelines" / "e2e.py"
+SCRIPT = REPOSITORY / "pipelines" / "e2e.py"
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(e2e.pipeline_func).parameters.items()}
 
 

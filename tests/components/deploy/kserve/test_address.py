@@ -1,7 +1,7 @@
 import pytest
 
-from components.deploy.service_address import Address, service_address
-from components.errors import StageFailed
+from kfp_image_classification.components.deploy.kserve.address import Address, service_address
+from kfp_image_classification.components.step.errors import StageFailed
 
 PUBLIC, INTERNAL = "http://digits-kubeflow.example.com", "http://digits-predictor.kubeflow.svc.cluster.local"
 BOTH = {"url": PUBLIC, "address": {"url": INTERNAL}}

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from kubernetes_api.crds import REAL_CRDS, definitions, schema_errors, unknown_fields
 
-from components.deploy import inference_service as manifest
-from components.deploy.options import DeployOptions
-from components.deployed_model import DeployedModel, champion
-from components.errors import InvalidInput
+from kfp_image_classification.components.contracts.deployed_model import DeployedModel, champion
+from kfp_image_classification.components.deploy.kserve import manifest
+from kfp_image_classification.components.deploy.options import DeployOptions
+from kfp_image_classification.components.step.errors import InvalidInput
 
 MODEL = DeployedModel(
     run="run-1",

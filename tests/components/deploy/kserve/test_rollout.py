@@ -16,12 +16,12 @@ from kserve_controller import KServe
 from kubernetes_api import ApiError, KubernetesApi, Resource
 from kubernetes_api.crds import REAL_CRDS
 
-from components.deploy.cluster import deploy_to_cluster, promote_canary, roll_back
-from components.deploy.endpoint import Endpoint
-from components.deploy.options import DeployOptions, ServiceChange
-from components.deployed_model import DeployedModel, champion
-from components.errors import InvalidInput, StageFailed
-from components.stage_log import stage_log
+from kfp_image_classification.components.contracts.deployed_model import DeployedModel, champion
+from kfp_image_classification.components.deploy.endpoint import Endpoint
+from kfp_image_classification.components.deploy.kserve.cluster import deploy_to_cluster, promote_canary, roll_back
+from kfp_image_classification.components.deploy.options import DeployOptions, ServiceChange
+from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.components.step.stage_log import stage_log
 
 LOG = stage_log("test")
 QUICK = {
@@ -482,13 +482,13 @@ def _meanwhile(deployer: Deployer, act: Callable[[], bool]) -> Iterator[None]:
 
 PROGRAM = """
 import json, sys
-from components.deploy.termination import terminate_with_owner
+from kfp_image_classification.components.deploy.kserve.termination import terminate_with_owner
 from pathlib import Path
-from components.deploy.cluster import deploy_to_cluster
-from components.deploy.options import DeployOptions
-from components.deployed_model import DeployedModel
-from components.errors import reported
-from components.stage_log import stage_log
+from kfp_image_classification.components.deploy.kserve.cluster import deploy_to_cluster
+from kfp_image_classification.components.deploy.options import DeployOptions
+from kfp_image_classification.components.contracts.deployed_model import DeployedModel
+from kfp_image_classification.components.step.errors import reported
+from kfp_image_classification.components.step.stage_log import stage_log
 model, uri, service, directory = sys.argv[1:]
 terminate_with_owner()
 with reported("deploy"):

@@ -11,12 +11,12 @@ import pytest
 from kserve_controller import KServe
 from kubernetes_api import KubernetesApi
 
-from components.deploy import deploy, promote, rollback
-from components.deploy.endpoint import Endpoint
-from components.deploy.local_server import deploy_locally, stop_server
-from components.deploy.options import DeployOptions
-from components.deployed_model import champion
-from components.stage_log import stage_log
+from kfp_image_classification.components.contracts.deployed_model import champion
+from kfp_image_classification.components.deploy import deploy, promote, rollback
+from kfp_image_classification.components.deploy.endpoint import Endpoint
+from kfp_image_classification.components.deploy.local_server import deploy_locally, stop_server
+from kfp_image_classification.components.deploy.options import DeployOptions
+from kfp_image_classification.components.step.stage_log import stage_log
 
 STORAGE_URI = "pvc://image-classification/runs/r1/model"
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from components.deploy.service_status import Target, Verdict, verdict
-from components.deployed_model import REVISION_ANNOTATION
+from kfp_image_classification.components.contracts.deployed_model import REVISION_ANNOTATION
+from kfp_image_classification.components.deploy.kserve.status import Target, Verdict, verdict
 
 NEW, OLD = "new", "old"
 READY = [{"type": "Ready", "status": "True"}]

@@ -1,7 +1,7 @@
 import pytest
 
-from components.deploy.storage_uri import kserve_storage_uri
-from components.errors import InvalidInput
+from kfp_image_classification.components.deploy.kserve.storage_uri import kserve_storage_uri
+from kfp_image_classification.components.step.errors import InvalidInput
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components.deploy.image_files import UnusableImage, decode, fit
-from components.preprocessing import decode_image, fit_image
+from kfp_image_classification.components.contracts.preprocessing import decode_image, fit_image
+from kfp_image_classification.components.deploy.server.image_files import UnusableImage, decode, fit
 
 RANDOM = np.random.default_rng(5)
 COLOUR = Image.fromarray(RANDOM.integers(0, 256, (37, 53, 3), np.uint8))

@@ -17,14 +17,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components.dataset_manifest import Dataset
-from components.deploy.endpoint import Endpoint
-from components.deploy.local_server import deploy_locally, stop_server
-from components.deploy.options import DeployOptions
-from components.errors import StageFailed
-from components.model_card import newest_version, read_model_card
-from components.preprocessing import decode_image, model_input
-from components.stage_log import stage_log
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.contracts.model_card import newest_version, read_model_card
+from kfp_image_classification.components.contracts.preprocessing import decode_image, model_input
+from kfp_image_classification.components.deploy.endpoint import Endpoint
+from kfp_image_classification.components.deploy.local_server import deploy_locally, stop_server
+from kfp_image_classification.components.deploy.options import DeployOptions
+from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.step.stage_log import stage_log
 
 RANDOM = np.random.default_rng(1)
 

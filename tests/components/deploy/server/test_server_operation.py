@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 
-from components.model_card import MODEL_CARD, ONNX_MODEL, read_model_card
+from kfp_image_classification.components.contracts.model_card import MODEL_CARD, ONNX_MODEL, read_model_card
 
 DIGITS = np.random.default_rng(3).integers(0, 256, (2, 28, 28, 1), np.uint8)
 BODY = {"instances": DIGITS.tolist()}

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.dataset_manifest import Dataset
-from components.ingest.options import IngestOptions
-from components.ingest.sharding import write_dataset
-from components.ingest.sources import Source, SourceSplit
-from components.stage_log import stage_log
-from components.train.export import export_model
-from components.train.models import MODELS
-from components.train.options import TrainingJob, TrainOptions
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.ingest.sharding import write_dataset
+from kfp_image_classification.components.ingest.sources import Source, SourceSplit
+from kfp_image_classification.components.step.stage_log import stage_log
+from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
+from kfp_image_classification.components.train.worker.export import export_model
+from kfp_image_classification.components.train.worker.models import MODELS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

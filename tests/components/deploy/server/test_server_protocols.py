@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.deploy.grpc_server import _kserve_messages
-from components.train.launchers.machine import free_ports
+from kfp_image_classification.components.deploy.server.grpc_server import _kserve_messages
+from kfp_image_classification.components.train.launchers.machine import free_ports
 
 RANDOM = np.random.default_rng(2)
 PIXELS = RANDOM.integers(0, 256, (3, 28, 28, 1), np.uint8)

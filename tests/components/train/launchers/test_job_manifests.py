@@ -8,13 +8,13 @@ import yaml
 from jsonschema import Draft7Validator
 from kubernetes_api.crds import REAL_CRDS, unknown_fields
 
-from components.errors import InvalidInput, checked
-from components.train.launchers.job_options import JobOptions, check_backend
-from components.train.launchers.naming import LONGEST_NAME, job_name
-from components.train.launchers.pod_template import PodTemplate, TaskSettings
-from components.train.launchers.tfjob import TFJOB
-from components.train.launchers.trainjob import TRAINJOB
-from components.train.options import TrainingJob, TrainOptions
+from kfp_image_classification.components.step.errors import InvalidInput, checked
+from kfp_image_classification.components.train.launchers.job_options import JobOptions, check_backend
+from kfp_image_classification.components.train.launchers.naming import LONGEST_NAME, job_name
+from kfp_image_classification.components.train.launchers.pod_template import PodTemplate, TaskSettings
+from kfp_image_classification.components.train.launchers.tfjob import TFJOB
+from kfp_image_classification.components.train.launchers.trainjob import TRAINJOB
+from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 
 OPTIONS = TrainOptions(model_type="cnn", workers=3, epochs=1, batch_size=32, learning_rates="0:1e-3", seed=0)
 JOB = TrainingJob(options=OPTIONS, dataset="/mnt/storage/d", directory="/mnt/storage/$(oops)/job")
@@ -105,7 +105,7 @@ def test_tfjob_in_full() -> None:
         "name": "tensorflow",
         "image": "registry.example.com/tf:1",
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "-m", "components.train.worker"],
+        "command": ["python", "-m", "kfp_image_classification.components.train.worker"],
         "resources": {"limits": {"cpu": "1", "memory": "2Gi"}, "requests": {"cpu": "1", "memory": "2Gi"}},
         "volumeMounts": [{"name": "run-storage", "mountPath": "/mnt/storage"}],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},

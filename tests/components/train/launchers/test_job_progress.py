@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from components.train.launchers.base import Verdict
-from components.train.launchers.job_progress import JobProgress, Limits
-from components.train.launchers.job_status import job_verdict, job_words
+from kfp_image_classification.components.train.launchers.base import Verdict
+from kfp_image_classification.components.train.launchers.job_progress import JobProgress, Limits
+from kfp_image_classification.components.train.launchers.job_status import job_verdict, job_words
 
 
 def job(*conditions: tuple[str, str]) -> dict[str, Any]:

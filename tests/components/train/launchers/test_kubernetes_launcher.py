@@ -17,14 +17,14 @@ from kubernetes_api import KubernetesApi
 from log_lines import LogLines
 from training_operator import TrainingOperator, leave_results
 
-from components.dataset_manifest import Dataset
-from components.errors import InvalidInput, StageFailed, checked
-from components.train.launchers.job_options import JobOptions
-from components.train.launchers.machine import free_ports
-from components.train.launchers.pod_template import TaskSettings
-from components.train.options import TrainingJob, TrainOptions
-from components.train.run_job import TrainingResult, job_directory, run_job
-from components.train.worker_report import WorkerReport
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.step.errors import InvalidInput, StageFailed, checked
+from kfp_image_classification.components.train.launchers.job_options import JobOptions
+from kfp_image_classification.components.train.launchers.machine import free_ports
+from kfp_image_classification.components.train.launchers.pod_template import TaskSettings
+from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
+from kfp_image_classification.components.train.run_job import TrainingResult, job_directory, run_job
+from kfp_image_classification.components.train.worker.worker_report import WorkerReport
 
 RUN_ID = "0b7f2c1e-5a3d-4c66-9b1e-2f8f3e6d7a10"
 BACKENDS = pytest.mark.parametrize("backend", ["tfjob", "trainjob"])
@@ -201,7 +201,7 @@ def test_failed_job_is_started_anew(
     trained: SimpleNamespace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("components.train.run_job.VISIBLE_SECONDS", 0.5)
+    monkeypatch.setattr("kfp_image_classification.components.train.run_job.VISIBLE_SECONDS", 0.5)
     operator, first = TrainingOperator(kubernetes_api), launch()
     job = operator.wait_for_job()
     if ended == "failed":
@@ -260,7 +260,7 @@ def test_success_without_a_model_is_a_failure(
     trained: SimpleNamespace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("components.train.run_job.VISIBLE_SECONDS", 1.0)
+    monkeypatch.setattr("kfp_image_classification.components.train.run_job.VISIBLE_SECONDS", 1.0)
     operator, launched = TrainingOperator(kubernetes_api), launch()
     job = operator.wait_for_job()
     leave_results(Path(launched.job.directory), trained)
@@ -487,11 +487,11 @@ def test_permission_lost_on_the_way_fails_in_words(
 PROGRAM = """
 import sys
 from pathlib import Path
-from components.errors import reported
-from components.stage_log import stage_log
-from components.train.launchers.job_options import JobOptions
-from components.train.options import TrainingJob
-from components.train.run_job import run_job
+from kfp_image_classification.components.step.errors import reported
+from kfp_image_classification.components.step.stage_log import stage_log
+from kfp_image_classification.components.train.launchers.job_options import JobOptions
+from kfp_image_classification.components.train.options import TrainingJob
+from kfp_image_classification.components.train.run_job import run_job
 with reported("train"):
     job = TrainingJob.model_validate_json(sys.argv[1])
     run_job(job, Path(sys.argv[2]), stage_log("train"), JobOptions(pvc="claim"))

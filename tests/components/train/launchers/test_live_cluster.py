@@ -15,15 +15,15 @@ from kubernetes.client import ApiException, CustomObjectsApi
 from log_lines import LogLines
 from training_operator import KINDS
 
-from components.dataset_manifest import Dataset
-from components.errors import InvalidInput, checked
-from components.kubernetes_client import api_client, own_namespace
-from components.train.launchers.job_kind import JobKind
-from components.train.launchers.job_options import JobOptions
-from components.train.launchers.kubernetes_launcher import KubernetesLauncher
-from components.train.launchers.pod_template import PodTemplate, TaskSettings
-from components.train.options import TrainingJob, TrainOptions
-from components.train.run_job import job_directory, run_job
+from kfp_image_classification.components.cluster.kubernetes_client import api_client, own_namespace
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.step.errors import InvalidInput, checked
+from kfp_image_classification.components.train.launchers.job_kind import JobKind
+from kfp_image_classification.components.train.launchers.job_options import JobOptions
+from kfp_image_classification.components.train.launchers.kubernetes_launcher import KubernetesLauncher
+from kfp_image_classification.components.train.launchers.pod_template import PodTemplate, TaskSettings
+from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
+from kfp_image_classification.components.train.run_job import job_directory, run_job
 
 pytestmark = pytest.mark.cluster
 

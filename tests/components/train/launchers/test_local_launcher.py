@@ -8,14 +8,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from components.dataset_manifest import Dataset
-from components.errors import InvalidInput, StageFailed
-from components.stage_log import stage_log
-from components.train.launchers import Verdict
-from components.train.launchers.local import verdict
-from components.train.launchers.machine import free_ports, lock_cores, lock_folder
-from components.train.options import TrainingJob, TrainOptions
-from components.train.run_job import run_job
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.components.step.stage_log import stage_log
+from kfp_image_classification.components.train.launchers import Verdict
+from kfp_image_classification.components.train.launchers.local import verdict
+from kfp_image_classification.components.train.launchers.machine import free_ports, lock_cores, lock_folder
+from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
+from kfp_image_classification.components.train.run_job import run_job
 
 LOG = stage_log("test")
 
@@ -53,7 +53,7 @@ def test_failed_worker_is_named_with_its_last_lines_and_nobody_is_left(
     assert any(f"{shard.name}: 100 bytes, the manifest says" in line for line in lines)
     assert not (tmp_path / "model").exists()
     left = [process for process in psutil.Process().children() if process.status() != psutil.STATUS_ZOMBIE]
-    assert not any("components.train.worker" in process.cmdline() for process in left)
+    assert not any("kfp_image_classification.components.train.worker" in process.cmdline() for process in left)
 
 
 def test_bad_input_starts_no_worker(digits: Dataset, train_options: TrainOptions, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_bad_input_starts_no_worker(digits: Dataset, train_options: TrainOptions
 def test_folder_is_locked_until_the_last_process_that_holds_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("components.train.launchers.machine.FOLDER_SECONDS", 0.3)
+    monkeypatch.setattr("kfp_image_classification.components.train.launchers.machine.FOLDER_SECONDS", 0.3)
     lock = lock_folder(tmp_path)
     worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[lock.fileno()])
     lock.close()  # as if the launcher had been killed

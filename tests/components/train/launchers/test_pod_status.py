@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from components.train.launchers.pod_status import PodState, culprit, pod_state
+from kfp_image_classification.components.train.launchers.pod_status import PodState, culprit, pod_state
 
 SCHEDULED = [{"type": "PodScheduled", "status": "True"}]
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from components.train.checkpoints import KEPT, Checkpoints, Position
+from kfp_image_classification.components.train.worker.checkpoints import KEPT, Checkpoints, Position
 
 
 def checkpoints(directory: Path, seed: int) -> tuple[Checkpoints, keras.Model]:

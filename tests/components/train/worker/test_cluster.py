@@ -2,8 +2,12 @@ import json
 
 import pytest
 
-from components.errors import InvalidInput
-from components.train.cluster import Cluster, cluster_from_environment, tf_config_of_jobset
+from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.train.worker.cluster import (
+    Cluster,
+    cluster_from_environment,
+    tf_config_of_jobset,
+)
 
 
 def config(cluster: dict, role: str, index: int) -> dict[str, str]:

@@ -17,11 +17,11 @@ import psutil
 import pytest
 from log_lines import LogLines
 
-from components.dataset_manifest import Dataset
-from components.errors import InvalidInput, StageFailed
-from components.train.options import TrainingJob, TrainOptions
-from components.train.run_job import TrainingResult, run_job
-from components.train.worker_report import WorkerReport
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
+from kfp_image_classification.components.train.run_job import TrainingResult, run_job
+from kfp_image_classification.components.train.worker.worker_report import WorkerReport
 
 # Dropout and batches both depend on the position in the training: a run that loses it ends with other weights.
 OPTIONS = TrainOptions(
@@ -50,7 +50,7 @@ def workers(of: psutil.Process) -> dict[int, psutil.Process]:
     found = {}
     for child in of.children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if "components.train.worker" in child.cmdline():
+            if "kfp_image_classification.components.train.worker" in child.cmdline():
                 found[json.loads(child.environ()["TF_CONFIG"])["task"]["index"]] = child
     return found
 
@@ -155,8 +155,10 @@ def test_rerun_after_the_launcher_was_killed(
 ) -> None:
     job = make_job(digits, tmp_path)
     code = (
-        "import sys; from pathlib import Path; from components.stage_log import stage_log\n"
-        "from components.train.options import TrainingJob; from components.train.run_job import run_job\n"
+        "import sys; from pathlib import Path\n"
+        "from kfp_image_classification.components.step.stage_log import stage_log\n"
+        "from kfp_image_classification.components.train.options import TrainingJob\n"
+        "from kfp_image_classification.components.train.run_job import run_job\n"
         "run_job(TrainingJob.model_validate_json(sys.argv[1]), Path(sys.argv[2]), stage_log('first'))"
     )
     launcher = subprocess.Popen(
@@ -216,7 +218,7 @@ def test_peer_that_never_comes(address: str, digits: Dataset, tmp_path: Path) ->
         [
             sys.executable,
             "-m",
-            "components.train.worker",
+            "kfp_image_classification.components.train.worker",
             "--job",
             make_job(digits, tmp_path, peer_seconds=4).model_dump_json(),
         ],
@@ -234,7 +236,7 @@ def test_worker_in_a_jobsets_pod_looks_for_its_peers_by_their_names(digits: Data
     job = make_job(digits, tmp_path, peer_seconds=2)
     environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
     ended = subprocess.run(
-        [sys.executable, "-m", "components.train.worker", "--job", job.model_dump_json()],
+        [sys.executable, "-m", "kfp_image_classification.components.train.worker", "--job", job.model_dump_json()],
         env={**environment, "HOSTNAME": "train-cnn-1a-node-0-0", "JOB_COMPLETION_INDEX": "0"},
         capture_output=True,
         text=True,
@@ -247,7 +249,13 @@ def test_worker_in_a_jobsets_pod_looks_for_its_peers_by_their_names(digits: Data
 
 def test_malformed_tf_config(digits: Dataset, tmp_path: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "components.train.worker", "--job", make_job(digits, tmp_path).model_dump_json()],
+        [
+            sys.executable,
+            "-m",
+            "kfp_image_classification.components.train.worker",
+            "--job",
+            make_job(digits, tmp_path).model_dump_json(),
+        ],
         env={**os.environ, "TF_CONFIG": "{"},
         capture_output=True,
         text=True,

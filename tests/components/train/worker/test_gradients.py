@@ -8,13 +8,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from components.train.gradients import FusedAdam
+from kfp_image_classification.components.train.worker.gradients import FusedAdam
 
 TWO_REPLICAS = """
 import json, keras, numpy, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from components.train.gradients import FusedAdam
+from kfp_image_classification.components.train.worker.gradients import FusedAdam
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 with strategy.scope():
     weight = keras.Variable(numpy.ones(3, numpy.float32))

@@ -3,8 +3,13 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from components.dataset_manifest import Dataset
-from components.train.input_pipeline import steps_per_epoch, training_batches, validation_batches, worker_shards
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.train.worker.input_pipeline import (
+    steps_per_epoch,
+    training_batches,
+    validation_batches,
+    worker_shards,
+)
 
 SEED = 3
 
@@ -12,7 +17,7 @@ SEED = 3
 @pytest.fixture(autouse=True, params=[2**26, 300_000], ids=["in memory", "from files"])
 def shuffle_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A share that fits the shuffle window is kept in memory; a larger one is streamed."""
-    monkeypatch.setattr("components.train.input_pipeline.SHUFFLE_BYTES", request.param)
+    monkeypatch.setattr("kfp_image_classification.components.train.worker.input_pipeline.SHUFFLE_BYTES", request.param)
 
 
 def worker_batches(digits: Dataset, index: int, count: int, first: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:

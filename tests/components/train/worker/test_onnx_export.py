@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 
-from components.preprocessing import model_input
-from components.train.models import MODELS
-from components.train.onnx_export import write_onnx
+from kfp_image_classification.components.contracts.preprocessing import model_input
+from kfp_image_classification.components.train.worker.models import MODELS
+from kfp_image_classification.components.train.worker.onnx_export import write_onnx
 
 RANDOM = np.random.default_rng(4)
 

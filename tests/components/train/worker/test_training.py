@@ -10,13 +10,17 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from components.dataset_manifest import Dataset
-from components.stage_log import stage_log
-from components.train.input_pipeline import steps_per_epoch, training_batches, worker_shards
-from components.train.models import MODELS
-from components.train.options import TrainingJob, TrainOptions
-from components.train.run_job import run_job
-from components.train.worker_report import WorkerReport
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.step.stage_log import stage_log
+from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
+from kfp_image_classification.components.train.run_job import run_job
+from kfp_image_classification.components.train.worker.input_pipeline import (
+    steps_per_epoch,
+    training_batches,
+    worker_shards,
+)
+from kfp_image_classification.components.train.worker.models import MODELS
+from kfp_image_classification.components.train.worker.worker_report import WorkerReport
 
 
 def reports(directory: str) -> list[WorkerReport]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from kubernetes_api import KubernetesApi
 
-from components.images import LAUNCHER_IMAGE, SERVER_IMAGE, TENSORFLOW_IMAGE
+from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE, SERVER_IMAGE, TENSORFLOW_IMAGE
 
 Command = Callable[..., SimpleNamespace]
 PULLED = {"terminated": {"exitCode": 0, "reason": "Completed"}}

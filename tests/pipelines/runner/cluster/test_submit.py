@@ -15,9 +15,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from kfp_api import KfpApi
+from repository import REPOSITORY
 
 Command = Callable[..., SimpleNamespace]
-REPOSITORY = Path(__file__).parents[2]
 TOKEN = "a-secret-of-the-test"
 
 

@@ -14,8 +14,8 @@ from kfp import components as kfp_components
 from kfp import local
 from real_run import REPOSITORY, assert_nothing_left, left_over, read_until, start
 
-from pipelines.e2e import e2e
-from pipelines.parameters import local_parameters
+from kfp_image_classification.pipelines.e2e import e2e
+from kfp_image_classification.pipelines.runner.parameters import local_parameters
 
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(e2e.pipeline_func).parameters.items()}
 

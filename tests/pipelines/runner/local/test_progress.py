@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.progress import Progress
-from pipelines.training_pace import Pace, TrainingPace
+from kfp_image_classification.pipelines.runner.local.progress import Progress
+from kfp_image_classification.pipelines.runner.local.training_pace import Pace, TrainingPace
 
 MAIN, LOOP_A, LOOP_B = 1, 2, 3
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from components.html_report import section_of
-from pipelines.run_record import RunRecord
+from kfp_image_classification.components.report.html_report import section_of
+from kfp_image_classification.pipelines.runner.local.run_record import RunRecord
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FROM_STEPS = [

@@ -8,9 +8,9 @@ from typing import Any
 
 from kubernetes_api import KubernetesApi
 
-from components.train.launchers.job_kind import JobKind
-from components.train.launchers.tfjob import TFJOB
-from components.train.launchers.trainjob import TRAINJOB
+from kfp_image_classification.components.train.launchers.job_kind import JobKind
+from kfp_image_classification.components.train.launchers.tfjob import TFJOB
+from kfp_image_classification.components.train.launchers.trainjob import TRAINJOB
 
 KINDS = {"tfjob": TFJOB, "trainjob": TRAINJOB}
 NODE = "node-a"

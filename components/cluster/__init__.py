@@ -1,0 +1,1 @@
+"""Cluster: what a step knows of the cluster on which it runs: its API, its volume, its permissions, its images."""

@@ -1,0 +1,1 @@
+"""Report: how every HTML artifact looks."""
