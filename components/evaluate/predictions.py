@@ -10,6 +10,7 @@ from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset, SplitName
 from kfp_image_classification.components.contracts.model_card import newest_version, read_model_card
 from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.step.literal_path import literal_path
 
 BATCH = 256
 
@@ -58,7 +59,8 @@ def predict_split(model_directory: Path, dataset: Dataset, split: SplitName, kep
         )
     shards = manifest.splits[split].shards
     dataset.verify(shards)
-    loaded = tf.saved_model.load(str(newest_version(model_directory)))
+    with literal_path(newest_version(model_directory)) as folder:
+        loaded = tf.saved_model.load(str(folder))
     serve = loaded.signatures["serving_default"]
     labels: list[np.ndarray] = []
     logits: list[np.ndarray] = []

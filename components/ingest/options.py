@@ -1,6 +1,8 @@
 """What ingest takes, and what it accepts."""
 
 import hashlib
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -13,6 +15,14 @@ def _image_size(size: int) -> int:
     if size != 0 and not 8 <= size <= 1024:
         raise ValueError("must be 0 (the data set's own size) or from 8 to 1024 pixels")
     return size
+
+
+def image_folder(dataset: str) -> Path:
+    """The folder that `image_folder:PATH` names; `~` in front is the user's home."""
+    path = Path(dataset.removeprefix(IMAGE_FOLDER_PREFIX))
+    with suppress(RuntimeError):  # no such user: the folder's own name begins so
+        return path.expanduser()
+    return path
 
 
 class IngestOptions(BaseModel):

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfp_image_classification.components.ingest.options import BUILT_IN_DIGITS, IMAGE_FOLDER_PREFIX, IngestOptions
+from kfp_image_classification.components.ingest.options import (
+    BUILT_IN_DIGITS,
+    IMAGE_FOLDER_PREFIX,
+    IngestOptions,
+    image_folder,
+)
 from kfp_image_classification.components.step.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -154,7 +159,7 @@ def _download(builder: "tfds.core.DatasetBuilder", options: IngestOptions) -> No
 def _image_folder(options: IngestOptions, dry: bool) -> Source:
     import tensorflow_datasets as tfds
 
-    root = Path(options.dataset.removeprefix(IMAGE_FOLDER_PREFIX)).expanduser()
+    root = image_folder(options.dataset)
     if not root.is_dir():
         raise InvalidInput(f"dataset = {options.dataset!r}: {root} is not a folder")
     folders = {path.name for path in root.iterdir() if path.is_dir()}
@@ -180,7 +185,11 @@ def _check_images(root: Path, depth: int, dataset: str, dry: bool) -> None:
             f"dataset = {dataset!r}: no images in {root}; expected {root}/CLASS/IMAGE or {root}/train/CLASS/IMAGE "
             f"with endings {', '.join(sorted(FOLDER_IMAGE_SUFFIXES))}"
         )
-    problems = []
+    problems = [
+        f"dataset = {dataset!r}: the name {str(path.relative_to(root))!r} is not UTF-8; rename it"
+        for path in paths
+        if not _is_utf8(path)
+    ]
     for path in [] if dry else paths:
         if path.stat().st_size == 0:
             problems.append(f"dataset = {dataset!r}: {path} is empty; remove or replace it")
@@ -192,6 +201,14 @@ def _check_images(root: Path, depth: int, dataset: str, dry: bool) -> None:
             problems.append(f"dataset = {dataset!r}: {path} is not a readable image ({error}); remove or replace it")
     if problems:
         raise InvalidInput(problems)
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _from_builder(

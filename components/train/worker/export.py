@@ -28,6 +28,7 @@ from kfp_image_classification.components.contracts.dataset_manifest import Datas
 from kfp_image_classification.components.contracts.model_card import MODEL_CARD, ONNX_MODEL, Example, ModelCard
 from kfp_image_classification.components.contracts.preprocessing import ImageShape, decode_images, model_input
 from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.step.literal_path import literal_path
 from kfp_image_classification.components.step.whole_file import publish_folder
 from kfp_image_classification.components.train.options import TrainingJob
 from kfp_image_classification.components.train.worker.models import build_model
@@ -160,7 +161,9 @@ def _examples(model: keras.Model, dataset: Dataset) -> list[Example]:
 
 
 def _verify(served: Path, card: ModelCard) -> None:
-    answer = tf.saved_model.load(str(served)).signatures["serving_default"](
+    with literal_path(served) as folder:
+        loaded = tf.saved_model.load(str(folder))
+    answer = loaded.signatures["serving_default"](
         tf.constant([base64.b64decode(example.png) for example in card.examples])
     )
     expected = np.array([example.logits for example in card.examples])
