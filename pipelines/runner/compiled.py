@@ -12,7 +12,6 @@ from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
 from kfp_image_classification import components
-
 from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.step.whole_file import write_whole
 

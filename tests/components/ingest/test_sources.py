@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from repository import SHARED
+from skips import Need, skip_unless
 
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sharding import write_dataset
@@ -12,9 +13,7 @@ from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.step.stage_log import stage_log
 
 SHARED_DATA = SHARED / "data" / "tfds"
-needs_shared_data = pytest.mark.skipif(
-    not SHARED_DATA.is_dir(), reason="no folder of prepared data sets beside this one"
-)
+needs_shared_data = skip_unless(SHARED_DATA.is_dir(), Need.DATA, "no folder of prepared data sets beside this one")
 
 
 def options(dataset: str, **other: object) -> IngestOptions:

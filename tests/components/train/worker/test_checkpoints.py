@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from skips import Need, skip
 
 from kfp_image_classification.components.train.worker.checkpoints import KEPT, Checkpoints, Position
 
@@ -64,7 +65,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", tmp_path], capture_output=True, check=False
     )
     if mounted.returncode:
-        pytest.skip("cannot mount a small disk here (needs root)")
+        skip(Need.SYSTEM, "cannot mount a small disk here (needs root)")
     yield tmp_path
     subprocess.run(["umount", tmp_path], check=True)
 
