@@ -29,11 +29,12 @@ class IngestOptions(BaseModel):
     """Parameters of ingest.
 
     Attributes:
-        dataset: `mnist_5k`, `image_folder:PATH`, or the name of a TensorFlow Datasets builder.
-        data_dir: Folder of prepared TensorFlow Datasets; empty for the user's own (~/tensorflow_datasets).
-        validation_share: Share of the training images that becomes the validation split.
-        image_size: Height and width in pixels to which images are resized; 0 keeps the data set's own.
-        workers: The number of shards of each split is a multiple of this.
+        dataset: `mnist_5k` (5,000 MNIST digits, no download), the name of any TensorFlow Datasets image
+            classification data set, or `image_folder:PATH` for PATH/CLASS/IMAGE or PATH/SPLIT/CLASS/IMAGE.
+        data_dir: Folder with prepared TensorFlow Datasets; empty for ~/tensorflow_datasets.
+        validation_share: Share of the training images held out to select the best model, above 0 and up to 0.5.
+        image_size: Height and width in pixels to which images are resized; 0 keeps the data set's own size.
+        workers: Training workers to prepare for: the number of shards is a multiple of it.
         seed: Decides which images validate, and the order of the records.
     """
 

@@ -31,7 +31,9 @@ TESTED = {
     r"(\w+=\S+ )*python pipelines/vertex\.py --compile": "tests/pipelines/runner/test_compiled.py",
     r"python examples/ingest_and_train\.py": "tests/examples/test_ingest_and_train.py",
     r"kfp dsl compile .*": "tests/documentation/test_commands.py",
-    r"(python -m kfp_image_classification\.components\.deploy\.\w+|curl) .*": "tests/components/deploy/server/test_server.py",
+    r"(python -m kfp_image_classification\.components\.deploy\.\w+|curl) .*": (
+        "tests/components/deploy/server/test_server.py"
+    ),
     r"make mlflow": "tests/components/track/test_track.py",
 }
 COMMANDS = commands()
