@@ -25,6 +25,7 @@ NEEDS_MORE = re.compile(
 TESTED = {
     r"make (run|serve)( ARGS=.*)?": "tests/pipelines/runner/local/test_local_run.py",
     r"make test(-all)?( ARGS=.*)?": ".ci/run",
+    r"make test-tools": "tests/test_test_tools.py",
     r"make lint": "tests/test_lint.py",
     r"(\w+=\S+ )*make compile": "tests/pipelines/runner/test_compiled.py",
     r"python pipelines/e2e\.py --(run|compile).*": "tests/pipelines/runner/local/test_local_run.py",
