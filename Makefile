@@ -54,6 +54,7 @@ test-all: .venv/installed ## run the slow tests too, and those for a live cluste
 
 # From within that folder: in a URI, its path would have to be quoted, in another way for each of the two options.
 mlflow: .venv/installed ## start an MLflow server that keeps everything under runs/mlflow; use it with ARGS="--mlflow-uri http://127.0.0.1:5000"
+	@case "$$PWD" in *%*) echo "error: $$PWD: MLflow cannot run from a folder with % in its path; move the repository" >&2; exit 1;; esac
 	@mkdir -p "$(MLFLOW_DIR)"
 	python="$$(cd "$(BIN)" && pwd)/python" && cd "$(MLFLOW_DIR)" && \
 	  MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true exec "$$python" -m mlflow server --workers 1 \
@@ -94,6 +95,7 @@ clean: ## remove the environment and all runs
 
 .venv/installed: requirements.lock pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version.split()[0] + "; name another with make PYTHON=...") if not (3, 11) <= sys.version_info < (3, 14) else 0'
+	@case "$$PWD" in *[\$$:]*) echo "error: $$PWD: neither venv nor setuptools can work in a folder with : or \$$ in its path; move the repository" >&2; exit 1;; esac
 	"$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
