@@ -39,6 +39,8 @@ def compile_to(component: BaseComponent, output: Path) -> None:
     Raises:
         InvalidInput: When the file cannot be written.
     """
+    if output.is_dir():
+        raise InvalidInput(f"output = {str(output)!r}: is a folder; name a file in it")
     if output.suffix not in SUFFIXES:
         raise InvalidInput(f"output = {str(output)!r}: must be a file that ends in {' or '.join(SUFFIXES)}")
     with tempfile.TemporaryDirectory() as directory:

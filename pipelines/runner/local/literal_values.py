@@ -13,7 +13,7 @@ from typing import Any
 
 from kfp.local import placeholder_utils, subprocess_task_handler
 
-EXECUTOR_INPUT = "{{$}}"
+PLACEHOLDER, EXECUTOR_INPUT = "{{$", "{{$}}"
 # In the script that starts a step, and nowhere else.
 _SCRIPT_PARTS = ('"$program_path/ephemeral_component.py"', '"$@"')
 
@@ -29,6 +29,8 @@ def literal_values() -> Iterator[None]:
     def resolve_placeholder(element: str, executor_input_dict: dict[str, Any], **names: str) -> str:
         if element == EXECUTOR_INPUT:
             return json.dumps(executor_input_dict)
+        if PLACEHOLDER not in element:  # `/kfp-workspace` alone is a folder
+            return element
         resolved: str = resolve(element, executor_input_dict, **names)
         return resolved
 

@@ -33,6 +33,16 @@ def test_newest_is_restored_and_few_are_kept(tmp_path: Path) -> None:
     assert np.array_equal(model.get_weights()[0], other.get_weights()[0])
 
 
+@pytest.mark.parametrize("name", ["[a]", "[ ]", "a[1-", "a*", "a?b", "a\\b", "a]b"])
+def test_folder_of_any_name(name: str, tmp_path: Path) -> None:
+    """TensorFlow takes the path of a checkpoint for a pattern."""
+    (tmp_path / "a1").mkdir()
+    written, _ = checkpoints(tmp_path / name / "checkpoints", 0)
+    assert written.save(Position(10, (0, 0)))
+    read, _ = checkpoints(tmp_path / name / "checkpoints", 1)
+    assert read.restore() == Position(10, (0.0, 0.0))
+
+
 @pytest.mark.parametrize("damage", ["truncated", "altered", "missing data", "index"])
 def test_damaged_newest_falls_back_to_the_one_before(
     damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
