@@ -78,7 +78,7 @@ class Client:
         self._http: http.client.HTTPConnection | None = None
         self._asked = 0
         self._channel = grpc.insecure_channel(f"127.0.0.1:{grpc_port}")
-        self._infer, self._grpc_requests = _grpc_calls(self._channel, name)
+        self._infer, self._grpc_requests = grpc_calls(self._channel, name)
         self._kinds: list[Callable[[], None]] = [
             *(lambda question=question: self._ask(question) for question in self._questions),  # type: ignore[misc]
             lambda: self._ask_by_grpc(self._grpc_requests[0], grpc.StatusCode.OK),
@@ -131,8 +131,8 @@ class Client:
             connection.sendall(f"{head}content-length: {len(question.body)}\r\n\r\n".encode() + question.body[:100])
 
 
-def _grpc_calls(channel: grpc.Channel, name: str) -> tuple[Callable[..., Any], list[Any]]:
-    """What sends a request, and two: a good one and a wrong one."""
+def grpc_calls(channel: grpc.Channel, name: str) -> tuple[Callable[..., Any], list[Any]]:
+    """What sends a request by KServe's protocol, and two requests: a good one and a wrong one."""
     messages = _kserve_messages()
     infer = channel.unary_unary(
         "/inference.GRPCInferenceService/ModelInfer",

@@ -72,8 +72,8 @@ class Batcher:
         finally:
             self._queued -= count
             QUEUE_IMAGES.set(self._queued)
-            # The traceback of an error leads to this frame. A way from here to the error would keep both, and the request's
-            # images, until a collection of garbage, which are rare.
+            # The traceback of an error leads to this frame. A way from here to the error would keep both, and the
+            # request's images, until a collection of garbage, which are rare.
             del job
 
     def _work(self) -> None:
@@ -119,9 +119,8 @@ class Batcher:
         try:
             return decode(job.images, job.model.card.image_shape, self._max_pixels)
         except UnusableImage as error:
-            return UnusableImage(
-                str(error)
-            )  # without the traceback, which leads to the job, as the job will to the error
+            # Without the traceback, which leads to the job, as the job will to the error.
+            return UnusableImage(str(error))
         except Exception as error:  # lack of memory, say
             return error
 

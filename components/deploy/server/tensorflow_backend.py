@@ -33,8 +33,9 @@ def load(folder: Path, card: ModelCard, threads: int) -> Callable[[np.ndarray], 
         raise StageFailed(f"TensorFlow cannot load the saved_model in {str(folder)!r}: {error}") from None
 
     def logits(pixels: np.ndarray) -> np.ndarray:
-        # By way of `loaded`: a signature alone does not keep its model alive.
-        result: np.ndarray = loaded.signatures["pixels"](tf.constant(pixels))["logits"].numpy()
+        # By way of `loaded`: a signature alone does not keep its model alive. A GPU would round otherwise.
+        with tf.device("CPU:0"):
+            result: np.ndarray = loaded.signatures["pixels"](tf.constant(pixels))["logits"].numpy()
         return result
 
     return logits

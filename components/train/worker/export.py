@@ -8,6 +8,9 @@
 
 The graph is frozen: weights are constants, so there is no variable-reading operation that an older server lacks, and
 nothing that can be lost beside the one file.
+
+What a model answers is what it answers on a CPU, in full float32: there the examples are computed, and there everything
+that is written is compared. A GPU rounds float32 to 19 bits in products (TF32), and no two kinds of GPU agree.
 """
 
 import base64
@@ -52,6 +55,11 @@ def export_model(trained: keras.Model, job: TrainingJob, dataset: Dataset, direc
     Raises:
         StageFailed: When the exported model does not answer as the trained one does.
     """
+    with tf.device("CPU:0"):
+        _export(trained, job, dataset, directory)
+
+
+def _export(trained: keras.Model, job: TrainingJob, dataset: Dataset, directory: Path) -> None:
     manifest = dataset.manifest
     # Served in float32, whatever it was trained in: not every server has bfloat16.
     model = build_model(job.options.model_type, manifest.image_shape, len(manifest.class_names), "float32")
@@ -82,17 +90,13 @@ def save_served_graph(model: keras.Model, image_shape: ImageShape, class_names: 
     [n, height, width, channels]. Both answer `logits` and `probabilities`, float32 [n, classes], `class_index`,
     int64 [n], and `label`, string [n].
     """
-    names = tf.constant(class_names)
 
     def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = model(model_input(pixels), training=False)
         index = tf.argmax(logits, axis=-1)
-        return {
-            "logits": logits,
-            "probabilities": tf.nn.softmax(logits),
-            "class_index": index,
-            "label": tf.gather(names, index),
-        }
+        with tf.device("CPU:0"):  # strings live nowhere else
+            label = tf.gather(tf.constant(class_names), index)
+        return {"logits": logits, "probabilities": tf.nn.softmax(logits), "class_index": index, "label": label}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def from_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:

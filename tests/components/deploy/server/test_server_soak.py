@@ -1,14 +1,23 @@
 """A short form of `make bench-soak`'s model server part: thousands of all kinds of requests while versions change."""
 
+import base64
+import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import grpc
+import httpx
 import pytest
 
-from benchmarks.soak.serving import CLIENTS, Sample, Soak, soak
+from benchmarks.soak.serving import CLIENTS, Sample, Server, Soak, served, soak
+from benchmarks.soak.traffic import grpc_calls
 
 REQUESTS, RELOADS = 6000, 12
+MEBIBYTE = 1 << 20
+JUNK = bytes(3 * MEBIBYTE)
+JUNK_ELEMENT = len(JUNK).to_bytes(4, "little") + JUNK
 
 
 def test_a_server_stays_as_it_began(trained: SimpleNamespace, tmp_path: Path) -> None:
@@ -18,6 +27,56 @@ def test_a_server_stays_as_it_began(trained: SimpleNamespace, tmp_path: Path) ->
     assert lived.samples[-1].requests == REQUESTS
     assert lived.problems(least_speed=0) == [], "speed is measured by the benchmark: tests share their machine"
     assert "internal error" not in (tmp_path / "server.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def server(trained: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with served(trained.model, tmp_path_factory.mktemp("served") / "server.log") as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "raw"),
+    [
+        ("/v1/models/digits:predict", {"instances": [{"b64": base64.b64encode(JUNK).decode()}]}, b""),
+        ("/v1/models/digits:predict", {"instances": [[0] * MEBIBYTE]}, b""),
+        ("/v2/models/digits/infer", {"name": "image_bytes", "datatype": "BYTES", "shape": [1]}, JUNK_ELEMENT),
+        ("/v2/models/digits/infer", {"name": "pixels", "datatype": "UINT8", "shape": [1, 28, 28, 1]}, JUNK),
+    ],
+    ids=["no image", "wrong shape", "no image, binary", "wrong shape, binary"],
+)
+def test_refused_requests_are_forgotten_at_once(
+    server: Server, path: str, message: dict[str, object], raw: bytes
+) -> None:
+    """An error, its traceback and the request may hold each other; then only a collection of garbage frees them."""
+    body, headers = json.dumps(message).encode(), {}
+    if raw:
+        body = json.dumps({"inputs": [{**message, "parameters": {"binary_data_size": len(raw)}}]}).encode()
+        headers = {"inference-header-content-length": str(len(body))}
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.http_port}", headers=headers) as client:
+
+        def ask() -> int:
+            assert client.post(path, content=body + raw).status_code == 400
+            return server.sample(0, 0).rss
+
+        first = [ask() for _ in range(5)]
+        last = [ask() for _ in range(20)]
+    assert max(last) - max(first) < 8 * len(JUNK), [size // MEBIBYTE for size in (*first, *last)]
+
+
+def test_requests_refused_by_grpc_are_forgotten_at_once(server: Server) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        infer, (_, request) = grpc_calls(channel, "digits")
+        request.raw_input_contents[0] = JUNK
+
+        def ask() -> int:
+            with pytest.raises(grpc.RpcError, match="INVALID_ARGUMENT"):
+                infer(request)
+            return server.sample(0, 0).rss
+
+        first = [ask() for _ in range(10)]
+        last = [ask() for _ in range(20)]
+    assert max(last) - max(first) < 8 * len(JUNK), [size // MEBIBYTE for size in (*first, *last)]
 
 
 @pytest.mark.parametrize(
