@@ -136,7 +136,12 @@ def _supervised_keys(info: "tfds.core.DatasetInfo", options: IngestOptions) -> t
 
 
 def _check_writable(folder: Path, options: IngestOptions) -> None:
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    except OSError as error:  # a name in it is too long, say
+        raise InvalidInput(
+            f"data_dir = {options.data_dir!r}: cannot be read ({error.strerror}); choose another data_dir"
+        ) from None
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise InvalidInput(
             f"data_dir = {options.data_dir!r}: {options.dataset} has to be prepared there, and {existing} cannot be "
@@ -160,7 +165,7 @@ def _image_folder(options: IngestOptions, dry: bool) -> Source:
     import tensorflow_datasets as tfds
 
     root = image_folder(options.dataset)
-    if not root.is_dir():
+    if not _is_folder(root):
         raise InvalidInput(f"dataset = {options.dataset!r}: {root} is not a folder")
     folders = {path.name for path in root.iterdir() if path.is_dir()}
     by_split = "train" in folders and folders <= FOLDER_SPLITS
@@ -201,6 +206,13 @@ def _check_images(root: Path, depth: int, dataset: str, dry: bool) -> None:
             problems.append(f"dataset = {dataset!r}: {path} is not a readable image ({error}); remove or replace it")
     if problems:
         raise InvalidInput(problems)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # its name is too long, say
+        return False
 
 
 def _is_utf8(path: Path) -> bool:
