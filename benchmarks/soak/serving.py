@@ -87,8 +87,13 @@ class Soak:
         tenth = max(1, len(self.rates) // 10)
         return sum(self.rates[-tenth:]) / sum(self.rates[:tenth])
 
-    def problems(self, least_speed: float = LEAST_SPEED) -> list[str]:
-        """What did not stay as it began, in words."""
+    def problems(self, least_speed: float = LEAST_SPEED, most_rss_growth: int = MOST_RSS_GROWTH) -> list[str]:
+        """What did not stay as it began, in words.
+
+        Args:
+            least_speed: Of the last requests, as a share of that of the first.
+            most_rss_growth: By which resident memory may grow in the second half, in bytes.
+        """
         first, last = self.samples[0], self.samples[-1]
         found = [f"{len(self.failures)} requests failed, such as {self.failures[0]}"] if self.failures else []
         for name, most in MOST_GROWTH.items():
@@ -97,7 +102,7 @@ class Soak:
                 found.append(f"{name} grew from {before} to {after}")
         # The first half may still fill what is kept for good: pools, caches of allocators, TensorFlow's or ONNX's own.
         half = self.samples[len(self.samples) // 2]
-        if last.rss - half.rss > MOST_RSS_GROWTH:
+        if last.rss - half.rss > most_rss_growth:
             found.append(f"memory grew from {half.rss / 2**20:.0f} to {last.rss / 2**20:.0f} MiB in the second half")
         if self.speed < least_speed:
             found.append(f"the last requests came at {self.speed:.2f} of the speed of the first")

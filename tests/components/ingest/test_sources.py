@@ -87,7 +87,9 @@ def test_unwritable_data_dir_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file where a folder is needed")
     with pytest.raises(InvalidInput, match=r"data_dir = .*cannot be written; choose another data_dir"):
         open_source(options("mnist", data_dir=str(tmp_path / "file" / "data")))
-    with pytest.raises(InvalidInput, match=r"data_dir = .*cannot be read \(File name too long\); choose another data_dir"):
+    with pytest.raises(
+        InvalidInput, match=r"data_dir = .*cannot be read \(File name too long\); choose another data_dir"
+    ):
         open_source(options("mnist", data_dir="n" * 300))
     with pytest.raises(InvalidInput, match=r"n is not a folder"):
         open_source(options("image_folder:" + "n" * 300))

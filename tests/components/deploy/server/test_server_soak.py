@@ -14,7 +14,7 @@ import pytest
 from benchmarks.soak.serving import CLIENTS, Sample, Server, Soak, served, soak
 from benchmarks.soak.traffic import grpc_calls
 
-REQUESTS, RELOADS = 6000, 12
+REQUESTS, RELOADS = 6000, 24
 MEBIBYTE = 1 << 20
 JUNK = bytes(3 * MEBIBYTE)
 JUNK_ELEMENT = len(JUNK).to_bytes(4, "little") + JUNK
@@ -25,7 +25,8 @@ def test_a_server_stays_as_it_began(trained: SimpleNamespace, tmp_path: Path) ->
     lived = soak(model, REQUESTS, RELOADS, tmp_path / "server.log")
     assert lived.reloads == RELOADS
     assert lived.samples[-1].requests == REQUESTS
-    assert lived.problems(least_speed=0) == [], "speed is measured by the benchmark: tests share their machine"
+    # Speed is measured by the benchmark, as tests share their machine. A version that stays in memory takes 2 MiB.
+    assert lived.problems(least_speed=0, most_rss_growth=RELOADS // 2 * 3 * MEBIBYTE // 2) == []
     assert "internal error" not in (tmp_path / "server.log").read_text()
 
 
