@@ -38,7 +38,7 @@ NAMES = [
 ]
 NASTY = "-é ]q'\"[a] [ ] [b/]/[/b] \\ *?#%&$.{{$.x}} python3 \n."
 CLASSES = ("cat [red]", "d[]g é'\"", ":smile: *")
-RUN_SECONDS = 200
+RUN_SECONDS = 400
 
 
 @dsl.component(base_image="python:3.11", install_kfp_package=False)
@@ -199,7 +199,12 @@ def test_runs_started_together_share_a_folder(tmp_path: Path) -> None:
     (tmp_path / "images" / "cat" / "7.png").write_bytes(b"")
     command = [sys.executable, SCRIPT, "--run", "--models", "cnn_small", "--batch-size", "20", "--dataset"]
     together = [
-        subprocess.Popen([*command, f"image_folder:{tmp_path / 'images'}"], cwd=tmp_path, stdout=subprocess.PIPE)
+        subprocess.Popen(
+            [*command, f"image_folder:{tmp_path / 'images'}"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         for _ in range(2)
     ]
     shown = [process.communicate(timeout=RUN_SECONDS)[0].decode() for process in together]
