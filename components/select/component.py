@@ -22,7 +22,7 @@ def select(
     Args:
         models: Models from train.
         evaluations: Their metrics from evaluate, in the same order.
-        best: The selected model: the same files, not a copy.
+        best: The selected model: a copy of its files, with its metadata.
         leaderboard: A page that ranks all models.
         min_accuracy: Gate: below this validation accuracy nothing is to be deployed.
         deploy_backend: Where the model will be deployed, as deploy takes it; only a cluster has a model to match.
@@ -35,6 +35,7 @@ def select(
     """
     from pathlib import Path
 
+    from kfp_image_classification.components.contracts.selected_model import SELECTED_URI, copy_model
     from kfp_image_classification.components.select.leaderboard import Candidate, SelectOptions, leaderboard_page, rank
     from kfp_image_classification.components.step.errors import InvalidInput, checked, reported
     from kfp_image_classification.components.step.process_owner import leave_with_owner
@@ -89,10 +90,11 @@ def select(
             champion,
         )
         winner = by_uri[ranking.best.uri]
-        best.uri = winner.uri
+        copy_model(Path(winner.path), Path(best.path))
         best.metadata.update(
             {
                 **winner.metadata,
+                SELECTED_URI: winner.uri,
                 "val_accuracy": ranking.best.val_accuracy,
                 "test_accuracy": ranking.best.test_accuracy,
             }
