@@ -39,6 +39,7 @@ def deploy(
     """
     from pathlib import Path
 
+    from kfp_image_classification.components.cluster.local_backend import deploy_backend_problem, refuse_in_pod
     from kfp_image_classification.components.deploy.kserve.termination import terminate_with_owner
     from kfp_image_classification.components.deploy.options import DeployOptions
     from kfp_image_classification.components.step.errors import checked, reported
@@ -58,6 +59,7 @@ def deploy(
             canary_percent=canary_percent,
             service=service,
         )
+        refuse_in_pod(deploy_backend_problem("backend", options.backend))
         log = stage_log("deploy")
         if options.to_cluster:
             from kfp_image_classification.components.cluster.storage import run_id

@@ -82,6 +82,7 @@ def train(
     """
     from pathlib import Path
 
+    from kfp_image_classification.components.cluster.local_backend import refuse_in_pod, train_backend_problem
     from kfp_image_classification.components.cluster.storage import run_id
     from kfp_image_classification.components.step.errors import checked, reported
     from kfp_image_classification.components.step.process_owner import leave_with_owner
@@ -120,6 +121,7 @@ def train(
             pvc=pvc,
             job=job,
         )
+        refuse_in_pod(train_backend_problem("backend", options.backend))
         from kfp_image_classification.components.train.run_job import job_directory, run_job
 
         directory = job_directory(options, shards.path, Path(model.path), work_dir)
