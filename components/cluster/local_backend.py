@@ -1,4 +1,4 @@
-"""Why a step in a pod refuses the backend `local`: what it would start needs this machine to stay, and more packages."""
+"""Why a step in a pod refuses the backend `local`: what that starts needs a machine that stays, and more packages."""
 
 import os
 

@@ -192,6 +192,8 @@ class _Checks:
         whose = self._options.service_account or "this step's service account"
         findings = []
         for permission in needed(self._options.backends):
+            if permission.is_optional:
+                continue
             try:
                 verbs = denied(
                     self._client, self._options.namespace, permission, self._tell, self._options.service_account

@@ -21,6 +21,7 @@ from kfp_image_classification.components.deploy.kserve.address import Address, s
 from kfp_image_classification.components.deploy.kserve.client import InferenceServices
 from kfp_image_classification.components.deploy.kserve.permissions import check_permissions
 from kfp_image_classification.components.deploy.kserve.rollout import Rollout
+from kfp_image_classification.components.deploy.kserve.runtimes import check_runtime
 from kfp_image_classification.components.deploy.kserve.storage_uri import kserve_storage_uri
 from kfp_image_classification.components.deploy.options import DeployOptions, ServiceChange
 from kfp_image_classification.components.deploy.smoke import (
@@ -57,6 +58,7 @@ def deploy_to_cluster(
     version = manifest.predictor(options, storage_uri, model, digest)
     services = _services(options.namespace, log)
     name = options.service_name
+    check_runtime(services.client, services.namespace, options.runtime, version["model"]["runtime"], log)
 
     def change(live: Object | None) -> Object:
         if live is None:

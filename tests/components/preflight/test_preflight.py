@@ -95,11 +95,11 @@ def test_a_cluster_that_has_everything(
     assert reviews == {"/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"}, "nothing is created"
 
 
+TRAINED_ON = "on a cluster the workers would be processes of this pod, whose image has no TensorFlow"
+SERVED_ON = "on a cluster the model server would end with this pod, whose image lacks its packages"
 LOCAL = {
-    "train_backend": "train_backend = 'local': on a cluster the workers would be processes of this pod, whose image has no "
-    "TensorFlow; give auto, tfjob or trainjob",
-    "deploy_backend": "deploy_backend = 'local': on a cluster the model server would end with this pod, whose image lacks "
-    "its packages; give auto or kserve",
+    "train_backend": f"train_backend = 'local': {TRAINED_ON}; give auto, tfjob or trainjob",
+    "deploy_backend": f"deploy_backend = 'local': {SERVED_ON}; give auto or kserve",
 }
 
 

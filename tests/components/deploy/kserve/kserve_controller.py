@@ -6,7 +6,8 @@ version before while the new one comes along, and its `observedGeneration` count
 Standard mode goes by pkg/controller/v1beta1/inferenceservice of kserve/kserve at aaac4e29: names by
 constants.PredictorServiceName; canaries, then what is not called for any more, then the stable version by
 components/predictor.go, Reconcile and reconcileCanaryDeployments (which leaves autoscalers behind); shares by
-reconcilers/ingress/httproute_reconciler.go, applyCanaryWeights; the address by kube_ingress_reconciler.go, createAddress.
+applyCanaryWeights in reconcilers/ingress/httproute_reconciler.go, the address by createAddress in
+kube_ingress_reconciler.go there.
 """
 
 import contextlib
@@ -74,6 +75,14 @@ class KServe:
     def running(self) -> Iterator["KServe"]:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         self.api.admission.append(self._admit)
+        self.api.create(
+            {
+                "apiVersion": "serving.kserve.io/v1alpha1",
+                "kind": "ClusterServingRuntime",
+                "metadata": {"name": "kserve-tensorflow-serving"},
+                "spec": {},
+            }
+        )
         with self.api.controller("inferenceservices", self._act):
             yield self
         self._server.shutdown()

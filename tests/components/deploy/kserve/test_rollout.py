@@ -85,6 +85,7 @@ class Deployer:
             backend="kserve",
             service_name="digits",
             min_replicas=settings.pop("min_replicas", 1),
+            runtime=settings.pop("runtime", "tensorflow"),
             canary_percent=canary,
             service={**QUICK, **ingress, **settings},
         )
@@ -537,6 +538,33 @@ def test_answer_that_is_lost(deployer: Deployer, is_first: bool) -> None:
     with pytest.raises(StageFailed, match="removed again" if is_first else "it is ready"):
         deployer.deploy(2, "wrong")
     assert (deployer.spec if deployer.is_there else None) == before
+
+
+NO_RUNTIME = (
+    "^runtime = 'my-server': there is no ServingRuntime 'my-server' in namespace kubeflow, nor a ClusterServingRuntime "
+    "of that name. ServingRuntimes there: image-classification; ClusterServingRuntimes: kserve-tensorflow-serving$"
+)
+
+
+def test_missing_runtime_is_named_with_those_that_there_are(deployer: Deployer) -> None:
+    deployer.api.create(
+        {
+            "apiVersion": "serving.kserve.io/v1alpha1",
+            "kind": "ServingRuntime",
+            "metadata": {"name": "image-classification"},
+            "spec": {},
+        }
+    )
+    with pytest.raises(InvalidInput, match=NO_RUNTIME):
+        deployer.deploy(1, runtime="my-server")
+    assert not deployer.is_there
+    deployer.deploy(1, runtime="image-classification")
+    deployer.api.delete("clusterservingruntimes", "kserve-tensorflow-serving", namespace="")
+    with pytest.raises(InvalidInput, match="'kserve-tensorflow-serving' .* .it is KServe's own, which its"):
+        deployer.deploy(2)
+    deployer.api.forbid("list", "clusterservingruntimes")
+    with pytest.raises(StageFailed, match="RuntimeNotRecognized: .* ClusterServingRuntime 'my-server' is asked for"):
+        deployer.deploy(2, "invalid", runtime="my-server")
 
 
 def test_refused_by_kserves_webhook(deployer: Deployer) -> None:
