@@ -75,11 +75,22 @@ class Change:
 
 
 def with_defaults(service: Object) -> Object:
-    """The names that modes had before 0.16 become today's: inference_service_defaults.go, DefaultInferenceService."""
+    """What inference_service_defaults.go makes of a service: DefaultInferenceService and setPredictorModelDefaults.
+
+    The names that modes had before 0.16 become today's; a predictor's framework becomes its model, whatever that was.
+    """
     annotations = dict(service["metadata"].get("annotations") or {})
     if annotations.get(MODE) in RENAMED_MODES:
         annotations[MODE] = RENAMED_MODES[annotations[MODE]]
-    return {**service, "metadata": {**service["metadata"], "annotations": annotations}}
+    predictor = dict(service["spec"]["predictor"])
+    for framework in FRAMEWORKS[:-1]:
+        if framework in predictor:
+            predictor["model"] = {"modelFormat": {"name": framework}, **predictor.pop(framework)}
+    return {
+        **service,
+        "metadata": {**service["metadata"], "annotations": annotations},
+        "spec": {**service["spec"], "predictor": predictor},
+    }
 
 
 def _deployment_mode(change: Change) -> str | None:
@@ -120,7 +131,7 @@ def _blocked_variables(change: Change) -> str | None:
             *(component[framework] for framework in FRAMEWORKS if framework in component),
         ]
         if any(variable["name"] == "PYTHONPATH" for one in containers for variable in one.get("env") or []):
-            return f'the InferenceService "{change.name}" is invalid: environment variable "PYTHONPATH" is not allowed'
+            return f'the InferenceService "{change.name}" is invalid: setting PYTHONPATH in container "" is not allowed'
     return None
 
 
