@@ -127,10 +127,12 @@ class Run:
             "MINIO_MOUNT": str(mount),
             "PYTHONUNBUFFERED": "1",
         }
-        done = subprocess.run(
-            [*container.command, *arguments], env=environment, cwd=pod, capture_output=True, text=True, check=False
-        )
-        self.printed = done.stdout + done.stderr
+        # Into a file: a server that the component leaves running would keep a pipe open.
+        with (pod / "log").open("w+") as log:
+            done = subprocess.run(
+                [*container.command, *arguments], env=environment, cwd=pod, stdout=log, stderr=log, check=False
+            )
+        self.printed = (pod / "log").read_text()
         if done.returncode:
             raise Refused(f"{spec.name} ended with exit code {done.returncode}: {self.printed}")
 

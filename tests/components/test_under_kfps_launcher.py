@@ -1,5 +1,6 @@
 """The components' own commands under the rules of KFP's launcher: where outputs may lie, and what becomes of them."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from kfp_launcher import Artifact, Refused, Run
 
 from kfp_image_classification.components.contracts.deployed_model import DeployedModel
 from kfp_image_classification.components.contracts.model_card import read_model_card
+from kfp_image_classification.components.deploy import deploy
 from kfp_image_classification.components.deploy.kserve.storage_uri import kserve_storage_uri
+from kfp_image_classification.components.deploy.local_server import stop_server
 from kfp_image_classification.components.evaluate import evaluate
 from kfp_image_classification.components.ingest import ingest
 from kfp_image_classification.components.select import select
@@ -97,6 +100,7 @@ def test_launcher_refuses_an_output_elsewhere(runs: list[Run]) -> None:
         runs[0].step(unknown)
 
 
+@pytest.mark.slow
 def test_whole_pipeline_with_training_from_another_run(runs: list[Run]) -> None:
     earlier, run = runs
     shards = earlier.step(ingest, dataset="mnist_5k", workers=1).artifacts["shards"]
@@ -108,3 +112,7 @@ def test_whole_pipeline_with_training_from_another_run(runs: list[Run]) -> None:
     best = step.artifacts["best"]
     assert read_model_card(run.store / best["uri"].removeprefix("minio://")).model_type == "cnn"
     assert written(run, best) == written(run, trained)
+    endpoint = run.step(deploy, {"model": [best]}, backend="local", service_name="digits").artifacts["endpoint"]
+    deployed = json.loads(written(run, endpoint)["endpoint.json"])
+    stop_server(deployed["pid"])
+    assert endpoint["metadata"]["predict_url"] == f"{deployed['url']}/v1/models/digits:predict"

@@ -172,7 +172,7 @@ def taken_over(live: Manifest) -> Manifest:
         raise InvalidInput(f"service_name = {live['metadata']['name']!r}: no canary is under way, nothing to promote")
     if spec.get("canary"):
         canary = spec["canary"][0]["predictor"]
-        spec["predictor"] = _without_canary(service)
+        spec["predictor"] = _with_canarys_version(service)
         # KServe takes a canary's replicas off those of the stable version.
         least = spec["predictor"].get("minReplicas", 1) + canary.get("minReplicas", 0)
         spec["predictor"]["minReplicas"] = least
@@ -190,7 +190,7 @@ def promoted(live: Manifest) -> Manifest:
     service = taken_over(live)
     spec = service["spec"]
     if spec.get("canary"):
-        spec["predictor"] = _without_canary(service)
+        spec["predictor"] = _with_canarys_version(service)
         del spec["canary"]
     else:
         del spec["predictor"]["canaryTrafficPercent"]
@@ -208,7 +208,7 @@ def rolled_back(live: Manifest) -> Manifest:
     service = _writable(live)
     spec = service["spec"]
     canaries = spec.pop("canary", [])
-    if canaries and revision_of(spec["predictor"]) != revision_of(canaries[0]["predictor"]):
+    if canaries and not _is_placed(spec["predictor"], canaries[0]["predictor"]):
         return service
     replaced = replaced_predictor(spec["predictor"])
     if replaced is None:
@@ -328,13 +328,12 @@ def _with_standard_canary(service: Manifest, options: DeployOptions, version: Ma
     return service
 
 
-def _without_canary(service: Manifest) -> Manifest:
-    """What the predictor is when the canary's version has taken its place."""
+def _with_canarys_version(service: Manifest) -> Manifest:
+    """The stable predictor, when the canary's version has taken its place."""
     stable, version = service["spec"]["predictor"], copy.deepcopy(service["spec"]["canary"][0]["predictor"])
     # A canary has no numbers of replicas of its own: it takes over those of the version it replaces. In the middle of a
     # promotion its own version stands there already, with the canary's replicas on top.
-    is_placed = revision_of(stable) == revision_of(version)
-    replaced = (replaced_predictor(stable) if is_placed else None) or stable
+    replaced = (replaced_predictor(stable) if _is_placed(stable, version) else None) or stable
     for field in _AUTOSCALING_FIELDS:
         version.pop(field, None)
     version |= {name: replaced[name] for name in _AUTOSCALING_FIELDS if name in replaced}
@@ -344,6 +343,12 @@ def _without_canary(service: Manifest) -> Manifest:
     if REPLACES_ANNOTATION not in annotations:
         _note_replaced(version, replaced)
     return _in_place_of(stable, version)
+
+
+def _is_placed(stable: Manifest, canary: Manifest) -> bool:
+    """Whether a canary's version stands in the stable place too: its promotion is under way, or was cut short."""
+    models = [version.get("model", {}).get("storageUri") for version in (stable, canary)]
+    return revision_of(stable) == revision_of(canary) and models[0] == models[1]
 
 
 def _in_place_of(stable: Manifest, version: Manifest) -> Manifest:

@@ -280,6 +280,22 @@ def test_promotion_in_steps_never_has_fewer_replicas_than_the_stable_version_ask
     assert manifest.rolled_back(taken_over)["spec"] == live["spec"]
 
 
+def test_canary_that_somebody_else_made() -> None:
+    """Without annotations, that is without a revision, as the version beside it may be."""
+    live = new(replicas=(2, 2))
+    theirs = {"name": "v1", "minReplicas": 1, "model": {"name": "kserve-container", "storageUri": "s3://theirs"}}
+    del live["spec"]["predictor"]["annotations"]
+    before = copy.deepcopy(live["spec"])
+    live["spec"]["canary"] = [{"trafficPercent": 50, "predictor": theirs}]
+    assert manifest.rolled_back(live)["spec"] == before
+    taken_over = manifest.taken_over(live)
+    assert taken_over["spec"]["predictor"]["minReplicas"] == 3
+    promoted = manifest.promoted(taken_over)
+    assert promoted["spec"]["predictor"]["model"] == {"storageUri": "s3://theirs"}
+    assert promoted["spec"]["predictor"]["minReplicas"] == 2
+    assert manifest.rolled_back(promoted)["spec"] == before
+
+
 def test_service_made_before_kserve_0_16_can_be_put_back() -> None:
     live = new()
     live["spec"]["predictor"]["model"]["name"] = "kserve-container"

@@ -411,6 +411,8 @@ def test_failed_canary_is_taken_away(deployer: Deployer, mode: str, fate: str) -
     with pytest.raises(StageFailed, match="it is ready"):
         deployer.deploy(2, fate, canary=50, deployment_mode=mode)
     assert deployer.spec == before
+    if mode == "Standard":
+        assert _standing(deployer) == ONE_OF_EACH
 
 
 def test_ingress_that_does_not_split_requests(deployer: Deployer) -> None:
