@@ -1,4 +1,4 @@
-"""Ingest from KFP's cache after a clean-up of the volume: as steps, with the cache of kfp.local in the place of KFP's."""
+"""Ingest from the cache after a clean-up of the volume, as steps; kfp.local's cache stands in for KFP's."""
 
 import json
 import os
@@ -25,7 +25,8 @@ def first_steps() -> dsl.Dataset:
     prepared = prepare_data(pvc="claim").set_caching_options(False)
     return ingest(fingerprint=prepared.output).outputs["shards"]
 
-local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[1], enable_caching=True, cache_root=sys.argv[2])
+runner = local.SubprocessRunner(use_venv=False)
+local.init(runner, pipeline_root=sys.argv[1], enable_caching=True, cache_root=sys.argv[2])
 print("SHARDS", first_steps().outputs["Output"].uri)
 """
 
