@@ -26,5 +26,5 @@ def cleanup(days: float = 7.0, dry_run: bool = False) -> int:
         log = stage_log("cleanup")
         done = remove_unused(storage_path(), days, run_id(), dry_run, log)
         told = "would be removed" if dry_run else "removed"
-        log.info("%d folders %s (%s bytes), %d kept", len(done.removed), told, f"{done.freed_bytes:,}", done.kept)
+        log.info("folders: %d %s (%s bytes), %d kept", len(done.removed), told, f"{done.freed_bytes:,}", done.kept)
         return len(done.removed)

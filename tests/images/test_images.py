@@ -155,3 +155,26 @@ def test_image_knows_the_version_of_this_package(image: str) -> None:
     for file in ("pyproject.toml", PROJECT["readme"], "components", "pipelines"):
         assert f"!{file}" in ignored, f"{file} does not reach the builder"
     assert f"COPY pyproject.toml {PROJECT['readme']} /app/" in text
+
+
+def test_every_image_is_checked() -> None:
+    """What images/check.sh runs in an image loads here too, and has a size that it may have."""
+    check = (REPOSITORY / "images" / "check.py").read_text()
+    sizes = dict(re.findall(r"\[([a-z-]+)\]=(\d+)", (REPOSITORY / "images" / "check.sh").read_text()))
+    assert set(sizes) == set(ROOTS)
+    assert int(sizes["python-server"]) <= 500
+    modules = re.findall(r'"((?:components|pipelines)\.[a-z_.]+)"', check)
+    assert set(re.findall(r'"(python-[a-z-]+)": \[', check)) == set(ROOTS)
+    for module in modules:
+        path = REPOSITORY / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), module
+    packaged = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    for package, file in re.findall(r'"([a-z_.]+)": "(page[.a-z0-9]+|pipeline[._a-z0-9]+)"', check):
+        assert f"kfp_image_classification.{package}" in packaged
+        assert (REPOSITORY / package.replace(".", "/") / file).is_file()
+    others = {
+        path.parent.relative_to(REPOSITORY)
+        for folder in ("components", "pipelines")
+        for path in (REPOSITORY / folder).rglob("*.j2")
+    }
+    assert {str(path).replace("/", ".") for path in others} <= set(re.findall(r'"([a-z_.]+)": "', check))

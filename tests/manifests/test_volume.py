@@ -5,7 +5,6 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ def pod(name: str) -> Object:
 
 
 @pytest.fixture
-def volume(tmp_path: Path) -> Iterator[Path]:
+def volume(tmp_path: Path) -> Path:
     """A new volume as a storage driver leaves it: it belongs to root, who alone may write."""
     if os.getuid() != 0 or not shutil.which("setpriv"):
         pytest.skip("needs root, who can become another user, and setpriv")
@@ -42,7 +41,7 @@ def volume(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir(mode=0o755)
     for parent in (tmp_path, *tmp_path.parents[:2]):
         parent.chmod(parent.stat().st_mode | stat.S_IXOTH | stat.S_IXGRP)
-    yield folder
+    return folder
 
 
 def as_in(name: str, volume: Path, groups: str = "", seconds: str = "1") -> subprocess.CompletedProcess[str]:

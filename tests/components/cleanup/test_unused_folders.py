@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from kfp_image_classification.components.cleanup import cleanup
 from kfp_image_classification.components.cleanup.unused_folders import remove_unused
 from kfp_image_classification.components.cluster.storage import note_use, run_directory
 from kfp_image_classification.components.step.errors import InvalidInput
@@ -51,6 +52,39 @@ def test_dry_run_removes_nothing(tmp_path: Path) -> None:
     run_folder(tmp_path, "old", 8)
     assert remove_unused(tmp_path, 7, "", dry_run=True, log=LOG).removed == ["runs/old"]
     assert left(tmp_path) == ["old"]
+
+
+def test_a_dry_run_says_what_would_be_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STORAGE_PATH", str(tmp_path))
+    run_folder(tmp_path, "old", 8)
+    run_folder(tmp_path, "young", 1)
+    assert cleanup.python_func(days=7.0, dry_run=True) == 1
+    told = capsys.readouterr().out
+    assert "runs/old: would be removed, last used 8.0 days ago, 100 bytes" in told
+    assert "folders: 1 would be removed (100 bytes), 1 kept" in told
+    assert cleanup.python_func(days=7.0) == 1
+    told = capsys.readouterr().out
+    assert "runs/old: removed, last used 8.0 days ago, 100 bytes" in told
+    assert "would" not in told
+
+
+def test_a_folder_that_a_run_begins_to_use_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at its age and its removal."""
+    monkeypatch.setenv("STORAGE_PATH", str(tmp_path))
+    folder = run_folder(tmp_path, "old", 8)
+    rename = Path.rename
+
+    def used_just_before(path: Path, target: Path) -> Path:
+        if path == folder:
+            note_use(folder)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", used_just_before)
+    done = remove_unused(tmp_path, 7, "", dry_run=False, log=LOG)
+    assert (done.removed, done.kept, left(tmp_path)) == ([], 1, ["old"])
+    assert (folder / "job" / "checkpoints" / "step").exists()
 
 
 def test_half_removed_run_is_removed(tmp_path: Path) -> None:
