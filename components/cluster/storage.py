@@ -142,8 +142,9 @@ def _made(directory: Path, pvc: str = "") -> Path:
             return directory
         reason = "Permission denied"
     volume, owner = storage_path(), storage_path().stat()
+    named = f"the volume at {volume}, claim {pvc}," if pvc else f"the volume at {volume}"
+    remedy = claim_command(pvc, own_namespace()) if pvc else f"the jobs in {CLAIM_MANIFEST}"
     raise StageFailed(
-        f"the volume at {volume}{f', claim {pvc},' if pvc else ''} cannot be written by user {os.getuid()} ({reason}): "
-        f"it belongs to user {owner.st_uid}, group {owner.st_gid}, mode {owner.st_mode & 0o7777:o}. A job in "
-        f"{CLAIM_MANIFEST} prepares it: {claim_command(pvc or CLAIM, own_namespace())}"
+        f"{named} cannot be written by user {os.getuid()} ({reason}): it belongs to user {owner.st_uid}, group "
+        f"{owner.st_gid}, mode {owner.st_mode & 0o7777:o}; prepare it with: {remedy}"
     )
