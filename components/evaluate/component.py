@@ -34,7 +34,7 @@ def evaluate(
     with reported(stage):
         with import_without("keras"):
             import tensorflow  # noqa: F401
-        from kfp_image_classification.components.cluster.storage import note_use
+        from kfp_image_classification.components.cluster.storage import in_use
         from kfp_image_classification.components.contracts.dataset_manifest import Dataset
         from kfp_image_classification.components.contracts.model_card import read_model_card
         from kfp_image_classification.components.evaluate.evaluation_page import evaluation_page
@@ -42,11 +42,11 @@ def evaluate(
         from kfp_image_classification.components.evaluate.scores import score
 
         dataset = Dataset(shards.path)
-        note_use(Path(dataset.manifest.root or shards.path))
-        dataset.verify(shard for name in ("validation", "test") for shard in dataset.manifest.splits[name].shards)
         class_names = dataset.manifest.class_names
-        validation = score(predict_split(Path(model.path), dataset, "validation"), class_names)
-        predictions = predict_split(Path(model.path), dataset, "test")
+        with in_use(Path(dataset.manifest.root or shards.path)):
+            dataset.verify(shard for name in ("validation", "test") for shard in dataset.manifest.splits[name].shards)
+            validation = score(predict_split(Path(model.path), dataset, "validation"), class_names)
+            predictions = predict_split(Path(model.path), dataset, "test")
         test = score(predictions, class_names)
 
         metrics.log_metric("val_accuracy", validation.accuracy)

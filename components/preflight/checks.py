@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from kfp_image_classification.components.cluster.kubernetes_client import FORBIDDEN, NOT_FOUND, explained, patiently
 from kfp_image_classification.components.cluster.local_backend import deploy_backend_problem, train_backend_problem
 from kfp_image_classification.components.cluster.permissions import TRAINING_RUNTIME, denied, needed
+from kfp_image_classification.components.cluster.storage import claim_command
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -217,7 +218,7 @@ class _Checks:
         try:
             claim = self._ask(lambda: self._core.read_namespaced_persistent_volume_claim(name, namespace))
         except ApiException as error:
-            return _not_read(f"volume claim {name}", error, apply_manifests(namespace))
+            return _not_read(f"volume claim {name}", error, claim_command(name, namespace))
         modes = ", ".join(claim.spec.access_modes or [])
         phase = (claim.status and claim.status.phase) or "Pending"
         if phase == "Bound":

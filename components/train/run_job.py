@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from kfp_image_classification.components.cluster.storage import note_use, run_directory, run_id
+from kfp_image_classification.components.cluster.storage import in_use, run_directory, run_id
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.train.job_files import MODEL_DIRECTORY
@@ -60,7 +60,7 @@ def run_job(
         StageFailed: When the job fails; names the worker, its exit code and its last lines.
     """
     check_fit(job.options, Dataset(job.dataset).manifest)
-    note_use(Path(Dataset(job.dataset).manifest.root or job.dataset))
+    data = Path(Dataset(job.dataset).manifest.root or job.dataset)
     on_cluster = job.options.resolved_backend != "local"
     launcher: Launcher
     if on_cluster:
@@ -72,7 +72,7 @@ def run_job(
     else:
         launcher = LocalLauncher(job, log)
     log.info("training with %d workers, backend %s", job.options.workers, job.options.resolved_backend)
-    with _terminated_as_exit():
+    with _terminated_as_exit(), in_use(data, Path(job.directory)):
         try:
             launcher.submit()
             result = launcher.wait()

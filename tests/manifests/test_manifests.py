@@ -119,7 +119,12 @@ def test_the_training_runtime_is_the_one_that_jobs_ask_for() -> None:
 def test_images_are_those_of_the_components() -> None:
     text = "".join(path.read_text() for path in FILES if path.parent.name != "examples")
     named = set(re.findall(r"image: (\S+)", text))
-    assert named == {images.SERVER_IMAGE, images.TENSORFLOW_IMAGE}
+    assert named == {
+        images.SERVER_IMAGE,
+        images.SERVER_TENSORFLOW_IMAGE,
+        images.TENSORFLOW_IMAGE,
+        images.LAUNCHER_IMAGE,
+    }
 
 
 def test_every_container_runs_without_privileges() -> None:
@@ -127,7 +132,7 @@ def test_every_container_runs_without_privileges() -> None:
     for runtime in objects("ClusterTrainingRuntime"):
         for job in runtime["spec"]["template"]["spec"]["replicatedJobs"]:
             containers += job["template"]["spec"]["template"]["spec"]["containers"]
-    assert len(containers) == 2
+    assert len(containers) == 3
     for container in containers:
         assert container["securityContext"] == {
             "runAsNonRoot": True,

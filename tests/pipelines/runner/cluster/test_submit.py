@@ -31,7 +31,15 @@ def test_a_run_is_started_with_its_parameters(command: Command, kfp_api: KfpApi)
     assert run["display_name"].startswith("image-classification 20")
     assert run["runtime_config"]["parameters"] | {"models": ["cnn"], "epochs": 3} == run["runtime_config"]["parameters"]
     assert [experiment["display_name"] for experiment in kfp_api.experiments] == ["digits"]
-    cached = {"preflight": False, "ingest": True, "train": True, "evaluate": True, "select": False, "deploy": False}
+    cached = {
+        "preflight": False,
+        "prepare-data": False,
+        "ingest": True,
+        "train": True,
+        "evaluate": True,
+        "select": False,
+        "deploy": False,
+    }
     assert caching(run).items() >= cached.items()
 
 
