@@ -34,7 +34,7 @@ def train(
     checkpoint_seconds: float = 15.0,
     hang_seconds: int = 10,
     stuck_seconds: int = 600,
-    peer_seconds: int = 300,
+    peer_seconds: int = 0,
     work_dir: str = "",
     run: str = "",
     worker_image: str = "",
@@ -69,7 +69,8 @@ def train(
         hang_seconds: Without a sign of life for so long, a worker counts as lost.
         stuck_seconds: When all others wait for it for so long, a worker counts as lost, too; must be longer than any
             checkpoint takes.
-        peer_seconds: How long a worker waits for all others at the start.
+        peer_seconds: How long a worker waits for all others at the start: on a cluster at least `start_seconds` of
+            `job`, in which a pod may start; 0 for a minute longer than that.
         work_dir: Folder for checkpoints, logs and TensorBoard; empty for the run's folder on the shared volume, and
             without one, a folder beside the model.
         run: Name of the pipeline run, recorded with the model; empty for its id on a cluster.
@@ -93,6 +94,15 @@ def train(
     leave_with_owner()
     stage = f"train {model_type}"
     with reported(stage):
+        job_options = checked(
+            JobOptions,
+            worker_image=worker_image,
+            worker_cpu=worker_cpu,
+            worker_memory=worker_memory,
+            worker_gpus=worker_gpus,
+            pvc=pvc,
+            job=job,
+        )
         options = checked(
             TrainOptions,
             model_type=model_type,
@@ -109,16 +119,7 @@ def train(
             checkpoint_seconds=checkpoint_seconds,
             hang_seconds=hang_seconds,
             stuck_seconds=stuck_seconds,
-            peer_seconds=peer_seconds,
-        )
-        job_options = checked(
-            JobOptions,
-            worker_image=worker_image,
-            worker_cpu=worker_cpu,
-            worker_memory=worker_memory,
-            worker_gpus=worker_gpus,
-            pvc=pvc,
-            job=job,
+            peer_seconds=peer_seconds or job_options.peer_seconds,
         )
         from kfp_image_classification.components.train.run_job import job_directory, run_job
 
