@@ -153,7 +153,7 @@ class JobProgress:
 
     def _failed(self, told: Verdict) -> Verdict:
         """The operator has given up: for a pod that had to go, say, which the Training Operator takes for a failure."""
-        reason = f"{self._named} {told.reason}"
+        reason = f"{self._named} {told.reason}".rstrip(".")
         failures, disrupted = self._history.failures, self._history.disrupted
         if not failed_by_its_pods(self._job) or any(state.is_permanent for state in failures):
             return Verdict("failed", reason)

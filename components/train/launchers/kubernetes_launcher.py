@@ -65,6 +65,7 @@ class KubernetesLauncher(Launcher):
         )
         self._result = Path(pods.job.directory, MODEL_DIRECTORY)
         self._owner: Item | None = None
+        self._deleted: set[str] = set()
         self._may_run = False
         self._logs: dict[str, PodLog] = {}
 
@@ -155,7 +156,7 @@ class KubernetesLauncher(Launcher):
                 return
             for job in found:
                 self._delete(job["metadata"]["name"], job["metadata"]["uid"])
-            if self._create():
+            if self._create(found):
                 return
         raise StageFailed(f"{self._named} cannot be created: another one of that name comes and goes")
 
@@ -167,18 +168,26 @@ class KubernetesLauncher(Launcher):
         return sorted([*jobs, *([other] if other else [])], key=lambda job: str(job["metadata"]["creationTimestamp"]))
 
     def _delete(self, name: str, uid: str) -> None:
-        api = self._api.named(name)
-        api.delete(CANCEL_SECONDS, uid)
-        self._wait_until_gone(api, CANCEL_SECONDS)
+        if uid not in self._deleted:
+            self._deleted.add(uid)
+            api = self._api.named(name)
+            api.delete(CANCEL_SECONDS, uid)
+            self._wait_until_gone(api, CANCEL_SECONDS)
 
-    def _create(self) -> bool:
-        """Creates the job under the first free name; returns whether it did: not when another launcher was faster."""
-        taken = {job["metadata"]["name"] for job in self._jobs()}
-        self._api = next(
-            api
-            for api in map(self._api.named, names_in_turn(self._training))
-            if api.name not in taken and not api.pods(CANCEL_SECONDS)
-        )
+    def _create(self, known: list[Item]) -> bool:
+        """Creates the job under the first free name; returns whether it did: not when another launcher was faster.
+
+        Args:
+            known: The training's jobs as they were when it was decided to create one; they had to go.
+        """
+        names = {job["metadata"]["name"] for job in known}
+        for api in map(self._api.named, names_in_turn(self._training)):
+            if api.get() is None:
+                if not api.pods(CANCEL_SECONDS):
+                    break
+            elif api.name not in names:
+                return False
+        self._api = api
         self._manifest["metadata"]["name"] = self._api.name
         # Before the request: whatever ends this process from now on has to delete the job.
         self._may_run = True

@@ -67,13 +67,10 @@ class PodHistory:
     def disrupted(self) -> list[PodState]:
         """The pods that had to go though nothing was wrong with them, the first one first.
 
-        An operator that gives up deletes the other pods, often in the same second; so those of which the cluster says
-        why they had to go are before those that were just deleted, and then those that were seen to go first.
+        An operator that gives up deletes the other pods, in the same second often. So those of which the cluster says
+        why they had to go are before those that were just deleted; else the order is that in which they were seen to go.
         """
-        return sorted(
-            (self._states[uid] for uid in self._disrupted),
-            key=lambda state: (state.disruption == DELETED, state.going_at),
-        )
+        return sorted((self._states[uid] for uid in self._disrupted), key=lambda state: state.disruption == DELETED)
 
     @property
     def failures(self) -> list[PodState]:

@@ -6,7 +6,6 @@ https://kubernetes.io/docs/concepts/workloads/pods/disruptions/.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal
 
 RETRYABLE_EXIT_CODE = 128
@@ -43,7 +42,6 @@ class PodState:
         ended: When the container ended, as the API writes it; empty before.
         restart_count: How often the container was started again in this pod.
         disruption: Why the pod has to go though nothing is wrong with it, in words; empty when it has not.
-        going_at: When it was told to go, in seconds since the epoch; 0 when nobody deleted it.
         grace_seconds: How long it may take to go.
     """
 
@@ -58,7 +56,6 @@ class PodState:
     ended: str = ""
     restart_count: int = 0
     disruption: str = ""
-    going_at: float = 0.0
     grace_seconds: int = DEFAULT_GRACE_SECONDS
 
     @property
@@ -112,7 +109,6 @@ def pod_state(pod: Mapping[str, Any], container: str) -> PodState:
         ended=((own.get("state") or {}).get("terminated") or {}).get("finishedAt") or "",
         restart_count=own.get("restartCount") or 0,
         disruption=disruption,
-        going_at=_going_at(metadata),
         grace_seconds=metadata.get("deletionGracePeriodSeconds") or DEFAULT_GRACE_SECONDS,
     )
 
@@ -187,14 +183,6 @@ def _disruption(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> str:
     if status.get("reason"):
         return f"{status['reason']}: {status.get('message', '').strip()}".rstrip(": ")
     return DELETED if metadata.get("deletionTimestamp") else ""
-
-
-def _going_at(metadata: Mapping[str, Any]) -> float:
-    """When the deletion was asked for: its timestamp says by when the pod has to be gone."""
-    if not metadata.get("deletionTimestamp"):
-        return 0.0
-    due = datetime.fromisoformat(metadata["deletionTimestamp"]).timestamp()
-    return due - float(metadata.get("deletionGracePeriodSeconds") or 0)
 
 
 def _waiting(status: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Phase, str, int | None, str]:

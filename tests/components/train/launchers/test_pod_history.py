@@ -97,12 +97,13 @@ def test_the_disrupted_pod_is_blamed_before_those_that_left_with_it() -> None:
 
 
 def test_who_had_to_go_first() -> None:
-    known = history(
-        state("w0", "a", disruption="the pod was deleted", going_at=100.0),
-        state("w1", "b", disruption="EvictionByEvictionAPI", going_at=100.0),
-        state("w2", "c", disruption="the pod was deleted", going_at=99.0),
-    )
+    known = history(state("w0", "a"), state("w1", "b"), state("w2", "c"), state("w3", "d"))
+    known.take(state("w2", "c", disruption="the pod was deleted"))
+    known.deleted("a")  # by force, or between two looks
+    known.take(state("w1", "b", disruption="EvictionByEvictionAPI"))
+    known.deleted("c")
     assert [one.uid for one in known.disrupted] == ["b", "c", "a"]
+    assert known.disrupted[2].disruption == "the pod was deleted"
 
 
 def test_nobody_is_blamed_when_nobody_failed() -> None:
