@@ -38,7 +38,7 @@ def train(
     checkpoint_seconds: float = 15.0,
     hang_seconds: int = 10,
     stuck_seconds: int = 600,
-    peer_seconds: int = 300,
+    peer_seconds: int = 0,
     work_dir: str = "",
     run: str = "",
     worker_image: str = "",
@@ -57,6 +57,8 @@ def train(
         curves: A page with the learning curves.
         task_config: Filled in by KFP with what is set on the task (resources, volumes, tolerations ...), for the
             workers' pods.
+        peer_seconds: How long a worker waits for all others at the start: on a cluster at least `start_seconds` of
+            `job`, in which a pod may start; 0 for a minute longer than that.
         work_dir: Folder for checkpoints, logs and TensorBoard; empty for the run's folder on the shared volume, and
             without one, a folder beside the model.
         run: Name of the pipeline run, recorded with the model; empty for its id on a cluster.
@@ -77,8 +79,8 @@ def train(
     leave_with_owner()
     stage = f"train {model_type}"
     with reported(stage):
-        options = options_from(TrainOptions, arguments)
         job_options = options_from(JobOptions, arguments)
+        options = options_from(TrainOptions, arguments, peer_seconds=peer_seconds or job_options.peer_seconds)
         refuse_in_pod(train_backend_problem("backend", options.backend))
         from kfp_image_classification.components.train.run_job import job_directory, run_job
 

@@ -18,6 +18,8 @@ import tenacity
 from kfp.dsl.base_component import BaseComponent
 
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.pipelines.runner.cluster.follow import RunFollower
+from kfp_image_classification.pipelines.runner.cluster.run_api import RunApi
 from kfp_image_classification.pipelines.runner.cluster.run_metadata import leaderboard
 
 if TYPE_CHECKING:
@@ -110,12 +112,10 @@ def submit(
     if not options.wait:
         return 0
     try:
-        code = follow(client, run_id, options, tell)
+        return follow(client, run_id, options, tell)
     except KeyboardInterrupt:
         tell(f"the run goes on: {link}")
         raise
-    _tell_models(run_id, options, tell)
-    return code
 
 
 def connect(options: SubmitOptions) -> "Client":
@@ -151,26 +151,31 @@ def _token_credentials(options: SubmitOptions) -> Any:
 
 
 def follow(client: "Client", run_id: str, options: SubmitOptions, tell: Callable[[str], None] = print) -> int:
-    """Tells each change of the run's tasks until the run ends; returns 0 when it succeeded, else 1.
+    """Tells how a run goes until it ends, and then its models; returns 0 when it succeeded, else 1.
 
     Raises:
         InvalidInput: When the server does not let us in any more.
         StageFailed: When the server stays away, or the time is over.
     """
-    started, pause, told = time.monotonic(), SHORTEST_POLL_SECONDS, dict[str, str]()
+    with RunApi(options.host, run_id, options.current_token, options.ca_cert) as api:
+        follower = RunFollower(api, tell)
+        run = _ended(client, run_id, options, follower)
+        tell(_outcome(run, follower.failures))
+        _tell_models(run_id, options, follower, tell)
+    return 0 if run.state == SUCCEEDED else 1
+
+
+def _ended(client: "Client", run_id: str, options: SubmitOptions, follower: RunFollower) -> Any:
+    started, pause = time.monotonic(), SHORTEST_POLL_SECONDS
     while True:
         run = _answer(lambda: client.get_run(run_id), options)
-        fresh = {name: state for name, state in _tasks(run).items() if told.get(name) != state}
-        for name, state in fresh.items():
-            tell(f"[{name}] {state.lower()}")
-        told |= fresh
+        is_new = follower.look(run)
         if run.state in ENDED:
-            tell(_outcome(run, told))
-            return 0 if run.state == SUCCEEDED else 1
+            return run
         if options.timeout and time.monotonic() - started > options.timeout:
             raise StageFailed(f"the run is still {str(run.state).lower()} after {options.timeout:g} s; it goes on")
         time.sleep(pause)
-        pause = SHORTEST_POLL_SECONDS if fresh else min(1.5 * pause, LONGEST_POLL_SECONDS)
+        pause = SHORTEST_POLL_SECONDS if is_new else min(1.5 * pause, LONGEST_POLL_SECONDS)
 
 
 def _knock(options: SubmitOptions, token: str) -> None:
@@ -281,27 +286,17 @@ def _not_let_in(options: SubmitOptions, message: str, has_token: bool) -> str:
     return f"host = {options.host!r}: does not let us in, {remedy} ({message})"
 
 
-def _tasks(run: Any) -> dict[str, str]:
-    """State by task. Only what the pipeline names: the server lists its own drivers and pods as well."""
-    found: dict[str, str] = {}
-    details = (run.run_details and run.run_details.task_details) or []
-    for task in sorted(details, key=lambda task: str(task.create_time or "")):
-        name = task.display_name or ""
-        if not task.state or name in ("", "root", "executor", "driver") or name.endswith("-driver"):
-            continue
-        count = 1
-        while (unique := name if count == 1 else f"{name} {count}") in found:
-            count += 1
-        found[unique] = str(task.state)
-    return found
-
-
-def _tell_models(run_id: str, options: SubmitOptions, tell: Callable[[str], None]) -> None:
+def _tell_models(run_id: str, options: SubmitOptions, follower: RunFollower, tell: Callable[[str], None]) -> None:
     """The leaderboard, if there is one; a store that does not show it changes nothing of the outcome."""
     try:
         ranking = leaderboard(options.host, run_id, options.current_token(), options.ca_cert)
     except StageFailed as error:
-        tell(f"the leaderboard is in the UI; here it cannot be shown: {error}")
+        # The address of the API alone does not lead to the metadata store; what select printed it has.
+        said = follower.ranking_lines()
+        for line in said:
+            tell(line)
+        if not said:
+            tell(f"the leaderboard is in the UI; here it cannot be shown: {error}")
         return
     if ranking:
         for candidate in ranking.candidates:
@@ -310,11 +305,9 @@ def _tell_models(run_id: str, options: SubmitOptions, tell: Callable[[str], None
         tell(ranking.decision)
 
 
-def _outcome(run: Any, tasks: Mapping[str, str]) -> str:
+def _outcome(run: Any, failures: Mapping[str, str]) -> str:
     told = f"the run {str(run.state).lower()}"
-    failed = [name for name, state in tasks.items() if state == "FAILED"]
-    if failed:
-        told += f" in {', '.join(failed)}"
-    if run.error and run.error.message:
-        told += f": {run.error.message}"
-    return told
+    if failures:
+        told += f" in {', '.join(failures)}"
+    why = [run.error.message] if run.error and run.error.message else [words for words in failures.values() if words]
+    return f"{told}: {why[0]}" if why else told
