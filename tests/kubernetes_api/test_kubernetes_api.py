@@ -155,6 +155,7 @@ def test_schema(client: ApiClient, kubernetes_api: KubernetesApi) -> None:
     assert "nodes" not in api.create_namespaced_custom_object(*JOBS, typo)["spec"]["trainer"], "pruned without Strict"
 
 
+@pytest.mark.fake_api
 @pytest.mark.parametrize(
     "faults",
     [
@@ -176,6 +177,7 @@ def test_client_is_patient_with_what_passes(
     assert len(told) == len(faults)
 
 
+@pytest.mark.fake_api
 def test_client_gives_up_with_words(client: ApiClient, kubernetes_api: KubernetesApi) -> None:
     kubernetes_api.token = "another"
     with contextlib.closing(client), pytest.raises(StageFailed, match=r"cannot be used: Unauthorized \(HTTP 401\)"):

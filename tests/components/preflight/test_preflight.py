@@ -196,6 +196,7 @@ def test_without_a_volume_none_is_looked_for(step: Step) -> None:
     assert (code, [line for line in lines if "volume" in line]) == (0, [])
 
 
+@pytest.mark.fake_api
 def test_a_restart_of_the_api_is_waited_for(step: Step, kubernetes_api: KubernetesApi) -> None:
     kubernetes_api.fail(times=2, status=503)
     code, lines = step()
