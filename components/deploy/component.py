@@ -33,6 +33,7 @@ def deploy(
     arguments = locals()
     from pathlib import Path
 
+    from kfp_image_classification.components.cluster.local_backend import deploy_backend_problem, refuse_in_pod
     from kfp_image_classification.components.deploy.kserve.termination import terminate_with_owner
     from kfp_image_classification.components.deploy.options import DeployOptions
     from kfp_image_classification.components.step.errors import reported
@@ -42,6 +43,7 @@ def deploy(
     terminate_with_owner()
     with reported("deploy"):
         options = options_from(DeployOptions, arguments)
+        refuse_in_pod(deploy_backend_problem("backend", options.backend))
         log = stage_log("deploy")
         if options.to_cluster:
             from kfp_image_classification.components.cluster.storage import run_id

@@ -10,7 +10,7 @@ from kfp_image_classification.components.step.options import described_by
 @dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
 @described_by(ServiceChange)
 def promote(service_name: str = "image-classifier", namespace: str = "", service: dict = {}):
-    """Gives a canary all requests. Its pods go on running; those of the version before are taken away.
+    """Gives a canary all requests, at the address that the service has; the version before is taken away.
 
     A canary that does not stand all requests gets its share again, and the step fails.
     """

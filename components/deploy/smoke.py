@@ -1,6 +1,7 @@
 """The smoke prediction: known images, whose answers the trained model gave, through the service's own URL."""
 
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ TOLERANCE = 1e-4
 TIMEOUT_SECONDS = 30.0
 # How sure it is that a canary which gets its share of the requests is met.
 CANARY_MISSED = 1e-4
+PAUSE_SECONDS = 0.1
 
 
 class NoAnswer(StageFailed):
@@ -64,7 +66,7 @@ def smoke_predict_patiently(
 
 
 def meet_canary(
-    predict_url: str, card: ModelCard, headers: Mapping[str, str], percent: int, seconds: float
+    predict_url: str, card: ModelCard, headers: Mapping[str, str], percent: int, seconds: float, route_seconds: float
 ) -> list[dict[str, Any]]:
     """Asks until the canary's answer comes, which is told from the stable version's by its numbers.
 
@@ -74,6 +76,7 @@ def meet_canary(
         headers: Sent with each request.
         percent: The canary's share of the requests.
         seconds: How long no answer is passed over.
+        route_seconds: How long the ingress may take to send the canary its share; answers count from then on.
 
     Returns:
         The canary's predictions.
@@ -82,12 +85,16 @@ def meet_canary(
         StageFailed: When no answer comes, or none of so many is the canary's that chance is no excuse.
     """
     attempts = math.ceil(math.log(CANARY_MISSED) / math.log(1 - percent / 100))
+    follows_by, answers = time.monotonic() + route_seconds, 0
     with _client(headers) as client:
-        for _ in range(attempts):
+        while answers < attempts:
             try:
                 return _patient(seconds, 0)(_predict, client, predict_url, card)
             except OtherAnswer:
-                continue
+                if time.monotonic() < follows_by:
+                    time.sleep(PAUSE_SECONDS)
+                else:
+                    answers += 1
     raise StageFailed(
         f"smoke prediction: none of {attempts} answers from {predict_url} was the canary's, which is to get {percent}% "
         "of the requests: it answers otherwise than the trained model did, or this ingress does not split requests"

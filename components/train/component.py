@@ -64,6 +64,7 @@ def train(
     arguments = locals()
     from pathlib import Path
 
+    from kfp_image_classification.components.cluster.local_backend import refuse_in_pod, train_backend_problem
     from kfp_image_classification.components.cluster.storage import run_id
     from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.options import options_from
@@ -78,6 +79,7 @@ def train(
     with reported(stage):
         options = options_from(TrainOptions, arguments)
         job_options = options_from(JobOptions, arguments)
+        refuse_in_pod(train_backend_problem("backend", options.backend))
         from kfp_image_classification.components.train.run_job import job_directory, run_job
 
         directory = job_directory(options, shards.path, Path(model.path), work_dir)

@@ -37,6 +37,7 @@ _BUILT_IN = [
     Resource("", "v1", "namespaces", "Namespace", namespaced=False, has_status=True),
     Resource("", "v1", "nodes", "Node", namespaced=False, has_status=True),
     Resource("apps", "v1", "deployments", "Deployment", has_status=True),
+    Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", has_status=True),
     Resource("batch", "v1", "jobs", "Job", has_status=True),
     Resource("networking.k8s.io", "v1", "ingresses", "Ingress", has_status=True),
     Resource("rbac.authorization.k8s.io", "v1", "roles", "Role"),

@@ -12,6 +12,7 @@ from repository import REPOSITORY
 
 from kfp_image_classification.components.cluster import images
 from kfp_image_classification.components.cluster.permissions import BY_BACKEND, TRAINING_RUNTIME, Permission, needed
+from kfp_image_classification.components.deploy.kserve.manifest import MODEL_READER
 from kfp_image_classification.components.preflight.checks import apply_manifests
 from kfp_image_classification.components.train.launchers.trainjob import CONTAINER, REPLICATED_JOB
 from kfp_image_classification.components.train.worker.exit_codes import BAD_INPUT, BAD_LOSS
@@ -134,3 +135,14 @@ def test_every_container_runs_without_privileges() -> None:
             "capabilities": {"drop": ["ALL"]},
             "seccompProfile": {"type": "RuntimeDefault"},
         }
+
+
+def test_models_are_read_from_the_store_that_kubeflow_pipelines_brings() -> None:
+    """Its service has been called `seaweedfs` since 2.15 and nothing else since 2.16."""
+    (secret,) = objects("Secret")
+    (account,) = [one for one in objects("ServiceAccount") if one["metadata"]["name"] == MODEL_READER]
+    assert account["secrets"] == [{"name": secret["metadata"]["name"]}]
+    assert secret["metadata"]["annotations"]["serving.kserve.io/s3-endpoint"] == "seaweedfs.kubeflow:9000"
+    assert secret["stringData"].keys() == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, (
+        "the names that KServe asks for"
+    )

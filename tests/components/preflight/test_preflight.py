@@ -5,10 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kfp import dsl
 from kubernetes_api import KubernetesApi
 
+from kfp_image_classification.components.deploy import deploy
 from kfp_image_classification.components.preflight.report import check_own_cluster
 from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.train import train
 
 APPLY = "kubectl apply --server-side -k manifests/overlays/local"
 Outcome = tuple[int, list[str]]
@@ -70,10 +73,13 @@ def add_claim(api: KubernetesApi, phase: str, name: str = "data") -> None:
     [
         ({}, ["TFJob (kubeflow.org/v1)", "InferenceService (serving.kserve.io/v1beta1)"]),
         (
-            {"train_backend": "trainjob", "deploy_backend": "local"},
-            ["TrainJob (trainer.kubeflow.org/v1alpha1)", "ClusterTrainingRuntime tensorflow-distributed"],
+            {"train_backend": "trainjob"},
+            [
+                "TrainJob (trainer.kubeflow.org/v1alpha1)",
+                "ClusterTrainingRuntime tensorflow-distributed",
+                "InferenceService (serving.kserve.io/v1beta1)",
+            ],
         ),
-        ({"train_backend": "local", "deploy_backend": "local"}, []),
     ],
 )
 def test_a_cluster_that_has_everything(
@@ -87,6 +93,41 @@ def test_a_cluster_that_has_everything(
     assert (code, sorted(lines)) == (0, sorted(f"{'ok':<8} {what}" for what in [*expected, *general]))
     reviews = {path for verb, path in kubernetes_api.requests if verb == "create"}
     assert reviews == {"/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"}, "nothing is created"
+
+
+TRAINED_ON = "on a cluster the workers would be processes of this pod, whose image has no TensorFlow"
+SERVED_ON = "on a cluster the model server would end with this pod, whose image lacks its packages"
+LOCAL = {
+    "train_backend": f"train_backend = 'local': {TRAINED_ON}; give auto, tfjob or trainjob",
+    "deploy_backend": f"deploy_backend = 'local': {SERVED_ON}; give auto or kserve",
+}
+
+
+@pytest.mark.parametrize("parameters", [["train_backend"], ["deploy_backend"], [*LOCAL]], ids=" and ".join)
+def test_local_backends_are_refused_before_anything_is_trained(step: Step, parameters: list[str]) -> None:
+    code, lines = step(**dict.fromkeys(parameters, "local"))
+    assert code == 1
+    assert [line for line in lines if "missing" in line] == [f"missing  {LOCAL[name]}" for name in parameters]
+
+
+def test_local_run_that_somebody_started_in_a_pod(step: Step, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a notebook's pod, say: its processes stay, and have what they need."""
+    monkeypatch.setenv("RUN_OWNER_PID", "1")
+    assert step(train_backend="local", deploy_backend="local")[0] == 0
+
+
+def test_train_and_deploy_refuse_them_too(
+    step: Step, kubernetes_api: KubernetesApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = {name: dsl.Artifact(name=name, uri=str(tmp_path / name)) for name in ("model", "metrics", "curves")}
+    with pytest.raises(SystemExit):
+        train.python_func(shards=dsl.Dataset(uri=str(tmp_path)), backend="local", task_config=None, **outputs)
+    with pytest.raises(SystemExit):
+        deploy.python_func(model=outputs["model"], endpoint=outputs["curves"], backend="local")
+    said = capsys.readouterr().out
+    assert f"[train cnn] error: {LOCAL['train_backend'].removeprefix('train_')}" in said
+    assert f"[deploy] error: {LOCAL['deploy_backend'].removeprefix('deploy_')}" in said
+    assert not list(tmp_path.glob("m*")), "nothing is made"
 
 
 Change = Callable[[KubernetesApi], object]
