@@ -38,7 +38,7 @@ def train(
     checkpoint_seconds: float = 15.0,
     hang_seconds: int = 10,
     stuck_seconds: int = 600,
-    peer_seconds: int = 300,
+    peer_seconds: int = 0,
     work_dir: str = "",
     run: str = "",
     worker_image: str = "",
@@ -77,8 +77,8 @@ def train(
     leave_with_owner()
     stage = f"train {model_type}"
     with reported(stage):
-        options = options_from(TrainOptions, arguments)
         job_options = options_from(JobOptions, arguments)
+        options = options_from(TrainOptions, arguments | {"peer_seconds": peer_seconds or job_options.peer_seconds})
         refuse_in_pod(train_backend_problem("backend", options.backend))
         from kfp_image_classification.components.train.run_job import job_directory, run_job
 

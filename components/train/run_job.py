@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from kfp_image_classification.components.cluster.kubernetes_client import in_cluster
 from kfp_image_classification.components.cluster.storage import note_use, run_directory, run_id
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.step.container_log import write_to_container_log
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.train.job_files import MODEL_DIRECTORY
 from kfp_image_classification.components.train.job_folder import take_model
@@ -72,7 +74,7 @@ def run_job(
     else:
         launcher = LocalLauncher(job, log)
     log.info("training with %d workers, backend %s", job.options.workers, job.options.resolved_backend)
-    with _terminated_as_exit():
+    with _terminated_as_exit(log, "deleting its job and pods" if on_cluster else "ending its workers"):
         try:
             launcher.submit()
             result = launcher.wait()
@@ -86,7 +88,7 @@ def run_job(
 
 
 @contextmanager
-def _terminated_as_exit() -> Iterator[None]:
+def _terminated_as_exit(log: logging.Logger, doing: str) -> Iterator[None]:
     """Lets a SIGTERM unwind the stack, so that the workers are ended before this process is.
 
     Python lets only the main thread handle signals; a job that another thread runs is its caller's to end.
@@ -96,6 +98,9 @@ def _terminated_as_exit() -> Iterator[None]:
         return
 
     def leave(signum: int, frame: FrameType | None) -> None:
+        words = f"told to go (signal {signum}): {doing}; started again, the training goes on from its last checkpoint"
+        if not (in_cluster() and write_to_container_log(f"[train] {words}")):
+            log.info(words)
         sys.exit(128 + signum)
 
     previous = signal.signal(signal.SIGTERM, leave)

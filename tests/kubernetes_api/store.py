@@ -190,6 +190,8 @@ class Store:
                 self._orphan(item["metadata"]["uid"])
             if item["metadata"].get("finalizers"):
                 item["metadata"].setdefault("deletionTimestamp", _now())
+                if resource.kind == "Pod":
+                    item["metadata"].setdefault("deletionGracePeriodSeconds", 0)
                 stored = self._put(key, resource, item, "MODIFIED")
                 if "foregroundDeletion" in item["metadata"]["finalizers"]:
                     for dependent in self._dependents(item["metadata"]["uid"]):
