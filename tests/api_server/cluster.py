@@ -25,6 +25,7 @@ from api_server.admin_client import AdminClient, path
 from api_server.control_plane import PROGRAMS, ControlPlane, control_plane
 from api_server.garbage_collector import GarbageCollector
 from api_server.node import Node
+from api_server.webhook import Refusal, Webhook
 
 ASSETS = "KUBEBUILDER_ASSETS"
 ACCOUNT = "pipeline-runner"
@@ -34,6 +35,8 @@ OVERLAYS = REPOSITORY / "manifests" / "overlays"
 OVERLAY = OVERLAYS / "local-trainer"
 # What a test finds and leaves; of all other kinds each test begins with none.
 KEPT = ("namespaces", "nodes", "customresourcedefinitions", "roles", "rolebindings", "clusterroles", "serviceaccounts")
+# Which a controller takes off a volume claim that no pod uses; there is none here.
+PROTECTION = "kubernetes.io/pvc-protection"
 OWNERS = ("pods", "tfjobs", "trainjobs", "inferenceservices")
 SETTLE_SECONDS = 90.0
 PAUSE_SECONDS = 0.02
@@ -62,6 +65,8 @@ def running(directory: Path) -> Iterator["RealKubernetesApi"]:
         node = stack.enter_context(Node(admin, plane.certificate, plane.key).running())
         api = RealKubernetesApi(plane, admin, node, directory)
         api.set_up()
+        webhook = stack.enter_context(Webhook(api.resource, plane.certificate, plane.key).running())
+        api.install(webhook)
         collected = [resource for resource in api.resources() if resource.plural in OWNERS]
         stack.enter_context(GarbageCollector(admin, api.resources, collected).running())
         yield api
@@ -71,7 +76,8 @@ class RealKubernetesApi(Cluster):
     """A test's hands on a cluster whose API server is real. No controller runs but those that a test plays."""
 
     def __init__(self, plane: ControlPlane, admin: AdminClient, node: Node, directory: Path) -> None:
-        self.token = ""
+        self.token, self.admin_token = "", plane.admin_token
+        self.admission: list[Refusal] = []
         self._plane, self._admin, self._node, self._directory = plane, admin, node, directory
         self._definitions = {crd["metadata"]["name"]: _without_status(crd) for crd in definitions()}
         self._changed_definitions: set[str] = set()
@@ -107,15 +113,19 @@ class RealKubernetesApi(Cluster):
         self._wait_for_roles()
         self.empty()
 
+    def install(self, webhook: Webhook) -> None:
+        """Lets the API server ask a webhook, which judges by `admission`."""
+        webhook.refusals = self.admission
+        registered = webhook.configuration()
+        self._admin.ask("POST", "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", registered)
+
     def kubectl(self, *arguments: str) -> str:
         """Runs kubectl, that of KUBEBUILDER_ASSETS or else of the PATH, as an administrator; returns what it says."""
         kubectl = shutil.which("kubectl", path=f"{os.environ[ASSETS]}{os.pathsep}{os.environ['PATH']}")
         if kubectl is None:
             raise FileNotFoundError(f"there is no kubectl, neither in {ASSETS} nor in the PATH")
         if not self._admin_config.exists():
-            token, self.token = self.token, self._plane.admin_token
-            self.write_kubeconfig(self._admin_config)
-            self.token = token
+            self.write_kubeconfig(self._admin_config, token=self.admin_token)
         command = [kubectl, "--kubeconfig", str(self._admin_config), "--cache-dir", str(self._directory / "kubectl")]
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -129,6 +139,7 @@ class RealKubernetesApi(Cluster):
         for name in self._changed_definitions:
             self._install_anew(self._definitions[name])
         self._changed_definitions.clear()
+        self.admission.clear()
         if self._forbidden:
             self._restore_roles()
         self._audited = len(self._audit_lines())
@@ -171,24 +182,36 @@ class RealKubernetesApi(Cluster):
         resource = self.resource(plural)
         if plural == "customresourcedefinitions":
             self._changed_definitions.add(name)
-        sub = "status" if part == "status" else ""
         while True:
-            wanted = change(self._admin.get(resource, namespace, name))
+            before = self._admin.get(resource, namespace, name)
+            wanted = change(copy.deepcopy(before))
             try:
-                return self._admin.ask("PUT", path(resource, namespace, name, sub), wanted)
+                return self._replace(resource, before, wanted, part)
             except ApiError as error:
                 if error.code != 409:
                     raise
+
+    def _replace(self, resource: Resource, before: Object, wanted: Object, part: str) -> Object:
+        namespace, name = before["metadata"].get("namespace", ""), before["metadata"]["name"]
+        after = before
+        if part != "status" and _without_status(wanted) != _without_status(before):
+            after = self._admin.ask("PUT", path(resource, namespace, name), wanted)
+        if resource.has_status and wanted.get("status") != before.get("status"):
+            changed = {**after, "status": wanted.get("status", {})}
+            after = self._admin.ask("PUT", path(resource, namespace, name, "status"), changed)
+        return after
 
     def delete(self, plural: str, name: str, namespace: str = NAMESPACE) -> None:
         resource = self.resource(plural)
         item = self._admin.get(resource, namespace, name)
         if plural == "customresourcedefinitions":
             self._changed_definitions.add(name)
-        elif item["metadata"].get("finalizers"):
-            self._admin.set_finalizers(resource, item, [])
+        finalizers = item["metadata"].get("finalizers", [])
+        if PROTECTION in finalizers:
+            self._admin.set_finalizers(resource, item, [name for name in finalizers if name != PROTECTION])
         self._admin.delete(resource, item, 0 if plural == "pods" else None)
-        self.wait_for(lambda: not self._is_there(resource, item), SETTLE_SECONDS)
+        if not set(finalizers) - {PROTECTION}:
+            self.wait_for(lambda: not self._is_there(resource, item), SETTLE_SECONDS)
 
     def bind(self, pod: str, node: str, namespace: str = NAMESPACE) -> None:
         self._node.register(node)

@@ -20,8 +20,6 @@ from api_server.admin_client import AdminClient
 
 PODS = Resource("", "v1", "pods", "Pod", has_status=True)
 NODES = Resource("", "v1", "nodes", "Node", namespaced=False, has_status=True)
-# The words of the kubelet's own refusal: pkg/kubelet/kubelet_pods.go, validateContainerLogStatus.
-WAITING = 'container "{container}" in pod "{pod}" is waiting to start: {reason}'
 
 
 class Node:
@@ -107,13 +105,12 @@ class _Handler(BaseHTTPRequestHandler):
         namespace, name, container = names
         pod = self.server.node.pod(namespace, name)
         statuses = (pod or {}).get("status", {}).get("containerStatuses", [])
-        state = next((status.get("state", {}) for status in statuses if status["name"] == container), {})
-        if pod is None or not {*state} & {"running", "terminated"}:
-            reason = state.get("waiting", {}).get("reason", "ContainerCreating")
-            self._refuse(400, WAITING.format(container=container, pod=name, reason=reason))
+        status = next((status for status in statuses if status["name"] == container), {})
+        if why := _without_log(status, query.get("previous") == "true"):
+            self._refuse(400, why.format(container=container, pod=name))
             return
-        if query.get("previous") == "true":
-            self._refuse(400, f'previous terminated container "{container}" in pod "{name}" not found')
+        if pod is None:
+            self._refuse(404, f"pod {name} not found")
             return
         self._send_log(pod, query)
 
@@ -154,6 +151,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
+
+
+def _without_log(status: Object, previous: bool) -> str:
+    """Why a container has no log; pkg/kubelet/kubelet_pods.go of Kubernetes, validateContainerLogStatus."""
+    state, has_ended_before = status.get("state", {}), "terminated" in status.get("lastState", {})
+    if previous:
+        return "" if has_ended_before else 'previous terminated container "{container}" in pod "{pod}" not found'
+    if {*state} & {"running", "terminated"} or has_ended_before:
+        return ""
+    reasons = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
+    reason = state.get("waiting", {}).get("reason", "ContainerCreating")
+    return 'container "{container}" in pod "{pod}" is waiting to start: ' + reasons.get(reason, reason)
 
 
 def _runs(pod: Object) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from kubernetes_api.store import Change, Object
+from kubernetes_api.store import Change, Object, Resource
 
 NAMESPACE = "kubeflow"
 
@@ -19,10 +19,15 @@ class Cluster(ABC):
 
     Attributes:
         token: The client's.
+        admin_token: That of a user who may do everything.
+        admission: What webhooks of operators say against a new or changed object of theirs, or nothing:
+            `"WEBHOOK" denied the request: WHY`.
         requests: Verb and path of the client's requests so far.
     """
 
     token: str
+    admin_token: str
+    admission: list[Callable[[Resource, Object], str | None]]
     requests: list[tuple[str, str]]
 
     @property
@@ -48,7 +53,7 @@ class Cluster(ABC):
 
     @abstractmethod
     def delete(self, plural: str, name: str, namespace: str = NAMESPACE) -> None:
-        """Removes an object; it is gone when this returns."""
+        """Removes an object; it is gone when this returns, but for one with finalizers."""
 
     @abstractmethod
     def bind(self, pod: str, node: str, namespace: str = NAMESPACE) -> None:
@@ -95,8 +100,8 @@ class Cluster(ABC):
             TimeoutError: When it does not in time.
         """
 
-    def write_kubeconfig(self, path: Path, namespace: str = NAMESPACE) -> Path:
-        """Writes a kubeconfig for clients, in this process or another."""
+    def write_kubeconfig(self, path: Path, namespace: str = NAMESPACE, token: str = "") -> Path:
+        """Writes a kubeconfig for clients, in this process or another: the client's own, or with another token."""
         path.write_text(
             yaml.safe_dump(
                 {
@@ -104,7 +109,7 @@ class Cluster(ABC):
                     "kind": "Config",
                     "current-context": "test",
                     "clusters": [{"name": "test", "cluster": {"server": self.url, **self._trusted()}}],
-                    "users": [{"name": "test", "user": {"token": self.token}}],
+                    "users": [{"name": "test", "user": {"token": token or self.token}}],
                     "contexts": [
                         {"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}
                     ],

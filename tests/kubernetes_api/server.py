@@ -93,7 +93,7 @@ class KubernetesApi(Cluster):
         self.store = Store()
         self.requests: list[tuple[str, str]] = []
         self.admission: list[Admission] = []
-        self.token = TOKEN
+        self.token = self.admin_token = TOKEN
         self._faults = Faults()
         self._rules: list[Rule] = []
         self._logs: dict[tuple[str, str], PodLog] = {}
@@ -277,7 +277,8 @@ class KubernetesApi(Cluster):
 
     def check_allowed(self, request: "_Request") -> None:
         verb = "get" if request.verb == "log" else request.verb
-        if self._forbidden(verb, request.resource.plural, request.sub):
+        elsewhere = request.resource.namespaced and request.namespace != NAMESPACE
+        if elsewhere or self._forbidden(verb, request.resource.plural, request.sub):
             what = request.resource.plural + (f"/{request.sub}" if request.sub else "")
             where = f' in the namespace "{request.namespace}"' if request.namespace else " at the cluster scope"
             raise ApiError(
@@ -597,6 +598,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _log(self, request: _Request, fault: Fault | None) -> None:
         api = self.server.api
         pod = api.store.get(request.resource, request.namespace, request.name)
+        if not pod["spec"].get("nodeName"):
+            with self._stream("text/plain"):  # LogLocation in pkg/registry/core/pod/strategy.go of Kubernetes
+                return
         phase = pod.get("status", {}).get("phase", "Pending")
         if phase == "Pending":
             container = pod["spec"]["containers"][0]["name"]
