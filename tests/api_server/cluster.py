@@ -133,12 +133,12 @@ class RealKubernetesApi(Cluster):
 
     def empty(self) -> None:
         """Takes away what a test made, and gives back what it took."""
-        for resource in self.resources():
-            if resource.plural not in KEPT:
-                self._remove_all(resource)
         for name in self._changed_definitions:
             self._install_anew(self._definitions[name])
         self._changed_definitions.clear()
+        for resource in self.resources():
+            if resource.plural not in KEPT:
+                self._remove_all(resource)
         self.admission.clear()
         if self._forbidden:
             self._restore_roles()
