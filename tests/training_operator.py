@@ -191,7 +191,7 @@ class TrainingOperator:
         self._container(pod, "Pending", {"waiting": {"reason": reason, "message": message}})
 
     def run(self, pod: str) -> None:
-        self.api.update("pods", pod, lambda item: {**item, "spec": {**item["spec"], "nodeName": NODE}})
+        self.api.bind(pod, NODE)
         self._container(pod, "Running", {"running": {}})
 
     def end(self, pod: str, code: int = 0, reason: str = "", message: str = "") -> None:

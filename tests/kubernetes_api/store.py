@@ -197,6 +197,9 @@ class Store:
                     for dependent in self._dependents(item["metadata"]["uid"]):
                         self._delete_key(dependent)
                 return stored
+            if resource.full_name == "pods":  # told to go first: podStrategy's CheckGracefulDelete in Kubernetes
+                item["metadata"].update(deletionTimestamp=_now(), deletionGracePeriodSeconds=0)
+                self._put(key, resource, item, "MODIFIED")
             return self._remove(key)
 
     def forget_history(self) -> None:

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from kfp import dsl
 from kubernetes_api import KubernetesApi
+from repository import REPOSITORY
 
 from kfp_image_classification.components.deploy import deploy
 from kfp_image_classification.components.preflight.report import check_own_cluster
@@ -36,14 +38,7 @@ def step(kubernetes_api: KubernetesApi, monkeypatch: pytest.MonkeyPatch) -> Step
     """Runs the step in a pod of a cluster that has all that is needed: its exit code, and the lines told."""
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     add_claim(kubernetes_api, "Bound")
-    kubernetes_api.create(
-        {
-            "apiVersion": "trainer.kubeflow.org/v1alpha1",
-            "kind": "ClusterTrainingRuntime",
-            "metadata": {"name": "tensorflow-distributed"},
-            "spec": {},
-        }
-    )
+    kubernetes_api.create(yaml.safe_load((REPOSITORY / "manifests" / "trainer" / "training-runtime.yaml").read_text()))
 
     def run(train_backend: str = "auto", deploy_backend: str = "auto", pvc: str = "data") -> Outcome:
         told = Told()
@@ -62,7 +57,7 @@ def add_claim(api: KubernetesApi, phase: str, name: str = "data") -> None:
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
             "metadata": {"name": name},
-            "spec": {"accessModes": ["ReadWriteOnce"]},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
         }
     )
     api.set_status("persistentvolumeclaims", name, {"phase": phase})
@@ -134,12 +129,12 @@ Change = Callable[[KubernetesApi], object]
 
 
 def serve_another_version(api: KubernetesApi) -> None:
-    api.update("customresourcedefinitions", "tfjobs.kubeflow.org", rename_version)
-
-
-def rename_version(crd: dict) -> dict:
-    crd["spec"]["versions"][0]["name"] = "v9"
-    return crd
+    crd = api.get("customresourcedefinitions", "tfjobs.kubeflow.org", "")
+    api.delete("customresourcedefinitions", "tfjobs.kubeflow.org", "")
+    (version,) = crd["spec"]["versions"]
+    spec = {**crd["spec"], "versions": [{**version, "name": "v9"}]}
+    metadata = {"name": crd["metadata"]["name"]}
+    api.create({key: crd[key] for key in ("apiVersion", "kind")} | {"metadata": metadata, "spec": spec})
 
 
 def waiting_claim(api: KubernetesApi) -> None:
@@ -156,7 +151,7 @@ def failed_claim(api: KubernetesApi) -> None:
     ("change", "options", "expected"),
     [
         (
-            lambda api: api.delete("customresourcedefinitions", "tfjobs.kubeflow.org"),
+            lambda api: api.delete("customresourcedefinitions", "tfjobs.kubeflow.org", ""),
             {},
             [
                 "missing  TFJob (kubeflow.org/v1): the cluster does not know it",
@@ -237,6 +232,7 @@ def test_without_a_volume_none_is_looked_for(step: Step) -> None:
     assert (code, [line for line in lines if "volume" in line]) == (0, [])
 
 
+@pytest.mark.fake_api
 def test_a_restart_of_the_api_is_waited_for(step: Step, kubernetes_api: KubernetesApi) -> None:
     kubernetes_api.fail(times=2, status=503)
     code, lines = step()

@@ -1,5 +1,6 @@
 """Jobs on a cluster: a real launcher and the official client, against an API server that behaves like the real one."""
 
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,8 @@ import pytest
 from kubernetes_api import KubernetesApi
 from log_lines import LogLines
 from skips import Need, skip_unless
-from training_operator import TrainingOperator, leave_results
+from kubernetes_api.store import ApiError
+from training_operator import KINDS, TrainingOperator, leave_results
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed, checked
@@ -46,8 +48,11 @@ class Launch:
         except BaseException as error:
             self._outcome.append(error)
 
-    def result(self, seconds: float = 60) -> TrainingResult:
+    def wait(self, seconds: float = 60) -> None:
         self._thread.join(seconds)
+
+    def result(self, seconds: float = 60) -> TrainingResult:
+        self.wait(seconds)
         assert not self._thread.is_alive(), self.log.text
         if isinstance(self._outcome[0], BaseException):
             raise self._outcome[0]
@@ -90,7 +95,12 @@ def launch(
         return launches[-1]
 
     yield start
-    kubernetes_api.stop()
+    for kind in KINDS.values():
+        with contextlib.suppress(ApiError, StopIteration):  # a kind that the test took away
+            for job in kubernetes_api.objects(kind.plural):
+                kubernetes_api.delete(kind.plural, job["metadata"]["name"])
+    for launched in launches:
+        launched.wait()
 
 
 @pytest.fixture
@@ -622,10 +632,10 @@ def test_job_deleted_by_somebody(launch: Callable[..., Launch], kubernetes_api: 
     [
         (
             lambda api: api.admission.append(
-                lambda resource, item: '"validator.tfjob" denied the request: spec.tfReplicaSpecs[Worker]: must be > 0'
+                lambda resource, item: '"validator.tfjob.training-operator.kubeflow.org" denied the request: spec.tfReplicaSpecs[Worker]: must be > 0'
             ),
             InvalidInput,
-            r'job: TFJob train-cnn-\S+ was refused: admission webhook "validator.tfjob" denied the request: spec.tfRep',
+            r'job: TFJob train-cnn-\S+ was refused: admission webhook "validator.tfjob.training-operator.kubeflow.org" denied the request: spec.tfRep',
         ),
         (
             lambda api: api.forbid("create", "tfjobs"),
@@ -695,6 +705,7 @@ def test_without_a_cluster(
 # The API's faults
 
 
+@pytest.mark.fake_api
 def test_job_is_followed_through_every_fault_of_the_api(
     launch: Callable[..., Launch], kubernetes_api: KubernetesApi, trained: SimpleNamespace
 ) -> None:
