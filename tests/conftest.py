@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import httpx
 import psutil
@@ -31,6 +32,13 @@ from kfp_image_classification.components.train.launchers.machine import free_por
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 
 STEPS = ("train", "deploy", "select")
+
+
+@pytest.fixture(autouse=True)
+def environment_as_before() -> Iterator[None]:
+    """A step settles its environment for good; in a test it is that of all other tests."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="session")

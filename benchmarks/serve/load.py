@@ -86,7 +86,7 @@ def _with_hey(url: str, body: bytes, clients: int, seconds: float, headers: dict
         for name, value in headers.items():
             command += ["-T", value] if name == "content-type" else ["-H", f"{name}: {value}"]
         command.append(url)
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8").stdout
     total = re.search(r"Total:\s+([\d.]+) secs", output)
     answers, _, errors = output.partition("Error distribution:")
     statuses = {int(status): int(count) for status, count in re.findall(r"\[(\d+)\]\s+(\d+) responses", answers)}

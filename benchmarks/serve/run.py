@@ -90,7 +90,7 @@ def servers(model: Path, mlserver_python: Path, folder: Path, port: int) -> list
     kserve = [*python, "benchmarks.serve.peers.kserve_model", "--model_name=digits", f"--folder={version}"]
     kserve += [f"--http_port={port}", "--enable_grpc=false"]
     settings = {"name": "digits", "implementation": "mlserver_model.DigitModel"}
-    (folder / "model-settings.json").write_text(json.dumps(settings))
+    (folder / "model-settings.json").write_text(json.dumps(settings), encoding="utf-8")
     # Its best: no worker processes (they cost a copy of every request), no log line a request; its adaptive batching
     # was slower in all columns.
     quiet = {
@@ -100,7 +100,7 @@ def servers(model: Path, mlserver_python: Path, folder: Path, port: int) -> list
         "grpc_port": free_ports(1)[0],
         "parallel_workers": 0,
     }
-    (folder / "settings.json").write_text(json.dumps({**quiet, "metrics_endpoint": None}))
+    (folder / "settings.json").write_text(json.dumps({**quiet, "metrics_endpoint": None}), encoding="utf-8")
     environment = {"ONNX_MODEL": str(version / ONNX_MODEL), "PYTHONPATH": str(PEERS)}
     onnx = str(version / ONNX_MODEL)
     mlserver = [str(mlserver_python.with_name("mlserver")), "start", str(folder)]
@@ -196,7 +196,9 @@ def main() -> None:
                 print(f"round {round_number + 1}: {server.title}", flush=True)
                 measured.setdefault(server.title, []).append(measure(server, port, arguments.seconds))
     results = {title: _summary(rounds) for title, rounds in measured.items()}
-    RESULTS.write_text(json.dumps({"machine": _machine(), "results": results, "rounds": _plain(measured)}, indent=1))
+    RESULTS.write_text(
+        json.dumps({"machine": _machine(), "results": results, "rounds": _plain(measured)}, indent=1), encoding="utf-8"
+    )
     Console(width=160).print(_table(results))
 
 

@@ -33,13 +33,14 @@ def deploy(
     arguments = locals()
     from pathlib import Path
 
-    from kfp_image_classification.components.deploy.kserve.termination import terminate_with_owner
     from kfp_image_classification.components.deploy.options import DeployOptions
     from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.options import options_from
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
+    from kfp_image_classification.components.step.termination import tell_to_end
 
-    terminate_with_owner()
+    start_process(tell_to_end)
     with reported("deploy"):
         options = options_from(DeployOptions, arguments)
         log = stage_log("deploy")

@@ -6,7 +6,7 @@ from pathlib import Path
 def write_whole(path: Path, text: str) -> None:
     """Writes under another name in the same folder, then renames."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     partial.rename(path)
 
 

@@ -3,15 +3,12 @@
 import logging
 import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from kfp_image_classification.components.cluster.storage import note_use, run_directory, run_id
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.step.termination import Terminated, terminated_as_exception
 from kfp_image_classification.components.train.job_files import MODEL_DIRECTORY
 from kfp_image_classification.components.train.job_folder import take_model
 from kfp_image_classification.components.train.launchers import Launcher, LocalLauncher
@@ -23,6 +20,7 @@ from kfp_image_classification.components.train.training_result import TrainingRe
 
 # A network file system takes its time to show here what the workers have written elsewhere.
 VISIBLE_SECONDS = 30.0
+TERMINATED = 128 + signal.SIGTERM
 
 
 def job_directory(options: TrainOptions, dataset: str, model_directory: Path, work_dir: str) -> Path:
@@ -72,10 +70,13 @@ def run_job(
     else:
         launcher = LocalLauncher(job, log)
     log.info("training with %d workers, backend %s", job.options.workers, job.options.resolved_backend)
-    with _terminated_as_exit():
+    with terminated_as_exception():
         try:
             launcher.submit()
             result = launcher.wait()
+        except Terminated:
+            log.info("told to end: stopping the workers")
+            sys.exit(TERMINATED)
         finally:
             launcher.cancel()
     if result.state != "succeeded":
@@ -83,23 +84,3 @@ def run_job(
     training = read_result(job.directory, job.options.workers, VISIBLE_SECONDS if on_cluster else 0)
     take_model(Path(job.directory, MODEL_DIRECTORY), model_directory, keeps_copy=on_cluster)
     return training
-
-
-@contextmanager
-def _terminated_as_exit() -> Iterator[None]:
-    """Lets a SIGTERM unwind the stack, so that the workers are ended before this process is.
-
-    Python lets only the main thread handle signals; a job that another thread runs is its caller's to end.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(signum: int, frame: FrameType | None) -> None:
-        sys.exit(128 + signum)
-
-    previous = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

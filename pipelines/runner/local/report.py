@@ -87,7 +87,7 @@ def _timeline(record: RunRecord) -> Markup:
 
 def _models(record: RunRecord) -> list[Section]:
     page = record.step("select").path("leaderboard")
-    found = html_report.section_of(page.read_text(), "Models") if page else None
+    found = html_report.section_of(page.read_text(encoding="utf-8"), "Models") if page else None
     return [found] if found else []
 
 
@@ -102,7 +102,7 @@ def _evaluation(record: RunRecord, links: Mapping[str, str]) -> list[Section]:
         return []
     best = record.ranking.best.name
     page = record.step("evaluate", best).path("report")
-    text = page.read_text() if page else ""
+    text = page.read_text(encoding="utf-8") if page else ""
     found = {
         heading: html_report.section_of(text, heading)
         for heading in ("Confusion matrix", "Most confidently wrong", "Classes")
@@ -150,7 +150,7 @@ def _use(record: RunRecord) -> list[Section]:
 
 def _data(record: RunRecord) -> list[Section]:
     page = record.step("ingest").path("preview")
-    text = page.read_text() if page else ""
+    text = page.read_text(encoding="utf-8") if page else ""
     headings = ("Training images", "Training images of each class", "Splits")
     return [section for heading in headings if (section := html_report.section_of(text, heading))]
 

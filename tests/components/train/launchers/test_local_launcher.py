@@ -13,7 +13,7 @@ from kfp_image_classification.components.step.errors import InvalidInput, StageF
 from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.train.launchers import Verdict
 from kfp_image_classification.components.train.launchers.local import verdict
-from kfp_image_classification.components.train.launchers.machine import free_ports, lock_cores, lock_folder
+from kfp_image_classification.components.train.launchers.machine import Cores, free_ports, lock_cores, lock_folder
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 from kfp_image_classification.components.train.run_job import run_job
 
@@ -68,32 +68,35 @@ def test_folder_is_locked_until_the_last_process_that_holds_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kfp_image_classification.components.train.launchers.machine.FOLDER_SECONDS", 0.3)
-    lock = lock_folder(tmp_path)
+    lock = lock_folder(tmp_path, LOG.info)
     worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[lock.fileno()])
     lock.close()  # as if the launcher had been killed
-    with pytest.raises(StageFailed, match="another launcher's workers train there"):
-        lock_folder(tmp_path)
+    with pytest.raises(StageFailed, match="is trained in by another job: process"):
+        lock_folder(tmp_path, LOG.info)
     worker.kill()
     worker.wait()
-    lock_folder(tmp_path).close()
+    lock_folder(tmp_path, LOG.info).close()
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system cannot pin processes to cores")
 def test_jobs_wait_for_each_others_cores() -> None:
     everything = len(os.sched_getaffinity(0))
-    held = lock_cores(everything, lambda: None)
-    assert sorted(held) == sorted(os.sched_getaffinity(0))
+    held = lock_cores(everything, "the first job", LOG.info)
+    assert sorted(held.numbers) == sorted(os.sched_getaffinity(0))
     waiting = threading.Event()
-    got: list[dict] = []
-    other = threading.Thread(target=lambda: got.append(lock_cores(1, waiting.set)))
+    told: list[str] = []
+    got: list[Cores] = []
+    other = threading.Thread(
+        target=lambda: got.append(lock_cores(1, "the second", lambda line: (told.append(line), waiting.set())))
+    )
     other.start()
     assert waiting.wait(5)
     assert got == []
-    for lock in held.values():
+    for lock in held.locks:
         lock.close()
     other.join(5)
-    assert len(got[0]) == 1
-    for lock in got[0].values():
+    assert len(got[0].numbers) == 1
+    for lock in got[0].locks:
         lock.close()
 
 
