@@ -27,9 +27,13 @@ os.environ.setdefault("NO_GCE_CHECK", "true")
 from kfp_image_classification.components.cluster.permissions import BY_BACKEND, needed
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.step.direct_network import exempt_from_proxies
 from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.train.launchers.machine import free_ports
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
+
+# The tests' own requests, to the servers that they start.
+exempt_from_proxies(os.environ)
 
 STEPS = ("train", "deploy", "select")
 

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from benchmarks.serve.load import Load, noise_png, run_load, v1_body
 from kfp_image_classification.components.contracts.model_card import ONNX_MODEL
+from kfp_image_classification.components.step.direct_network import http_client
 from kfp_image_classification.components.train.launchers.machine import free_ports
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -147,7 +148,8 @@ def measure(server: Server, port: int, seconds: float) -> tuple[dict[str, Load],
 
 def _is_ready(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5).status_code == 200
+        with http_client(url, timeout=5) as client:
+            return client.get(url).status_code == 200
     except httpx.HTTPError:
         return False
 

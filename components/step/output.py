@@ -4,6 +4,7 @@ import io
 import locale
 import os
 import sys
+from typing import TextIO
 
 
 def steady_streams() -> None:
@@ -29,6 +30,15 @@ def steady_streams() -> None:
                 return
             except locale.Error:
                 continue
+
+
+def write_line(stream: TextIO, line: str) -> None:
+    """Shows a line at once; from when nobody reads the stream any more (`| head`, a full disk), nothing is shown."""
+    try:
+        stream.write(line + "\n")
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def start_in_utf8() -> None:
