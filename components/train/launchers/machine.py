@@ -62,13 +62,17 @@ def lock_folder(folder: Path, tell: Tell) -> IO[str]:
         StageFailed: When another launcher's workers keep it; names them.
     """
     path = folder / "lock"
-    deadline = time.monotonic() + FOLDER_SECONDS
+    deadline, look_at = time.monotonic() + FOLDER_SECONDS, 0.0
     while (lock := _lock(path, str(folder))) is None:
-        found = holders(path)
-        _end_left_over(found, tell)
-        if time.monotonic() > deadline:
-            who = "; ".join(str(holder) for holder in found) or "another launcher's workers"
-            raise StageFailed(f"{folder}: is trained in by another job: {who}; end it, or use another folder")
+        now = time.monotonic()
+        if now >= min(look_at, deadline):
+            look_at = now + LOOK_SECONDS
+            found = holders(path)
+            _end_left_over(found, tell)
+            if now >= deadline:
+                raise StageFailed(
+                    f"{folder}: is trained in by another job: {_named(found)}; end it, or use another folder"
+                )
         time.sleep(POLL_SECONDS)
     return lock
 

@@ -1,6 +1,5 @@
 """A whole local run on one page, put together from what its steps recorded and from the sections of their own pages."""
 
-import os
 import platform
 from collections.abc import Mapping
 
@@ -8,6 +7,7 @@ from markupsafe import Markup
 
 from kfp_image_classification.components.report import html_report
 from kfp_image_classification.components.report.html_report import Section, Tile
+from kfp_image_classification.components.step.cpu_limit import usable_cores
 from kfp_image_classification.components.train.curves import learning_curves
 from kfp_image_classification.pipelines.runner.commands import ask_command, serve_command, tensorboard_command
 from kfp_image_classification.pipelines.runner.local.pipeline_picture import pipeline_picture, seconds_text
@@ -133,7 +133,7 @@ def _use(record: RunRecord) -> list[Section]:
     )
     sections = [Section("Serve and ask the model", body)]
     if latency:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        cores = usable_cores()
         measured = {
             "median": f"{latency.p50:.2f} ms",
             "90% within": f"{latency.p90:.2f} ms",
