@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import httpx
 import psutil
@@ -28,11 +29,22 @@ os.environ.setdefault("NO_GCE_CHECK", "true")
 from kfp_image_classification.components.cluster.permissions import BY_BACKEND, needed
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.step.direct_network import exempt_from_proxies
 from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.train.launchers.machine import free_ports
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 
+# The tests' own requests, to the servers that they start.
+exempt_from_proxies(os.environ)
+
 STEPS = ("train", "deploy", "select")
+
+
+@pytest.fixture(autouse=True)
+def environment_as_before() -> Iterator[None]:
+    """A step settles its environment for good; in a test it is that of all other tests."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="session")

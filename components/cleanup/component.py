@@ -20,8 +20,10 @@ def cleanup(days: float = 7.0, dry_run: bool = False) -> int:
     from kfp_image_classification.components.cleanup.unused_folders import remove_unused
     from kfp_image_classification.components.cluster.storage import run_id, storage_path
     from kfp_image_classification.components.step.errors import reported
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
 
+    start_process()
     with reported("cleanup"):
         log = stage_log("cleanup")
         done = remove_unused(storage_path(), days, run_id(), dry_run, log)

@@ -11,6 +11,7 @@ import urllib3.exceptions
 from tenacity.stop import stop_base
 
 from kfp_image_classification.components.cluster.outage import outage_of
+from kfp_image_classification.components.step.direct_network import proxy_for
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 
 if TYPE_CHECKING:
@@ -63,12 +64,13 @@ def load_credentials(configuration: "kubernetes.client.Configuration") -> None:
         if in_cluster():
             try:
                 config.load_incluster_config(client_configuration=configuration)
-                return
+                return  # the pod's own cluster, which no proxy leads to
             except config.ConfigException as error:
                 in_pod = f"this pod has no service account ({error}), and "
         else:
             in_pod = "this is not a pod, and "
         config.load_kube_config(config_file=_kubeconfig(), client_configuration=configuration)
+        configuration.proxy = configuration.proxy or proxy_for(configuration.host)  # as kubectl does
     except (config.ConfigException, OSError, ValueError, TypeError) as error:
         raise InvalidInput(
             f"no cluster can be reached: {in_pod}the kubeconfig (KUBECONFIG, or ~/.kube/config) cannot be used: {error}"
@@ -78,7 +80,7 @@ def load_credentials(configuration: "kubernetes.client.Configuration") -> None:
 def own_namespace() -> str:
     """The namespace of this pod, else that of the kubeconfig's current context, else `default`."""
     if NAMESPACE_FILE.is_file():
-        return NAMESPACE_FILE.read_text().strip()
+        return NAMESPACE_FILE.read_text(encoding="utf-8").strip()
     from kubernetes import config
 
     try:

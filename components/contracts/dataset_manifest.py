@@ -100,7 +100,7 @@ class Dataset:
         self.directory = Path(directory)
         path = self.directory / MANIFEST_FILE
         try:
-            self.manifest = DatasetManifest.model_validate_json(path.read_text())
+            self.manifest = DatasetManifest.model_validate_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise StageFailed(f"dataset = {str(directory)!r}: no readable data set manifest ({error})") from None
 

@@ -10,6 +10,7 @@ import numpy as np
 import tenacity
 
 from kfp_image_classification.components.contracts.model_card import Example, ModelCard
+from kfp_image_classification.components.step.direct_network import http_client
 from kfp_image_classification.components.step.errors import StageFailed
 
 TOLERANCE = 1e-4
@@ -42,7 +43,7 @@ def smoke_predict(predict_url: str, card: ModelCard) -> list[dict[str, Any]]:
         NoAnswer: When the service does not answer.
         OtherAnswer: When it answers otherwise than the trained model did.
     """
-    with _client({}) as client:
+    with _client(predict_url, {}) as client:
         return _predict(client, predict_url, card)
 
 
@@ -61,7 +62,7 @@ def smoke_predict_patiently(
     Raises:
         StageFailed: When no right answer came in time.
     """
-    with _client(headers) as client:
+    with _client(predict_url, headers) as client:
         return _patient(seconds, settle_seconds)(_predict, client, predict_url, card)
 
 
@@ -86,7 +87,7 @@ def meet_canary(
     """
     attempts = math.ceil(math.log(CANARY_MISSED) / math.log(1 - percent / 100))
     follows_by, answers = time.monotonic() + route_seconds, 0
-    with _client(headers) as client:
+    with _client(predict_url, headers) as client:
         while answers < attempts:
             try:
                 return _patient(seconds, 0)(_predict, client, predict_url, card)
@@ -119,13 +120,18 @@ def wait_for_model(model_url: str, headers: Mapping[str, str], seconds: float) -
         except httpx.HTTPError as error:
             raise NoAnswer(f"{model_url} does not answer: {error}") from None
 
-    with _client(headers) as client:
+    with _client(model_url, headers) as client:
         _patient(seconds, 0)(ask, client)
 
 
-def _client(headers: Mapping[str, str]) -> httpx.Client:
+def _client(url: str, headers: Mapping[str, str]) -> httpx.Client:
     # A connection that is kept would go to the same replica each time.
-    return httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS, limits=httpx.Limits(max_keepalive_connections=0))
+    try:
+        return http_client(
+            url, headers=headers, timeout=TIMEOUT_SECONDS, limits=httpx.Limits(max_keepalive_connections=0)
+        )
+    except ValueError as error:
+        raise StageFailed(f"{url} cannot be asked: {error}") from None
 
 
 def _predict(client: httpx.Client, predict_url: str, card: ModelCard) -> list[dict[str, Any]]:

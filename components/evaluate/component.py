@@ -25,10 +25,10 @@ def evaluate(
 
     from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.lean_import import import_without
-    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
 
-    leave_with_owner()
+    start_process()
     model_type = str(model.metadata.get("model_type", model.name))
     stage = f"evaluate {model_type}"
     with reported(stage):
@@ -59,6 +59,8 @@ def evaluate(
         confusion.log_confusion_matrix(class_names, test.confusion.tolist())
         # kfp.local takes an output without a file for lost, and would never use the step's cached results.
         for output in (metrics, confusion):
-            Path(output.path).write_text(json.dumps(output.metadata))
-        Path(report.path).write_text(evaluation_page(model_type, class_names, validation, test, predictions))
+            Path(output.path).write_text(json.dumps(output.metadata), encoding="utf-8")
+        Path(report.path).write_text(
+            evaluation_page(model_type, class_names, validation, test, predictions), encoding="utf-8"
+        )
         stage_log(stage).info("val_accuracy %.4f, test_accuracy %.4f", validation.accuracy, test.accuracy)

@@ -35,10 +35,10 @@ def ingest(
     from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.lean_import import import_without
     from kfp_image_classification.components.step.options import options_from
-    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
 
-    leave_with_owner()
+    start_process()
     with reported("ingest"):
         options = options_from(IngestOptions, arguments)
         with import_without("keras"):
@@ -54,7 +54,7 @@ def ingest(
             manifest = write_manifest_alone(kept, dataset, Path(shards.path))
         else:
             manifest = write_dataset(open_source(options), options, Path(shards.path), log)
-        Path(preview.path).write_text(preview_page(Path(shards.path)))
+        Path(preview.path).write_text(preview_page(Path(shards.path)), encoding="utf-8")
         counts = {name: split.examples for name, split in manifest.splits.items()}
         shards.metadata.update(
             {

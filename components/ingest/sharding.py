@@ -66,7 +66,7 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
         class_names=source.class_names,
         splits={name: writers[name].split() for name in SPLITS},
     )
-    (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2))
+    (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     shutil.rmtree(directory, ignore_errors=True)
     publish_folder(partial, directory, last=MANIFEST_FILE)
     return manifest

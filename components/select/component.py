@@ -38,10 +38,10 @@ def select(
     from kfp_image_classification.components.select.leaderboard import Candidate, SelectOptions, leaderboard_page, rank
     from kfp_image_classification.components.step.errors import InvalidInput, reported
     from kfp_image_classification.components.step.options import options_from
-    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
 
-    leave_with_owner()
+    start_process()
     with reported("select"):
         options = options_from(SelectOptions, arguments)
         log = stage_log("select")
@@ -93,6 +93,6 @@ def select(
             }
         )
         leaderboard.metadata["ranking"] = ranking.model_dump()
-        Path(leaderboard.path).write_text(leaderboard_page(ranking))
+        Path(leaderboard.path).write_text(leaderboard_page(ranking), encoding="utf-8")
         log.info(ranking.decision)
         return ranking.passed

@@ -7,7 +7,7 @@ from uuid import uuid4
 def write_whole(path: Path, text: str) -> None:
     """Writes under another name in the same folder, one of its own for each writer, then renames."""
     partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     partial.rename(path)
 
 

@@ -38,11 +38,11 @@ def track(
 
     from kfp_image_classification.components.contracts.selected_model import selected_uri
     from kfp_image_classification.components.step.errors import InvalidInput, reported
-    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
     from kfp_image_classification.components.track.options import track_options
 
-    leave_with_owner()
+    start_process()
     with reported("track"):
         options = track_options(
             mlflow_uri=mlflow_uri,

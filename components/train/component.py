@@ -70,13 +70,13 @@ def train(
     from kfp_image_classification.components.cluster.storage import run_id
     from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.options import options_from
-    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
     from kfp_image_classification.components.train.launchers.job_options import JobOptions
     from kfp_image_classification.components.train.launchers.pod_template import TaskSettings
     from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 
-    leave_with_owner()
+    start_process()
     stage = f"train {model_type}"
     with reported(stage):
         job_options = options_from(JobOptions, arguments)

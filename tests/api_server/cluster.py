@@ -323,7 +323,11 @@ class RealKubernetesApi(Cluster):
         asked = set().union(*(_rights(role["rules"]) for _, role in self._roles))
         now = [self._admin.get(kind, NAMESPACE, role["metadata"]["name"]) for kind, role in self._roles]
         wanted = set().union(*(_rights(role.get("rules") or []) for role in now))
-        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": NAMESPACE}}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectRulesReview",
+            "spec": {"namespace": NAMESPACE},
+        }
 
         def is_known() -> bool:
             told = self._client.ask("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", review)

@@ -17,7 +17,9 @@ FOREGROUND = "foregroundDeletion"
 class GarbageCollector:
     """Removes what belongs to objects that are gone, and what waits for its own to go."""
 
-    def __init__(self, admin: AdminClient, resources: Callable[[], Iterable[Resource]], watched: list[Resource]) -> None:
+    def __init__(
+        self, admin: AdminClient, resources: Callable[[], Iterable[Resource]], watched: list[Resource]
+    ) -> None:
         """Prepares one.
 
         Args:
@@ -83,7 +85,11 @@ class GarbageCollector:
         if owner["uid"] in self._known:
             return True
         group, _, version = owner["apiVersion"].rpartition("/")
-        kinds = (kind for kind in self._resources() if (kind.group, kind.version, kind.kind) == (group, version, owner["kind"]))
+        kinds = (
+            kind
+            for kind in self._resources()
+            if (kind.group, kind.version, kind.kind) == (group, version, owner["kind"])
+        )
         kind = next(kinds, None)
         try:
             return kind is None or self._admin.get(kind, namespace, owner["name"])["metadata"]["uid"] == owner["uid"]

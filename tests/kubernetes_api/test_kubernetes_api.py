@@ -162,9 +162,9 @@ def test_the_client_has_its_roles_rights(kubernetes_api: KubernetesApi) -> None:
     elsewhere = refused(CustomObjectsApi(client).list_namespaced_custom_object, *JOBS[:2], "default", JOBS[3])
     assert 'cannot list resource \\"trainjobs\\"' in elsewhere.body
     kubernetes_api.forbid("create", "trainjobs")
-    assert "cannot create resource" in refused(
-        CustomObjectsApi(client).create_namespaced_custom_object, *JOBS, job()
-    ).body
+    assert (
+        "cannot create resource" in refused(CustomObjectsApi(client).create_namespaced_custom_object, *JOBS, job()).body
+    )
     asked = {"verb": "create", "group": JOBS[0], "resource": "trainjobs", "namespace": "kubeflow"}
     review = AuthorizationV1Api(client).create_self_subject_access_review({"spec": {"resourceAttributes": asked}})
     assert not review.status.allowed

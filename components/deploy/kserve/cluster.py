@@ -86,7 +86,7 @@ def deploy_to_cluster(
         example_probability=max(predictions[shown]["probabilities"]),
     )
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / REQUEST_FILE).write_text(json.dumps(request_body([card.examples[shown]])))
+    (directory / REQUEST_FILE).write_text(json.dumps(request_body([card.examples[shown]])), encoding="utf-8")
     endpoint.write(directory)
     log.info("serving at %s; smoke prediction of %d images answered right", endpoint.predict_url, len(predictions))
     return endpoint

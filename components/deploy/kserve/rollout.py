@@ -17,8 +17,8 @@ from kfp_image_classification.components.deploy.kserve.status import (
     newest_knative_revision,
     verdict,
 )
-from kfp_image_classification.components.deploy.kserve.termination import Terminated, terminated_as_exception
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.components.step.termination import Terminated, terminated_as_exception
 
 Object = dict[str, Any]
 # What a service becomes, from what it is; None stands for one that is not there yet.

@@ -88,7 +88,7 @@ def load_model(folder: Path, choice: BackendChoice, threads: int, log: logging.L
 
 def _read_card(folder: Path) -> ModelCard:
     try:
-        return ModelCard.model_validate_json((folder / MODEL_CARD).read_text())
+        return ModelCard.model_validate_json((folder / MODEL_CARD).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StageFailed(f"model = {str(folder)!r}: no readable {MODEL_CARD} ({error})") from None
 

@@ -17,6 +17,7 @@ import httpx
 import tenacity
 from kfp.dsl.base_component import BaseComponent
 
+from kfp_image_classification.components.step.direct_network import http_client, proxy_for
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 from kfp_image_classification.pipelines.runner.cluster.follow import RunFollower
 from kfp_image_classification.pipelines.runner.cluster.run_api import RunApi
@@ -82,7 +83,7 @@ class SubmitOptions:
         if not self.token_file:
             return self.token or os.environ.get(TOKEN_VARIABLE, "")
         try:
-            token = Path(self.token_file).read_text().strip()
+            token = Path(self.token_file).read_text(encoding="utf-8").strip()
         except OSError as error:
             raise InvalidInput(f"token_file = {self.token_file!r}: cannot be read ({error.strerror})") from None
         if not token:
@@ -136,6 +137,7 @@ def connect(options: SubmitOptions) -> "Client":
             namespace=options.namespace or "kubeflow",
             credentials=_token_credentials(options) if token else None,
             ssl_ca_cert=options.ca_cert or None,
+            proxy=proxy_for(options.host),
         )
 
 
@@ -184,8 +186,9 @@ def _knock(options: SubmitOptions, token: str) -> None:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         trusted = ssl.create_default_context(cafile=options.ca_cert or None)
-        answer = httpx.get(url, headers=headers, timeout=CONNECT_SECONDS, verify=trusted)
-    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
+        with http_client(url, headers=headers, timeout=CONNECT_SECONDS, verify=trusted) as http:
+            answer = http.get(url)
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, ValueError) as error:
         raise StageFailed(
             f"host = {options.host!r}: cannot be reached ({error}). Is it running? For a local cluster: "
             "kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80"
@@ -229,11 +232,11 @@ def _forbid_cache(package: Path) -> None:
     """Makes every task of a compiled pipeline run; KFP's own switch leaves those in loops and conditions alone."""
     import yaml
 
-    documents = list(yaml.safe_load_all(package.read_text()))
+    documents = list(yaml.safe_load_all(package.read_text(encoding="utf-8")))
     for part in (documents[0]["root"], *documents[0]["components"].values()):
         for task in part.get("dag", {}).get("tasks", {}).values():
             task["cachingOptions"] = {}
-    package.write_text(yaml.safe_dump_all(documents, sort_keys=False))
+    package.write_text(yaml.safe_dump_all(documents, sort_keys=False), encoding="utf-8")
 
 
 def _answer(call: Callable[[], Any], options: SubmitOptions) -> Any:

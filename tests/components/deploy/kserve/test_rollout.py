@@ -637,7 +637,8 @@ def _meanwhile(deployer: Deployer, act: Callable[[], bool]) -> Iterator[None]:
 
 PROGRAM = """
 import json, sys
-from kfp_image_classification.components.deploy.kserve.termination import terminate_with_owner
+from kfp_image_classification.components.step.process_start import start_process
+from kfp_image_classification.components.step.termination import tell_to_end
 from pathlib import Path
 from kfp_image_classification.components.deploy.kserve import manifest
 from kfp_image_classification.components.deploy.kserve.cluster import deploy_to_cluster
@@ -646,7 +647,7 @@ from kfp_image_classification.components.contracts.deployed_model import Deploye
 from kfp_image_classification.components.step.errors import reported
 from kfp_image_classification.components.step.stage_log import stage_log
 model, uri, service, directory = sys.argv[1:]
-terminate_with_owner()
+start_process(tell_to_end)
 with reported("deploy"):
     options = DeployOptions(service_name="digits", service=json.loads(service))
     deploy_to_cluster(Path(model), DeployedModel(model_uri=uri), options, Path(directory), stage_log("deploy"))

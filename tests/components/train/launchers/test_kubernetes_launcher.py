@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 from kubernetes_api import KubernetesApi
+from kubernetes_api.store import ApiError
 from log_lines import LogLines
 from skips import Need, skip_unless
-from kubernetes_api.store import ApiError
 from training_operator import KINDS, TrainingOperator, leave_results
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
@@ -632,7 +632,9 @@ def test_job_deleted_by_somebody(launch: Callable[..., Launch], kubernetes_api: 
     [
         (
             lambda api: api.admission.append(
-                lambda resource, item: '"validator.tfjob.training-operator.kubeflow.org" denied the request: spec.tfReplicaSpecs[Worker]: must be > 0'
+                lambda resource, item: (
+                    '"validator.tfjob.training-operator.kubeflow.org" denied the request: spec.tfReplicaSpecs[Worker]: must be > 0'
+                )
             ),
             InvalidInput,
             r'job: TFJob train-cnn-\S+ was refused: admission webhook "validator.tfjob.training-operator.kubeflow.org" denied the request: spec.tfRep',

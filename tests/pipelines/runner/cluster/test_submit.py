@@ -381,3 +381,13 @@ def write_certificate(path: Path) -> Path:
         + certificate.public_bytes(encoding)
     )
     return path
+
+
+def test_a_server_on_this_machine_is_reached_past_the_users_proxy(
+    command: Command, kfp_api: KfpApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert command("--submit", "--host", kfp_api.url, "--wait").code == 0
