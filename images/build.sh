@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the images that components/cluster/images.py names: images/build.sh [python-tensorflow] [python-launcher] [python-server]
+# Builds the images that components/cluster/images.py names: images/build.sh [IMAGE...], all without
 #
 #   IMAGE_PREFIX, IMAGE_TAG  other names than the default ones
 #   BASE_IMAGE               the base, instead of the one in the Dockerfiles

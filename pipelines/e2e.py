@@ -1,6 +1,6 @@
 """The whole way from a data set to a served model.
 
-ingest -> for each model: train -> evaluate -> select -> (good enough?) -> deploy
+prepare data -> ingest -> for each model: train -> evaluate -> select -> (good enough?) -> deploy
                                                       -> (MLflow server?) -> track
 """
 
@@ -12,7 +12,7 @@ from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
 from kfp_image_classification.components.cluster.storage import RUN_ID_FIELD, RUN_ID_VARIABLE, mount_storage
 from kfp_image_classification.components.deploy import deploy
 from kfp_image_classification.components.evaluate import evaluate
-from kfp_image_classification.components.ingest import ingest
+from kfp_image_classification.components.ingest import ingest, prepare_data
 from kfp_image_classification.components.preflight import preflight
 from kfp_image_classification.components.select import select
 from kfp_image_classification.components.step.options import described_by
@@ -80,18 +80,32 @@ def e2e(
         .set_caching_options(False)
     )
 
-    ingested = (
-        ingest(
+    # Looks whether the data set is on the volume before the cache of ingest and train is believed.
+    prepared = (
+        prepare_data(
             dataset=dataset,
             data_dir=data_dir,
             validation_share=validation_share,
             image_size=image_size,
             workers=workers,
             seed=seed,
+            pvc=pvc,
         )
-        .set_display_name("Ingest")
+        .set_display_name("Prepare data")
+        .set_caching_options(False)
         .after(checked)
     )
+    mount_storage(prepared, pvc)
+
+    ingested = ingest(
+        dataset=dataset,
+        data_dir=data_dir,
+        validation_share=validation_share,
+        image_size=image_size,
+        workers=workers,
+        seed=seed,
+        fingerprint=prepared.output,
+    ).set_display_name("Ingest")
     mount_storage(ingested, pvc)
 
     with dsl.ParallelFor(models, name="each-model") as model_type:

@@ -9,15 +9,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import httpx
 import psutil
 import pytest
 from kubernetes_api import KubernetesApi
+from kubernetes_api.cluster import Cluster
 from repository import REPOSITORY
 from skips import pytest_addoption, pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401 - hooks
 
 if TYPE_CHECKING:
+    from api_server import RealKubernetesApi
     from kfp_api import KfpApi
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -26,11 +29,22 @@ os.environ.setdefault("NO_GCE_CHECK", "true")
 from kfp_image_classification.components.cluster.permissions import BY_BACKEND, needed
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.step.direct_network import exempt_from_proxies
 from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.train.launchers.machine import free_ports
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 
+# The tests' own requests, to the servers that they start.
+exempt_from_proxies(os.environ)
+
 STEPS = ("train", "deploy", "select")
+
+
+@pytest.fixture(autouse=True)
+def environment_as_before() -> Iterator[None]:
+    """A step settles its environment for good; in a test it is that of all other tests."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -65,18 +79,37 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits: Dataset, train_opt
     return SimpleNamespace(model=directory / "model", job=job, result=result)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test of a cluster runs on our API server and on a real one, but those marked `fake_api`."""
+    if "kubernetes_api" in metafunc.fixturenames and not metafunc.definition.get_closest_marker("fake_api"):
+        metafunc.parametrize("kubernetes_api", ["fake", "real"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def real_kubernetes_api(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[RealKubernetesApi]":
+    """A real API server with `manifests/` applied; see `api_server`."""
+    from api_server import running
+
+    with running(tmp_path_factory.mktemp("api_server")) as api:
+        yield api
+
+
 @pytest.fixture
 def kubernetes_api(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Iterator[KubernetesApi]:
+) -> Iterator[Cluster]:
     """An empty cluster's API, to which KUBECONFIG points, for subprocesses as well.
 
     Whatever a step's test asks of it, the Role in `manifests/` must allow.
     """
-    api = KubernetesApi()
+    is_real = getattr(request, "param", "fake") == "real"
+    api = request.getfixturevalue("real_kubernetes_api") if is_real else KubernetesApi()
     monkeypatch.setenv("KUBECONFIG", str(api.write_kubeconfig(tmp_path / "kubeconfig")))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     yield api
+    if is_real:
+        api.empty()
+        return
     api.stop()
     if {*request.path.parts} & {*STEPS}:
         allowed = {(one.group, one.resource, verb) for one in needed(BY_BACKEND) for verb in one.verbs}

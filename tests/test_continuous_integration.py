@@ -14,6 +14,7 @@ def test_workflow_runs_what_a_user_runs_on_every_python_that_is_promised() -> No
     jobs = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
     assert ".ci/run --require definitions --require api-server" in [step.get("run") for step in jobs["test"]["steps"]]
     assert "make lint" in [step.get("run") for step in jobs["lint"]["steps"]]
+    assert [step["run"] for step in jobs["images"]["steps"] if "run" in step] == ["make images", "images/check.sh"]
     pythons = jobs["test"]["strategy"]["matrix"]["python"]
     promised = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["requires-python"]
     lowest, beyond = (bound.lstrip(">=<") for bound in promised.split(","))

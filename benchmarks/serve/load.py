@@ -25,6 +25,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from kfp_image_classification.components.step.direct_network import http_client
+
 TIMEOUT_SECONDS = 20
 PERCENTILES = (50, 90, 99)
 
@@ -86,7 +88,7 @@ def _with_hey(url: str, body: bytes, clients: int, seconds: float, headers: dict
         for name, value in headers.items():
             command += ["-T", value] if name == "content-type" else ["-H", f"{name}: {value}"]
         command.append(url)
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8").stdout
     total = re.search(r"Total:\s+([\d.]+) secs", output)
     answers, _, errors = output.partition("Error distribution:")
     statuses = {int(status): int(count) for status, count in re.findall(r"\[(\d+)\]\s+(\d+) responses", answers)}
@@ -104,7 +106,7 @@ def _with_httpx(url: str, body: bytes, clients: int, seconds: float, headers: di
 
     def client(_: int) -> list[tuple[int, float]]:
         answers = []
-        with httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS) as http:
+        with http_client(url, headers=headers, timeout=TIMEOUT_SECONDS) as http:
             while (start := time.monotonic()) < until:
                 try:
                     status = http.post(url, content=body).status_code
@@ -153,8 +155,9 @@ def main() -> None:
     )
     headers = {"host": arguments.host} if arguments.host else {}
     try:
-        answer = httpx.post(url, content=body, headers=headers, timeout=TIMEOUT_SECONDS)
-    except httpx.HTTPError as error:
+        with http_client(url, headers=headers, timeout=TIMEOUT_SECONDS) as http:
+            answer = http.post(url, content=body)
+    except (httpx.HTTPError, ValueError) as error:
         sys.exit(f"error: {url} does not answer: {error}")
     if not answer.is_success:
         sys.exit(f"error: {url} answers {answer.status_code}: {answer.text[:500]}")

@@ -49,4 +49,4 @@ def export(directory: str) -> None:
         examples=[example],
         onnx_sha256=checksum,
     )
-    (folder / MODEL_CARD).write_text(card.model_dump_json())
+    (folder / MODEL_CARD).write_text(card.model_dump_json(), encoding="utf-8")

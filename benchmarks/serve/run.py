@@ -24,6 +24,7 @@ from rich.table import Table
 
 from benchmarks.serve.load import Load, noise_png, run_load, v1_body
 from kfp_image_classification.components.contracts.model_card import ONNX_MODEL
+from kfp_image_classification.components.step.direct_network import http_client
 from kfp_image_classification.components.train.launchers.machine import free_ports
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -90,7 +91,7 @@ def servers(model: Path, mlserver_python: Path, folder: Path, port: int) -> list
     kserve = [*python, "benchmarks.serve.peers.kserve_model", "--model_name=digits", f"--folder={version}"]
     kserve += [f"--http_port={port}", "--enable_grpc=false"]
     settings = {"name": "digits", "implementation": "mlserver_model.DigitModel"}
-    (folder / "model-settings.json").write_text(json.dumps(settings))
+    (folder / "model-settings.json").write_text(json.dumps(settings), encoding="utf-8")
     # Its best: no worker processes (they cost a copy of every request), no log line a request; its adaptive batching
     # was slower in all columns.
     quiet = {
@@ -100,7 +101,7 @@ def servers(model: Path, mlserver_python: Path, folder: Path, port: int) -> list
         "grpc_port": free_ports(1)[0],
         "parallel_workers": 0,
     }
-    (folder / "settings.json").write_text(json.dumps({**quiet, "metrics_endpoint": None}))
+    (folder / "settings.json").write_text(json.dumps({**quiet, "metrics_endpoint": None}), encoding="utf-8")
     environment = {"ONNX_MODEL": str(version / ONNX_MODEL), "PYTHONPATH": str(PEERS)}
     onnx = str(version / ONNX_MODEL)
     mlserver = [str(mlserver_python.with_name("mlserver")), "start", str(folder)]
@@ -147,7 +148,8 @@ def measure(server: Server, port: int, seconds: float) -> tuple[dict[str, Load],
 
 def _is_ready(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5).status_code == 200
+        with http_client(url, timeout=5) as client:
+            return client.get(url).status_code == 200
     except httpx.HTTPError:
         return False
 
@@ -196,7 +198,9 @@ def main() -> None:
                 print(f"round {round_number + 1}: {server.title}", flush=True)
                 measured.setdefault(server.title, []).append(measure(server, port, arguments.seconds))
     results = {title: _summary(rounds) for title, rounds in measured.items()}
-    RESULTS.write_text(json.dumps({"machine": _machine(), "results": results, "rounds": _plain(measured)}, indent=1))
+    RESULTS.write_text(
+        json.dumps({"machine": _machine(), "results": results, "rounds": _plain(measured)}, indent=1), encoding="utf-8"
+    )
     Console(width=160, markup=False, emoji=False).print(_table(results))
 
 

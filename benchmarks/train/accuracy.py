@@ -77,7 +77,7 @@ def main() -> None:
         table.add_row(way, f"{statistics.mean(values):.3f}", " ".join(f"{value:.3f}" for value in values))
     console = Console(soft_wrap=True, markup=False, emoji=False)
     console.print(table)
-    RESULTS.write_text(json.dumps(accuracies, indent=2))
+    RESULTS.write_text(json.dumps(accuracies, indent=2), encoding="utf-8")
     console.print(f"wrote {RESULTS}")
 
 

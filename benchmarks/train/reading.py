@@ -58,13 +58,17 @@ def read(directory: Path, workers: int) -> int:
 
 
 def _bytes_read() -> int:
-    return int(next(line for line in Path("/proc/self/io").read_text().splitlines() if "rchar" in line).split()[1])
+    return int(
+        next(
+            line for line in Path("/proc/self/io").read_text(encoding="utf-8").splitlines() if "rchar" in line
+        ).split()[1]
+    )
 
 
 def child(*arguments: str) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.train.reading", *arguments]
     environment = {**os.environ, **WORKER_ENVIRONMENT}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, encoding="utf-8")
     answer: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
     return answer
 

@@ -89,6 +89,7 @@ def pinned(commands: list[list[str]], environments: list[dict[str, str]]) -> lis
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            encoding="utf-8",
         )
         os.sched_setaffinity(process.pid, {core})
         processes.append(process)
@@ -190,7 +191,7 @@ def main() -> None:
             for setting in settings
         ],
     }
-    RESULTS.write_text(json.dumps(results, indent=2))
+    RESULTS.write_text(json.dumps(results, indent=2), encoding="utf-8")
     console = Console(soft_wrap=True, markup=False, emoji=False)
     for setting in settings:
         console.print(table(setting, samples[setting]))

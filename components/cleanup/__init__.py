@@ -1,4 +1,4 @@
-"""Cleanup: the files of old runs go from the shared volume."""
+"""Cleanup: what nobody uses any more goes from the shared volume."""
 
 from typing import Any
 

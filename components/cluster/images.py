@@ -10,3 +10,5 @@ _TAG = os.environ.get("IMAGE_TAG", "0.1.0")
 TENSORFLOW_IMAGE = f"{_PREFIX}python-tensorflow:{_TAG}"
 LAUNCHER_IMAGE = f"{_PREFIX}python-launcher:{_TAG}"
 SERVER_IMAGE = f"{_PREFIX}python-server:{_TAG}"
+# For models that ONNX Runtime cannot serve; everything else is better off with the other, a seventh of its size.
+SERVER_TENSORFLOW_IMAGE = f"{_PREFIX}python-server-tensorflow:{_TAG}"

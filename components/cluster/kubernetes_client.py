@@ -10,6 +10,8 @@ import tenacity
 import urllib3.exceptions
 from tenacity.stop import stop_base
 
+from kfp_image_classification.components.cluster.outage import outage_of
+from kfp_image_classification.components.step.direct_network import proxy_for
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 
 if TYPE_CHECKING:
@@ -62,12 +64,13 @@ def load_credentials(configuration: "kubernetes.client.Configuration") -> None:
         if in_cluster():
             try:
                 config.load_incluster_config(client_configuration=configuration)
-                return
+                return  # the pod's own cluster, which no proxy leads to
             except config.ConfigException as error:
                 in_pod = f"this pod has no service account ({error}), and "
         else:
             in_pod = "this is not a pod, and "
         config.load_kube_config(config_file=_kubeconfig(), client_configuration=configuration)
+        configuration.proxy = configuration.proxy or proxy_for(configuration.host)  # as kubectl does
     except (config.ConfigException, OSError, ValueError, TypeError) as error:
         raise InvalidInput(
             f"no cluster can be reached: {in_pod}the kubeconfig (KUBECONFIG, or ~/.kube/config) cannot be used: {error}"
@@ -77,7 +80,7 @@ def load_credentials(configuration: "kubernetes.client.Configuration") -> None:
 def own_namespace() -> str:
     """The namespace of this pod, else that of the kubeconfig's current context, else `default`."""
     if NAMESPACE_FILE.is_file():
-        return NAMESPACE_FILE.read_text().strip()
+        return NAMESPACE_FILE.read_text(encoding="utf-8").strip()
     from kubernetes import config
 
     try:
@@ -124,7 +127,7 @@ def patiently(
     Args:
         client: Its credentials are read again when they are refused.
         call: The request.
-        tell: Told about each error that is passed over.
+        tell: Told when the API does not answer, ever more rarely while it does not, and when it does again.
         seconds: How long to go on trying.
 
     Raises:
@@ -132,12 +135,13 @@ def patiently(
         kubernetes.client.ApiException: When the server refuses the request: not found, conflict, forbidden, invalid.
     """
 
+    outage = outage_of(client)
+
     def before_sleep(state: tenacity.RetryCallState) -> None:
         error = _error(state)
         if getattr(error, "status", None) == UNAUTHORIZED:
             load_credentials(client.configuration)
-        pause = state.next_action.sleep if state.next_action else 0.0
-        tell(f"the cluster's API: {explained(error)}; trying again in {pause:.1f} s")
+        outage.failed(explained(error), state.next_action.sleep if state.next_action else 0.0, tell)
 
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(passes),
@@ -147,11 +151,14 @@ def patiently(
         reraise=True,
     )
     try:
-        return retrying(call)
+        answer = retrying(call)
     except Exception as error:
         if passes(error):
             raise StageFailed(f"the cluster's API cannot be used: {explained(error)}") from None
+        outage.answered(tell)
         raise
+    outage.answered(tell)
+    return answer
 
 
 _growing = tenacity.wait_exponential_jitter(initial=0.2, max=LONGEST_PAUSE_SECONDS, jitter=0.2)

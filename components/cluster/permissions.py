@@ -22,6 +22,7 @@ class Permission:
         verbs: As RBAC names them.
         name: The only object meant; empty for all.
         cluster_wide: Whether the objects belong to no namespace, so that a ClusterRole must allow it.
+        is_optional: Whether it only makes a message say more: a step that may not goes on without.
     """
 
     group: str
@@ -29,6 +30,7 @@ class Permission:
     verbs: tuple[str, ...]
     name: str = ""
     cluster_wide: bool = False
+    is_optional: bool = False
 
     @property
     def full_name(self) -> str:
@@ -53,6 +55,9 @@ BY_BACKEND: dict[str, list[Permission]] = {
         Permission("", "pods", ("list",)),
         Permission("", "pods/log", ("get",)),
         Permission("apps", "deployments", ("list",)),
+        # To name the runtimes that there are where the one asked for is not.
+        Permission("serving.kserve.io", "servingruntimes", ("list",), is_optional=True),
+        Permission("serving.kserve.io", "clusterservingruntimes", ("list",), cluster_wide=True, is_optional=True),
     ],
 }
 # A pending volume is told from a broken one by its events.
@@ -71,6 +76,7 @@ def needed(backends: Iterable[str]) -> list[Permission]:
             verbs or permission.verbs,
             permission.name,
             permission.cluster_wide,
+            permission.is_optional,
         )
     return list(found.values())
 

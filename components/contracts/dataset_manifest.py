@@ -3,14 +3,18 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
 from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.step.whole_file import write_whole
 
 MANIFEST_FILE = "manifest.json"
+# Beside a manifest: the state of each shard when its checksum was last found right. Without it, all are read again.
+CHECKED_FILE = "checked.json"
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -96,7 +100,7 @@ class Dataset:
         self.directory = Path(directory)
         path = self.directory / MANIFEST_FILE
         try:
-            self.manifest = DatasetManifest.model_validate_json(path.read_text())
+            self.manifest = DatasetManifest.model_validate_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise StageFailed(f"dataset = {str(directory)!r}: no readable data set manifest ({error})") from None
 
@@ -112,16 +116,63 @@ class Dataset:
         for shard in shards:
             path = self.path(shard)
             if not path.is_file():
-                raise StageFailed(f"shard {path}: the file is missing; ingest the data set again, not from the cache")
+                self._refuse(path, "the file is missing")
             if path.stat().st_size != shard.bytes:
-                raise StageFailed(
-                    f"shard {path}: {path.stat().st_size} bytes, the manifest says {shard.bytes}: "
-                    "the file is truncated or altered; ingest the data set again"
+                self._refuse(
+                    path,
+                    f"{path.stat().st_size} bytes, the manifest says {shard.bytes}: the file is truncated or altered",
                 )
             if file_sha256(path) != shard.sha256:
-                raise StageFailed(
-                    f"shard {path}: its sha256 is not the manifest's: the file is altered; ingest the data set again"
-                )
+                self._refuse(path, "its sha256 is not the manifest's: the file is altered")
+
+    def is_whole(self) -> bool:
+        """Whether every shard is there and right.
+
+        Reads only those shards that changed since they were last found right, as their size and time of change tell.
+        """
+        checked = self._checked()
+        found: dict[str, list[int]] = {}
+        for name in SPLITS:
+            for shard in self.manifest.splits[name].shards:
+                try:
+                    status = self.path(shard).stat()
+                    state = [status.st_size, status.st_mtime_ns]
+                    if status.st_size != shard.bytes:
+                        return False
+                    if checked.get(shard.file) != state and file_sha256(self.path(shard)) != shard.sha256:
+                        return False
+                except OSError:
+                    return False
+                found[shard.file] = state
+        if found != checked:
+            with suppress(OSError):  # it only saves time
+                write_whole(self._checked_file, json.dumps(found))
+        return True
+
+    @property
+    def _checked_file(self) -> Path:
+        return Path(self.manifest.root or self.directory, CHECKED_FILE)
+
+    def _checked(self) -> dict[str, list[int]]:
+        try:
+            checked = json.loads(self._checked_file.read_text())
+        except (OSError, ValueError):
+            return {}
+        return checked if isinstance(checked, dict) else {}
+
+    def _refuse(self, path: Path, reason: str) -> NoReturn:
+        # A disk may spoil a file and leave its time: whoever looks next must not rely on that.
+        with suppress(OSError):
+            self._checked_file.unlink()
+        raise StageFailed(f"shard {path}: {reason}; run the pipeline again, which makes the data set anew")
+
+
+def is_whole(directory: str | Path) -> bool:
+    """Whether a folder holds a data set, and every shard of it is there and right."""
+    try:
+        return Dataset(directory).is_whole()
+    except StageFailed:
+        return False
 
 
 def file_sha256(path: Path) -> str:

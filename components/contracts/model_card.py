@@ -83,6 +83,6 @@ def read_model_card(model_directory: str | Path) -> ModelCard:
     """
     path = newest_version(model_directory) / MODEL_CARD
     try:
-        return ModelCard.model_validate_json(path.read_text())
+        return ModelCard.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StageFailed(f"model = {str(model_directory)!r}: no readable {MODEL_CARD} ({error})") from None

@@ -25,7 +25,9 @@ def serialize(pixels: np.ndarray, label: int) -> bytes:
         "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[pixels.tobytes()])),
         "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
     }
-    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    # Otherwise the order of the features, and so every checksum, would change from process to process.
+    return example.SerializeToString(deterministic=True)
 
 
 def writer(path: Path) -> tf.io.TFRecordWriter:

@@ -33,15 +33,18 @@ def deploy(
     arguments = locals()
     from pathlib import Path
 
-    from kfp_image_classification.components.deploy.kserve.termination import terminate_with_owner
+    from kfp_image_classification.components.cluster.local_backend import deploy_backend_problem, refuse_in_pod
     from kfp_image_classification.components.deploy.options import DeployOptions
     from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.options import options_from
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
+    from kfp_image_classification.components.step.termination import tell_to_end
 
-    terminate_with_owner()
+    start_process(tell_to_end)
     with reported("deploy"):
         options = options_from(DeployOptions, arguments)
+        refuse_in_pod(deploy_backend_problem("backend", options.backend))
         log = stage_log("deploy")
         if options.to_cluster:
             from kfp_image_classification.components.cluster.storage import run_id

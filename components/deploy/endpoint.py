@@ -46,4 +46,4 @@ class Endpoint(BaseModel):
 
     @classmethod
     def read(cls, directory: Path) -> "Endpoint":
-        return cls.model_validate_json((directory / ENDPOINT_FILE).read_text())
+        return cls.model_validate_json((directory / ENDPOINT_FILE).read_text(encoding="utf-8"))

@@ -16,7 +16,11 @@ from kfp_image_classification.components.contracts.model_card import read_model_
 from kfp_image_classification.components.deploy.endpoint import REQUEST_FILE, Endpoint
 from kfp_image_classification.components.deploy.options import LOOPBACK, DeployOptions
 from kfp_image_classification.components.deploy.smoke import request_body, shown_example, smoke_predict
+from kfp_image_classification.components.step.cpu_limit import usable_cores
+from kfp_image_classification.components.step.direct_network import http_client
+from kfp_image_classification.components.step.environment import own_environment
 from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.step.termination import Terminated, terminated_as_exception
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
@@ -43,16 +47,20 @@ def deploy_locally(model_directory: Path, options: DeployOptions, directory: Pat
     directory.mkdir(parents=True, exist_ok=True)
     url = f"http://{LOOPBACK}:{options.service_port or _any_port()}"
     log_file = directory / "server.log"
-    server = _start(model_directory, options.service_name, url, log_file)
-    log.info("model server %d is loading %s", server.pid, card.model_type)
-    try:
-        _wait_until_ready(server, f"{url}/v1/models/{options.service_name}", log_file)
-        predictions = smoke_predict(f"{url}/v1/models/{options.service_name}:predict", card)
-    except BaseException:
-        stop_server(server.pid)
-        raise
+    with terminated_as_exception():
+        server = _start(model_directory, options.service_name, url, log_file)
+        try:
+            log.info("model server %d is loading %s", server.pid, card.model_type)
+            _wait_until_ready(server, f"{url}/v1/models/{options.service_name}", log_file)
+            predictions = smoke_predict(f"{url}/v1/models/{options.service_name}:predict", card)
+        except Terminated:
+            stop_server(server.pid)
+            raise StageFailed("told to end; the model server is stopped") from None
+        except BaseException:
+            stop_server(server.pid)
+            raise
     shown = shown_example(card, [str(prediction["label"]) for prediction in predictions])
-    (directory / REQUEST_FILE).write_text(json.dumps(request_body([card.examples[shown]])))
+    (directory / REQUEST_FILE).write_text(json.dumps(request_body([card.examples[shown]])), encoding="utf-8")
     endpoint = Endpoint(
         name=options.service_name,
         url=url,
@@ -90,7 +98,7 @@ def _start(model_directory: Path, name: str, url: str, log_file: Path) -> subpro
     with log_file.open("wb") as output:
         return subprocess.Popen(
             command,
-            env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ},
+            env=own_environment(os.environ, usable_cores()),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -108,18 +116,21 @@ def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log_file: Path)
     def ready() -> None:
         if server.poll() is not None:
             raise StageFailed(f"the model server exited with code {server.returncode}; its last lines:\n{tail()}")
-        if httpx.get(url, timeout=5).status_code != httpx.codes.OK:
+        if client.get(url).status_code != httpx.codes.OK:
             raise _NotReady
 
     def tail() -> str:
-        return "\n".join(f"  {line}" for line in log_file.read_text(errors="replace").splitlines()[-LAST_LINES:])
+        return "\n".join(
+            f"  {line}" for line in log_file.read_text(errors="replace", encoding="utf-8").splitlines()[-LAST_LINES:]
+        )
 
-    try:
-        waiting(ready)
-    except tenacity.RetryError:
-        raise StageFailed(
-            f"the model server is not ready after {START_SECONDS:.0f} s; its last lines:\n{tail()}"
-        ) from None
+    with http_client(url, timeout=5) as client:
+        try:
+            waiting(ready)
+        except tenacity.RetryError:
+            raise StageFailed(
+                f"the model server is not ready after {START_SECONDS:.0f} s; its last lines:\n{tail()}"
+            ) from None
 
 
 def _any_port() -> int:

@@ -7,7 +7,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from kfp_image_classification.components.cluster.kubernetes_client import in_cluster
-from kfp_image_classification.components.deploy.kserve.options import DNS_LABEL, ServiceOptions, mode_problems
+from kfp_image_classification.components.deploy.kserve.options import (
+    DNS_LABEL,
+    ServiceOptions,
+    mode_problems,
+    name_problems,
+)
 
 DeployBackend = Literal["auto", "local", "kserve"]
 LOOPBACK = "127.0.0.1"
@@ -61,6 +66,8 @@ class DeployOptions(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> "DeployOptions":
         problems = mode_problems(self.service, self.min_replicas, self.canary_percent)
+        if self.to_cluster:
+            problems += name_problems(self.service, self.service_name, self.canary_percent)
         if self.min_replicas > self.max_replicas:
             problems.append(f"min_replicas = {self.min_replicas}: more than max_replicas = {self.max_replicas}")
         if self.service.scale_target and not self.service.scale_metric:

@@ -17,6 +17,9 @@ from rich.console import Console
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from kfp_image_classification.components.step.direct_network import http_client
+from kfp_image_classification.components.step.output import steady_streams
+
 TIMEOUT_SECONDS = 30.0
 BAR_WIDTH = 24
 
@@ -38,6 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.url.startswith(("http://", "https://")):
         parser.error(f"--url {arguments.url!r}: expected http://HOST:PORT")
+    steady_streams()
     console = Console(markup=False, emoji=False)
     try:
         files = [image.read_bytes() for image in arguments.images]
@@ -45,7 +49,7 @@ def main() -> None:
         _end(2, f"{error.filename}: {error.strerror}")
     headers = {"host": arguments.host} if arguments.host else {}
     try:
-        with httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS) as client:
+        with http_client(arguments.url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
             url, class_names = _model(client, arguments.url.rstrip("/"), arguments.name)
             body = {"instances": [{"b64": base64.b64encode(file).decode()} for file in files]}
             predictions = _answer(client.post(url, json=body))["predictions"]

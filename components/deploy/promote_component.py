@@ -10,19 +10,20 @@ from kfp_image_classification.components.step.options import described_by
 @dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
 @described_by(ServiceChange)
 def promote(service_name: str = "image-classifier", namespace: str = "", service: dict = {}):
-    """Gives a canary all requests. Its pods go on running; those of the version before are taken away.
+    """Gives a canary all requests, at the address that the service has; the version before is taken away.
 
     A canary that does not stand all requests gets its share again, and the step fails.
     """
     arguments = locals()
     from kfp_image_classification.components.deploy.kserve.cluster import promote_canary
-    from kfp_image_classification.components.deploy.kserve.termination import terminate_with_owner
     from kfp_image_classification.components.deploy.options import ServiceChange
     from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.options import options_from
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
+    from kfp_image_classification.components.step.termination import tell_to_end
 
-    terminate_with_owner()
+    start_process(tell_to_end)
     with reported("promote"):
         change = options_from(ServiceChange, arguments)
         promote_canary(change, stage_log("promote"))

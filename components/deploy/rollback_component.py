@@ -16,13 +16,14 @@ def rollback(service_name: str = "image-classifier", namespace: str = "", servic
     """
     arguments = locals()
     from kfp_image_classification.components.deploy.kserve.cluster import roll_back
-    from kfp_image_classification.components.deploy.kserve.termination import terminate_with_owner
     from kfp_image_classification.components.deploy.options import ServiceChange
     from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.options import options_from
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
+    from kfp_image_classification.components.step.termination import tell_to_end
 
-    terminate_with_owner()
+    start_process(tell_to_end)
     with reported("rollback"):
         change = options_from(ServiceChange, arguments)
         roll_back(change, stage_log("rollback"))

@@ -1,6 +1,7 @@
 """The smoke prediction: known images, whose answers the trained model gave, through the service's own URL."""
 
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import tenacity
 
 from kfp_image_classification.components.contracts.model_card import Example, ModelCard
+from kfp_image_classification.components.step.direct_network import http_client
 from kfp_image_classification.components.step.errors import StageFailed
 
 TOLERANCE = 1e-4
 TIMEOUT_SECONDS = 30.0
 # How sure it is that a canary which gets its share of the requests is met.
 CANARY_MISSED = 1e-4
+PAUSE_SECONDS = 0.1
 
 
 class NoAnswer(StageFailed):
@@ -40,7 +43,7 @@ def smoke_predict(predict_url: str, card: ModelCard) -> list[dict[str, Any]]:
         NoAnswer: When the service does not answer.
         OtherAnswer: When it answers otherwise than the trained model did.
     """
-    with _client({}) as client:
+    with _client(predict_url, {}) as client:
         return _predict(client, predict_url, card)
 
 
@@ -59,12 +62,12 @@ def smoke_predict_patiently(
     Raises:
         StageFailed: When no right answer came in time.
     """
-    with _client(headers) as client:
+    with _client(predict_url, headers) as client:
         return _patient(seconds, settle_seconds)(_predict, client, predict_url, card)
 
 
 def meet_canary(
-    predict_url: str, card: ModelCard, headers: Mapping[str, str], percent: int, seconds: float
+    predict_url: str, card: ModelCard, headers: Mapping[str, str], percent: int, seconds: float, route_seconds: float
 ) -> list[dict[str, Any]]:
     """Asks until the canary's answer comes, which is told from the stable version's by its numbers.
 
@@ -74,6 +77,7 @@ def meet_canary(
         headers: Sent with each request.
         percent: The canary's share of the requests.
         seconds: How long no answer is passed over.
+        route_seconds: How long the ingress may take to send the canary its share; answers count from then on.
 
     Returns:
         The canary's predictions.
@@ -82,12 +86,16 @@ def meet_canary(
         StageFailed: When no answer comes, or none of so many is the canary's that chance is no excuse.
     """
     attempts = math.ceil(math.log(CANARY_MISSED) / math.log(1 - percent / 100))
-    with _client(headers) as client:
-        for _ in range(attempts):
+    follows_by, answers = time.monotonic() + route_seconds, 0
+    with _client(predict_url, headers) as client:
+        while answers < attempts:
             try:
                 return _patient(seconds, 0)(_predict, client, predict_url, card)
             except OtherAnswer:
-                continue
+                if time.monotonic() < follows_by:
+                    time.sleep(PAUSE_SECONDS)
+                else:
+                    answers += 1
     raise StageFailed(
         f"smoke prediction: none of {attempts} answers from {predict_url} was the canary's, which is to get {percent}% "
         "of the requests: it answers otherwise than the trained model did, or this ingress does not split requests"
@@ -112,13 +120,18 @@ def wait_for_model(model_url: str, headers: Mapping[str, str], seconds: float) -
         except httpx.HTTPError as error:
             raise NoAnswer(f"{model_url} does not answer: {error}") from None
 
-    with _client(headers) as client:
+    with _client(model_url, headers) as client:
         _patient(seconds, 0)(ask, client)
 
 
-def _client(headers: Mapping[str, str]) -> httpx.Client:
+def _client(url: str, headers: Mapping[str, str]) -> httpx.Client:
     # A connection that is kept would go to the same replica each time.
-    return httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS, limits=httpx.Limits(max_keepalive_connections=0))
+    try:
+        return http_client(
+            url, headers=headers, timeout=TIMEOUT_SECONDS, limits=httpx.Limits(max_keepalive_connections=0)
+        )
+    except ValueError as error:
+        raise StageFailed(f"{url} cannot be asked: {error}") from None
 
 
 def _predict(client: httpx.Client, predict_url: str, card: ModelCard) -> list[dict[str, Any]]:

@@ -25,16 +25,16 @@ def evaluate(
 
     from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.lean_import import import_without
-    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
 
-    leave_with_owner()
+    start_process()
     model_type = str(model.metadata.get("model_type", model.name))
     stage = f"evaluate {model_type}"
     with reported(stage):
         with import_without("keras"):
             import tensorflow  # noqa: F401
-        from kfp_image_classification.components.cluster.storage import note_use
+        from kfp_image_classification.components.cluster.storage import in_use
         from kfp_image_classification.components.contracts.dataset_manifest import Dataset
         from kfp_image_classification.components.contracts.model_card import read_model_card
         from kfp_image_classification.components.evaluate.evaluation_page import evaluation_page
@@ -42,11 +42,11 @@ def evaluate(
         from kfp_image_classification.components.evaluate.scores import score
 
         dataset = Dataset(shards.path)
-        note_use(Path(dataset.manifest.root or shards.path))
-        dataset.verify(shard for name in ("validation", "test") for shard in dataset.manifest.splits[name].shards)
         class_names = dataset.manifest.class_names
-        validation = score(predict_split(Path(model.path), dataset, "validation"), class_names)
-        predictions = predict_split(Path(model.path), dataset, "test")
+        with in_use(Path(dataset.manifest.root or shards.path)):
+            dataset.verify(shard for name in ("validation", "test") for shard in dataset.manifest.splits[name].shards)
+            validation = score(predict_split(Path(model.path), dataset, "validation"), class_names)
+            predictions = predict_split(Path(model.path), dataset, "test")
         test = score(predictions, class_names)
 
         metrics.log_metric("val_accuracy", validation.accuracy)
@@ -59,6 +59,8 @@ def evaluate(
         confusion.log_confusion_matrix(class_names, test.confusion.tolist())
         # kfp.local takes an output without a file for lost, and would never use the step's cached results.
         for output in (metrics, confusion):
-            Path(output.path).write_text(json.dumps(output.metadata))
-        Path(report.path).write_text(evaluation_page(model_type, class_names, validation, test, predictions))
+            Path(output.path).write_text(json.dumps(output.metadata), encoding="utf-8")
+        Path(report.path).write_text(
+            evaluation_page(model_type, class_names, validation, test, predictions), encoding="utf-8"
+        )
         stage_log(stage).info("val_accuracy %.4f, test_accuracy %.4f", validation.accuracy, test.accuracy)

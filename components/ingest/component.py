@@ -16,43 +16,45 @@ def ingest(
     image_size: int = 0,
     workers: int = 2,
     seed: int = 0,
+    fingerprint: str = "",
 ):
     """Reads a labelled image data set and writes it as sharded TFRecord files with a manifest.
 
     Args:
         shards: The shards of the train, validation and test splits, and `manifest.json`, which lists them with
-            counts and checksums; where a volume is mounted for the run, the shards lie there, and the manifest says so.
+            counts and checksums; with a fingerprint the manifest alone, which says where the shards are.
         preview: A page with sample images, class counts and split sizes.
+        fingerprint: What prepare_data returned, with the same parameters, for the data set that it keeps on the
+            volume; empty to read the source here.
     """
     arguments = locals()
     from pathlib import Path
 
-    from kfp_image_classification.components.cluster.storage import run_directory
+    from kfp_image_classification.components.cluster.storage import datasets_directory
     from kfp_image_classification.components.ingest.options import IngestOptions
     from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.lean_import import import_without
     from kfp_image_classification.components.step.options import options_from
-    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
 
-    leave_with_owner()
+    start_process()
     with reported("ingest"):
         options = options_from(IngestOptions, arguments)
         with import_without("keras"):
             import tensorflow  # noqa: F401
+        from kfp_image_classification.components.ingest.kept_datasets import kept_dataset
         from kfp_image_classification.components.ingest.preview import preview_page
         from kfp_image_classification.components.ingest.sharding import write_dataset, write_manifest_alone
         from kfp_image_classification.components.ingest.sources import open_source
 
         log = stage_log("ingest")
-        source = open_source(options)
-        if run := run_directory():
-            root = run / f"shards-{options.digest}"
-            write_dataset(source, options, root, log)
-            manifest = write_manifest_alone(root, Path(shards.path))
+        if fingerprint:
+            kept = kept_dataset(fingerprint, datasets_directory())
+            manifest = write_manifest_alone(kept, dataset, Path(shards.path))
         else:
-            manifest = write_dataset(source, options, Path(shards.path), log)
-        Path(preview.path).write_text(preview_page(Path(shards.path)))
+            manifest = write_dataset(open_source(options), options, Path(shards.path), log)
+        Path(preview.path).write_text(preview_page(Path(shards.path)), encoding="utf-8")
         counts = {name: split.examples for name, split in manifest.splits.items()}
         shards.metadata.update(
             {

@@ -1,6 +1,5 @@
 """What ingest takes, and what it accepts."""
 
-import hashlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -46,8 +45,3 @@ class IngestOptions(BaseModel):
     image_size: Annotated[int, AfterValidator(_image_size)] = 0
     workers: int = Field(ge=1, le=1024)
     seed: int = Field(ge=0, lt=2**31)
-
-    @property
-    def digest(self) -> str:
-        """Sets two data sets of one run apart."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:10]

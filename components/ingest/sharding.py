@@ -66,15 +66,21 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
         class_names=source.class_names,
         splits={name: writers[name].split() for name in SPLITS},
     )
-    (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2))
+    (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     shutil.rmtree(directory, ignore_errors=True)
     publish_folder(partial, directory, last=MANIFEST_FILE)
     return manifest
 
 
-def write_manifest_alone(root: Path, directory: Path) -> DatasetManifest:
-    """Writes into `directory` the manifest of a data set whose shards stay in `root`; returns it."""
-    manifest = Dataset(root).manifest.model_copy(update={"root": str(root.absolute())})
+def write_manifest_alone(dataset: Dataset, name: str, directory: Path) -> DatasetManifest:
+    """Writes into `directory` the manifest of a data set whose shards stay where they are; returns it.
+
+    Args:
+        dataset: The data set.
+        name: As its user calls it; another may have made the same one by another name.
+        directory: Created when it is not there.
+    """
+    manifest = dataset.manifest.model_copy(update={"root": str(dataset.directory.absolute()), "name": name})
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(directory / MANIFEST_FILE, manifest.model_dump_json(indent=2))
     return manifest

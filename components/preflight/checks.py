@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from kfp_image_classification.components.cluster.kubernetes_client import FORBIDDEN, NOT_FOUND, explained, patiently
+from kfp_image_classification.components.cluster.local_backend import deploy_backend_problem, train_backend_problem
 from kfp_image_classification.components.cluster.permissions import TRAINING_RUNTIME, denied, needed
+from kfp_image_classification.components.cluster.storage import claim_command
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -48,6 +50,7 @@ class PreflightOptions(BaseModel):
         deploy_backend: As `deploy` takes it; `auto` is `kserve` here.
         pvc: The volume claim that the steps and the training workers mount; empty for none.
         service_account: Whose permissions to ask about; empty for those of the client itself.
+        in_pods: Whether the steps run in pods of their own.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -57,6 +60,7 @@ class PreflightOptions(BaseModel):
     deploy_backend: str = "auto"
     pvc: str = ""
     service_account: str = ""
+    in_pods: bool = True
 
     @property
     def backends(self) -> list[str]:
@@ -131,11 +135,20 @@ def check_cluster(client: "ApiClient", options: PreflightOptions, tell: Callable
     checks = _Checks(client, options, tell)
     kinds = [_KINDS[backend] for backend in options.backends if backend in _KINDS]
     return [
+        *_local_backends(options),
         *(checks.kind(kind) for kind in kinds),
         *checks.permissions(),
         *([checks.volume()] if options.pvc else []),
         *([checks.training_runtime()] if "trainjob" in options.backends else []),
     ]
+
+
+def _local_backends(options: PreflightOptions) -> list[Finding]:
+    problems = [
+        train_backend_problem("train_backend", options.train_backend),
+        deploy_backend_problem("deploy_backend", options.deploy_backend),
+    ]
+    return [Finding(State.MISSING, problem) for problem in problems if problem and options.in_pods]
 
 
 class _Checks:
@@ -180,6 +193,8 @@ class _Checks:
         whose = self._options.service_account or "this step's service account"
         findings = []
         for permission in needed(self._options.backends):
+            if permission.is_optional:
+                continue
             try:
                 verbs = denied(
                     self._client, self._options.namespace, permission, self._tell, self._options.service_account
@@ -203,7 +218,7 @@ class _Checks:
         try:
             claim = self._ask(lambda: self._core.read_namespaced_persistent_volume_claim(name, namespace))
         except ApiException as error:
-            return _not_read(f"volume claim {name}", error, apply_manifests(namespace))
+            return _not_read(f"volume claim {name}", error, claim_command(name, namespace))
         modes = ", ".join(claim.spec.access_modes or [])
         phase = (claim.status and claim.status.phase) or "Pending"
         if phase == "Bound":

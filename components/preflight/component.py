@@ -14,9 +14,9 @@ def preflight(train_backend: str = "auto", deploy_backend: str = "auto", pvc: st
     """
     from kfp_image_classification.components.preflight.report import check_own_cluster
     from kfp_image_classification.components.step.errors import reported
-    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
 
-    leave_with_owner()
+    start_process()
     with reported("preflight"):
         check_own_cluster(train_backend, deploy_backend, pvc, stage_log("preflight"))

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from logging import Logger
 
 from kfp_image_classification.components.cluster.kubernetes_client import api_client, in_cluster, own_namespace
+from kfp_image_classification.components.cluster.local_backend import in_step_pod
 from kfp_image_classification.components.preflight.checks import Finding, PreflightOptions, State, check_cluster
 from kfp_image_classification.components.step.errors import StageFailed
 
@@ -32,7 +33,11 @@ def check_own_cluster(train_backend: str, deploy_backend: str, pvc: str, log: Lo
         log.info("not in a cluster: nothing to check")
         return
     options = PreflightOptions(
-        namespace=own_namespace(), train_backend=train_backend, deploy_backend=deploy_backend, pvc=pvc
+        namespace=own_namespace(),
+        train_backend=train_backend,
+        deploy_backend=deploy_backend,
+        pvc=pvc,
+        in_pods=in_step_pod(),
     )
     findings = check_cluster(api_client(), options, tell=log.info)
     for line in lines(findings):

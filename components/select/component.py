@@ -25,7 +25,7 @@ def select(
     Args:
         models: Models from train.
         evaluations: Their metrics from evaluate, in the same order.
-        best: The selected model: the same files, not a copy.
+        best: The selected model: a copy of its files, with its metadata.
         leaderboard: A page that ranks all models.
 
     Returns:
@@ -34,13 +34,14 @@ def select(
     arguments = locals()
     from pathlib import Path
 
+    from kfp_image_classification.components.contracts.selected_model import SELECTED_URI, copy_model
     from kfp_image_classification.components.select.leaderboard import Candidate, SelectOptions, leaderboard_page, rank
     from kfp_image_classification.components.step.errors import InvalidInput, reported
     from kfp_image_classification.components.step.options import options_from
-    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
 
-    leave_with_owner()
+    start_process()
     with reported("select"):
         options = options_from(SelectOptions, arguments)
         log = stage_log("select")
@@ -82,15 +83,16 @@ def select(
             champion,
         )
         winner = by_uri[ranking.best.uri]
-        best.uri = winner.uri
+        copy_model(Path(winner.path), Path(best.path))
         best.metadata.update(
             {
                 **winner.metadata,
+                SELECTED_URI: winner.uri,
                 "val_accuracy": ranking.best.val_accuracy,
                 "test_accuracy": ranking.best.test_accuracy,
             }
         )
         leaderboard.metadata["ranking"] = ranking.model_dump()
-        Path(leaderboard.path).write_text(leaderboard_page(ranking))
+        Path(leaderboard.path).write_text(leaderboard_page(ranking), encoding="utf-8")
         log.info(ranking.decision)
         return ranking.passed

@@ -1,6 +1,7 @@
 """Options are described once, in their class: from there the words reach signatures, and the arguments the options."""
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -44,6 +45,8 @@ def described_by(*sources: Any) -> Callable[[Function], Function]:
         words.update(_words(source))
 
     def decorate(function: Function) -> Function:
+        if sys.flags.optimize > 1:  # PYTHONOPTIMIZE=2 takes all docstrings away
+            return function
         docstring = inspect.getdoc(function) or ""
         described = {parameter.arg_name for parameter in docstring_parser.parse(docstring).params}
         missing = [name for name in inspect.signature(function).parameters if name not in described]

@@ -1,12 +1,13 @@
 """Files and folders that others may read at any moment: there whole, or not at all."""
 
 from pathlib import Path
+from uuid import uuid4
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes under another name in the same folder, then renames."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text)
+    """Writes under another name in the same folder, one of its own for each writer, then renames."""
+    partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
+    partial.write_text(text, encoding="utf-8")
     partial.rename(path)
 
 

@@ -36,12 +36,13 @@ def track(
     """
     from pathlib import Path
 
+    from kfp_image_classification.components.contracts.selected_model import selected_uri
     from kfp_image_classification.components.step.errors import InvalidInput, reported
-    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
     from kfp_image_classification.components.track.options import track_options
 
-    leave_with_owner()
+    start_process()
     with reported("track"):
         options = track_options(
             mlflow_uri=mlflow_uri,
@@ -50,7 +51,8 @@ def track(
             alias=alias,
             kfp_ui=kfp_ui,
         )
-        if len(models) != len(evaluations) or best.uri not in {model.uri for model in models}:
+        chosen = selected_uri(best.uri, best.metadata)
+        if len(models) != len(evaluations) or chosen not in {model.uri for model in models}:
             raise InvalidInput(
                 f"models, evaluations and best: got {len(models)} models and {len(evaluations)} evaluations; give one "
                 "evaluation a model, and one of the models as the best"
@@ -74,7 +76,7 @@ def track(
                             if isinstance(value, (int, float))
                         },
                         dataset_uri=str(model.metadata["dataset_uri"]),
-                        selected=model.uri == best.uri,
+                        selected=model.uri == chosen,
                     )
                     for model, evaluation in zip(models, evaluations)  # noqa: B905 - lengths are checked above
                 ],

@@ -38,7 +38,7 @@ def train(
     checkpoint_seconds: float = 15.0,
     hang_seconds: int = 10,
     stuck_seconds: int = 600,
-    peer_seconds: int = 300,
+    peer_seconds: int = 0,
     work_dir: str = "",
     run: str = "",
     worker_image: str = "",
@@ -57,6 +57,8 @@ def train(
         curves: A page with the learning curves.
         task_config: Filled in by KFP with what is set on the task (resources, volumes, tolerations ...), for the
             workers' pods.
+        peer_seconds: How long a worker waits for all others at the start: on a cluster at least `start_seconds` of
+            `job`, in which a pod may start; 0 for a minute longer than that.
         work_dir: Folder for checkpoints, logs and TensorBoard; empty for the run's folder on the shared volume, and
             without one, a folder beside the model.
         run: Name of the pipeline run, recorded with the model; empty for its id on a cluster.
@@ -64,20 +66,22 @@ def train(
     arguments = locals()
     from pathlib import Path
 
+    from kfp_image_classification.components.cluster.local_backend import refuse_in_pod, train_backend_problem
     from kfp_image_classification.components.cluster.storage import run_id
     from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.options import options_from
-    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
     from kfp_image_classification.components.train.launchers.job_options import JobOptions
     from kfp_image_classification.components.train.launchers.pod_template import TaskSettings
     from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 
-    leave_with_owner()
+    start_process()
     stage = f"train {model_type}"
     with reported(stage):
-        options = options_from(TrainOptions, arguments)
         job_options = options_from(JobOptions, arguments)
+        options = options_from(TrainOptions, arguments, peer_seconds=peer_seconds or job_options.peer_seconds)
+        refuse_in_pod(train_backend_problem("backend", options.backend))
         from kfp_image_classification.components.train.run_job import job_directory, run_job
 
         directory = job_directory(options, shards.path, Path(model.path), work_dir)

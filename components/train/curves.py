@@ -13,7 +13,7 @@ History = Sequence[Mapping[str, Any]]
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def curves_page(model_type: str, history: History) -> str:

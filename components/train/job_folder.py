@@ -21,7 +21,7 @@ def claim_directory(job: TrainingJob) -> None:
     file = directory / JOB_FILE
     if not file.exists():
         write_whole(file, own)
-    elif file.read_text() != own:
+    elif file.read_text(encoding="utf-8") != own:
         raise InvalidInput(
             f"work_dir = {str(directory)!r}: holds the state of a job with other parameters or data; "
             "use another folder, or remove it"

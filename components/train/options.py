@@ -51,7 +51,8 @@ class TrainOptions(BaseModel):
         hang_seconds: Without a sign of life for so long, a worker counts as lost.
         stuck_seconds: When all others wait for it for so long, a worker counts as lost, too; must be longer than any
             checkpoint takes.
-        peer_seconds: How long a worker waits for all others at the start.
+        peer_seconds: How long a worker waits for all others at the start; on a cluster at least as long as a pod may
+            take to start.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
@@ -70,7 +71,7 @@ class TrainOptions(BaseModel):
     checkpoint_seconds: float = Field(default=15.0, ge=0)
     hang_seconds: int = Field(default=10, ge=2)
     stuck_seconds: int = Field(default=600, ge=10)
-    peer_seconds: int = Field(default=300, ge=1)
+    peer_seconds: int = Field(default=660, ge=1)
 
     @property
     def resolved_backend(self) -> str:

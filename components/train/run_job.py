@@ -3,15 +3,14 @@
 import logging
 import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
-from kfp_image_classification.components.cluster.storage import note_use, run_directory, run_id
+from kfp_image_classification.components.cluster.kubernetes_client import in_cluster
+from kfp_image_classification.components.cluster.storage import in_use, run_directory, run_id
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.step.container_log import write_to_container_log
 from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.step.termination import Terminated, terminated_as_exception
 from kfp_image_classification.components.train.job_files import MODEL_DIRECTORY
 from kfp_image_classification.components.train.job_folder import take_model
 from kfp_image_classification.components.train.launchers import Launcher, LocalLauncher
@@ -23,6 +22,7 @@ from kfp_image_classification.components.train.training_result import TrainingRe
 
 # A network file system takes its time to show here what the workers have written elsewhere.
 VISIBLE_SECONDS = 30.0
+TERMINATED = 128 + signal.SIGTERM
 
 
 def job_directory(options: TrainOptions, dataset: str, model_directory: Path, work_dir: str) -> Path:
@@ -60,7 +60,7 @@ def run_job(
         StageFailed: When the job fails; names the worker, its exit code and its last lines.
     """
     check_fit(job.options, Dataset(job.dataset).manifest)
-    note_use(Path(Dataset(job.dataset).manifest.root or job.dataset))
+    data = Path(Dataset(job.dataset).manifest.root or job.dataset)
     on_cluster = job.options.resolved_backend != "local"
     launcher: Launcher
     if on_cluster:
@@ -72,10 +72,13 @@ def run_job(
     else:
         launcher = LocalLauncher(job, log)
     log.info("training with %d workers, backend %s", job.options.workers, job.options.resolved_backend)
-    with _terminated_as_exit():
+    with terminated_as_exception(), in_use(data, Path(job.directory)):
         try:
             launcher.submit()
             result = launcher.wait()
+        except Terminated:
+            _tell_ending(log, on_cluster)
+            sys.exit(TERMINATED)
         finally:
             launcher.cancel()
     if result.state != "succeeded":
@@ -85,21 +88,8 @@ def run_job(
     return training
 
 
-@contextmanager
-def _terminated_as_exit() -> Iterator[None]:
-    """Lets a SIGTERM unwind the stack, so that the workers are ended before this process is.
-
-    Python lets only the main thread handle signals; a job that another thread runs is its caller's to end.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(signum: int, frame: FrameType | None) -> None:
-        sys.exit(128 + signum)
-
-    previous = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+def _tell_ending(log: logging.Logger, on_cluster: bool) -> None:
+    ending = "deleting its job and pods" if on_cluster else "ending its workers"
+    words = f"told to end: {ending}; started again, the training goes on from its last checkpoint"
+    if not (in_cluster() and write_to_container_log(f"[train] {words}")):
+        log.info(words)

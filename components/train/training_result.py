@@ -60,8 +60,8 @@ class TrainingResult:
         for name, value in self.last_epoch.items():
             metrics.log_metric(name, value)
         # kfp.local takes an output without a file for lost, and would never use the step's cached results.
-        Path(metrics.path).write_text(json.dumps(metrics.metadata))
-        Path(curves.path).write_text(curves_page(self.card.model_type, self.history))
+        Path(metrics.path).write_text(json.dumps(metrics.metadata), encoding="utf-8")
+        Path(curves.path).write_text(curves_page(self.card.model_type, self.history), encoding="utf-8")
         model.framework = "tensorflow"
         model.metadata.update({**self.metadata, **metadata})
 
@@ -92,6 +92,6 @@ def read_result(directory: str, workers: int, patience: float) -> TrainingResult
 
 def _report(path: Path) -> WorkerReport:
     try:
-        return WorkerReport.model_validate_json(path.read_text())
+        return WorkerReport.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StageFailed(f"{path.stem} left no readable report in {path} ({error})") from None

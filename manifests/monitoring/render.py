@@ -160,7 +160,7 @@ def prometheus_rule() -> str:
         spec:
         """
     )
-    return head + textwrap.indent((HERE / "alerts.yml").read_text(), "  ")
+    return head + textwrap.indent((HERE / "alerts.yml").read_text(encoding="utf-8"), "  ")
 
 
 def _place(x: int, y: int, width: int, height: int) -> dict[str, int]:
@@ -202,5 +202,5 @@ def _service() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    (HERE / "dashboard.json").write_text(json.dumps(dashboard(), indent=2) + "\n")
-    (HERE / "prometheus-rule.yaml").write_text(prometheus_rule())
+    (HERE / "dashboard.json").write_text(json.dumps(dashboard(), indent=2) + "\n", encoding="utf-8")
+    (HERE / "prometheus-rule.yaml").write_text(prometheus_rule(), encoding="utf-8")

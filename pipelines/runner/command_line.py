@@ -2,14 +2,15 @@
 
 import argparse
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
+from kfp_image_classification.components.step.environment import settle_environment
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.components.step.output import start_in_utf8
 from kfp_image_classification.pipelines.runner.compiled import BAD_INPUT, COMPILED, compile_to
 from kfp_image_classification.pipelines.runner.parameters import (
     add_options,
@@ -24,7 +25,12 @@ FAILED, INTERRUPTED = 1, 130
 
 
 def main(pipeline: BaseComponent) -> None:
-    """Parses the command line and does what it asks for; exits with 0, 1 (failed), 2 (bad input) or 130 (Ctrl-C)."""
+    """Parses the command line and does what it asks for; exits with 0, 1 (failed), 2 (bad input) or 130 (Ctrl-C).
+
+    A signal that ends a local run gives 128 and its number.
+    """
+    start_in_utf8()
+    settle_environment()
     arguments = _parser(pipeline).parse_args()
     try:
         if arguments.compile:
@@ -46,7 +52,7 @@ def main(pipeline: BaseComponent) -> None:
 
 
 def _parser(pipeline: Any) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=(pipeline.pipeline_func.__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(pipeline.pipeline_func.__doc__ or "").partition("\n")[0])
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--run", action="store_true", help="run the pipeline on this machine, without a cluster")
     action.add_argument("--compile", action="store_true", help="write the pipeline as IR YAML for Kubeflow Pipelines")
@@ -143,13 +149,12 @@ def _run(pipeline: BaseComponent, parameters: dict[str, Any], arguments: argpars
     run = LocalRun(
         arguments.runs_dir, use_cache=not arguments.no_cache, verbose=arguments.verbose, plain=arguments.plain
     )
-    signal.signal(signal.SIGTERM, run.stop_everything)
-    signal.signal(signal.SIGINT, run.stop_everything)
+    run.handle_signals()
     try:
         run.execute(pipeline, parameters)
         run.print_summary(keeps_serving=arguments.serve)
         if arguments.serve:
             run.serve_until_stopped()
     finally:
-        run.stop_server()
+        run.end()
     return 0

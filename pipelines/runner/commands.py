@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from kfp_image_classification.components.deploy.endpoint import REQUEST_FILE, Endpoint
+from kfp_image_classification.components.step.direct_network import reached_directly
 
 
 def serve_command(endpoint: Endpoint, model: Path, python: Path = Path(sys.executable)) -> str:
@@ -18,9 +19,11 @@ def serve_command(endpoint: Endpoint, model: Path, python: Path = Path(sys.execu
 
 def ask_command(endpoint: Endpoint, service: Path) -> str:
     """Asks the service about one image; waits for a service that is just starting."""
+    # curl would send what is on this machine to a proxy as well.
+    direct = "--noproxy '*' " if reached_directly(endpoint.url) else ""
     host = f"-H {shlex.quote(f'Host: {endpoint.host}')} " if endpoint.host else ""
     return (
-        f"curl -s --retry 60 --retry-connrefused --retry-delay 1 -H 'Content-Type: application/json' {host}"
+        f"curl -s --retry 60 --retry-connrefused --retry-delay 1 -H 'Content-Type: application/json' {direct}{host}"
         f"-d @{shlex.quote(str(service / REQUEST_FILE))} {endpoint.predict_url}"
     )
 

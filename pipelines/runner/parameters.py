@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser, pipeline_function: PipelineFunc
     for name, parameter in inspect.signature(pipeline_function).parameters.items():
         is_list = get_origin(parameter.annotation) is list
         default = " ".join(parameter.default) if is_list else parameter.default
-        help_text = " ".join(help_texts[name].replace("%", "%%").split())
+        help_text = " ".join(help_texts.get(name, "").replace("%", "%%").split())
         variable = ENVIRONMENT.get(name, "")
         group.add_argument(
             f"--{name.replace('_', '-')}",

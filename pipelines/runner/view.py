@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
+from kfp_image_classification.components.step.output import write_line
 from kfp_image_classification.pipelines.runner.local.progress import Progress
 
 
@@ -41,8 +42,7 @@ class PlainView:
 
     def show(self, line: str) -> None:
         if not self._stopped:
-            self._terminal.write(line + "\n")
-            self._terminal.flush()
+            write_line(self._terminal, line)
 
     def stop(self) -> None:
         self._stopped = True

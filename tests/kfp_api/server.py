@@ -8,7 +8,7 @@ import threading
 import urllib.parse
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from kfp_api.workflow import pods, workflow
 from kfp_image_classification.pipelines.runner.cluster.run_metadata import MESSAGES, SERVICE, framed
 
 Object = dict[str, Any]
@@ -44,7 +45,6 @@ class _Run:
     steps: Steps
     seen: int = -1
     error: str = ""
-    created: dict[str, str] = field(default_factory=dict)
 
 
 class KfpApi:
@@ -58,8 +58,12 @@ class KfpApi:
         refuses_runs: Why the next runs are refused; empty when they are not.
         faults: HTTP codes that the next requests for a run get in place of an answer.
         on_get: Called before each answer about a run.
+        logs: What the steps' pods have printed, by task (`train#2` for the second turn of a loop).
+        messages: What Argo says of a step, by task.
         ranking: What select said of the runs' models, as its leaderboard's metadata; None for no leaderboard.
-        has_metadata: Whether the metadata store answers, as it does behind the UI's address.
+        is_ui: Whether this is the address of the UI: it leads to the metadata store too, and to logs by another path
+            than the API (frontend/server/app.ts).
+        has_workflows: Whether the version v1beta1 of the API is there.
     """
 
     def __init__(self, certificate: Path | None = None) -> None:
@@ -72,7 +76,10 @@ class KfpApi:
         self.faults: list[int] = []
         self.on_get: Callable[[], None] = lambda: None
         self.ranking: Object | None = None
-        self.has_metadata = True
+        self.logs: dict[str, str] = {}
+        self.messages: dict[str, str] = {}
+        self.is_ui = True
+        self.has_workflows = True
         self._experiments: dict[str, Object] = {}
         self._runs: dict[str, _Run] = {}
         self._lock = threading.Lock()
@@ -135,7 +142,7 @@ class KfpApi:
             Refused: When there is no such call.
         """
         asked = MESSAGES.get(f"{method}Request")
-        if asked is None or not self.has_metadata:
+        if asked is None or not self.is_ui:
             raise Refused(404, "Not Found")
         asked = asked.FromString(request[5:])
         answer = MESSAGES[f"{method}Response"]()
@@ -199,25 +206,53 @@ class KfpApi:
             if not (name in given or definition.is_optional or definition.HasField("default_value")):
                 raise Refused(400, f"Invalid input error: parameter {name} is required")
 
-    def _progress(self, identifier: str) -> Object:
+    def workflow(self, identifier: str) -> Object:
+        """GET /apis/v1beta1/runs/ID: toApiRunDetailV1 in backend/src/apiserver/server/api_converter.go."""
+        run = self._run(identifier)
+        if not self.has_workflows:
+            raise Refused(404, "Not Found")
+        shown = json.dumps(self._workflow(run)) if run.seen >= 0 else ""
+        return {"run": {"id": identifier}, "pipeline_runtime": {"workflow_manifest": shown} if shown else {}}
+
+    def log(self, identifier: str, pod: str) -> str:
+        """What a pod has printed: ReadLog in backend/src/apiserver/resource/resource_manager.go."""
+        run = self._run(identifier)
+        for node, name in pods(self._workflow(run)).items():
+            if name == pod:
+                task = re.sub(r"\(\d+\)", "", node).split(".")[-2]
+                turn = re.search(r"iteration-iterations\((\d+):", node)
+                return self.logs.get(f"{task}#{int(turn[1]) + 1}" if turn else task, self.logs.get(task, ""))
+        return json.dumps({"error_message": f"Failed to read logs for run {identifier}", "error_details": "..."})
+
+    def _run(self, identifier: str) -> _Run:
         if identifier not in self._runs:
             raise Refused(404, f"Run {identifier} not found")
-        run = self._runs[identifier]
+        return self._runs[identifier]
+
+    def _workflow(self, run: _Run) -> Object:
+        document = run.body["pipeline_spec"]
+        _, tasks = run.steps[max(run.seen, 0)]
+        spec = document.get("pipeline_spec", document)
+        return workflow(f"image-classification-{run.body['run_id'][:5]}", spec, tasks, self.messages)
+
+    def _progress(self, identifier: str) -> Object:
+        run = self._run(identifier)
         run.seen = min(run.seen + 1, len(run.steps) - 1)
-        state, tasks = run.steps[run.seen]
-        details = []
-        # The real server lists its own pods as well: the root, drivers and executors.
-        for name in ["root", "root-driver", *(one for task in tasks for one in (f"{task}-driver", task, "executor"))]:
-            created = run.created.setdefault(f"{name}/{len(details)}", _now())
-            details.append(
-                {
-                    "run_id": identifier,
-                    "task_id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{name}/{len(details)}")),
-                    "display_name": re.sub(r"#\d+$", "", name),
-                    "create_time": created,
-                    "state": tasks.get(name, "SUCCEEDED"),
-                }
-            )
+        state, _ = run.steps[run.seen]
+        # toApiPipelineTaskDetail in backend/src/apiserver/server/api_converter.go: every node of the workflow, by the
+        # name that Argo shows, with no pod and no error.
+        states = {"Pending": "PENDING", "Running": "RUNNING", "Succeeded": "SUCCEEDED", "Failed": "FAILED"}
+        details = [
+            {
+                "run_id": identifier,
+                "task_id": str(uuid.uuid5(uuid.NAMESPACE_OID, node["id"])),
+                "display_name": node["displayName"],
+                "create_time": run.body["created_at"],
+                "start_time": node["startedAt"],
+                "state": states.get(node["phase"], "SKIPPED"),
+            }
+            for node in self._workflow(run)["status"]["nodes"].values()
+        ]
         answer = {**run.body, "state": state, "run_details": {"task_details": details}}
         if state == "FAILED" and run.error:
             answer["error"] = {"code": 13, "message": run.error}
@@ -247,6 +282,17 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(200, self.server.api.metadata(split.path.rsplit("/", 1)[1], content))
                 return
             query = dict(urllib.parse.parse_qsl(split.query))
+            api, parts = self.server.api, split.path.strip("/").split("/")
+            match (api.is_ui, *parts):
+                case (_, "apis", "v1beta1", "runs", run_id):
+                    self._send(200, api.workflow(run_id))
+                    return
+                case (False, "apis", "v1alpha1", "runs", run_id, "nodes", pod, "log"):
+                    self._send(200, api.log(run_id, pod).encode(), "text/plain")
+                    return
+                case (True, "k8s", "pod", "logs"):
+                    self._send(200, api.log(query["runid"], query["podname"]).encode(), "text/plain")
+                    return
             answer = self.server.api.answer(self.command, split.path, query, json.loads(content) if content else None)
             self._send(200, answer)
         except Refused as error:
@@ -257,10 +303,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
-    def _send(self, code: int, answer: Object | bytes) -> None:
+    def _send(self, code: int, answer: Object | bytes, kind: str = "") -> None:
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(code)
-        kind = "application/grpc-web+proto" if isinstance(answer, bytes) else "application/json"
+        kind = kind or ("application/grpc-web+proto" if isinstance(answer, bytes) else "application/json")
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

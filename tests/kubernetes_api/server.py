@@ -8,20 +8,17 @@ import threading
 import time
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from kubernetes_api.cluster import NAMESPACE, Cluster
 from kubernetes_api.crds import definitions, schema_errors, unknown_fields
 from kubernetes_api.faults import Fault, Faults
 from kubernetes_api.pod_log import PodLog
 from kubernetes_api.store import ApiError, Change, Object, Resource, Store
 
-NAMESPACE = "kubeflow"
 USER = "system:serviceaccount:kubeflow:pipeline-runner"
 TOKEN = "token-of-the-test"
 BOOKMARK_SECONDS = 0.5
@@ -39,6 +36,7 @@ _BUILT_IN = [
     Resource("", "v1", "namespaces", "Namespace", namespaced=False, has_status=True),
     Resource("", "v1", "nodes", "Node", namespaced=False, has_status=True),
     Resource("apps", "v1", "deployments", "Deployment", has_status=True),
+    Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", has_status=True),
     Resource("batch", "v1", "jobs", "Job", has_status=True),
     Resource("networking.k8s.io", "v1", "ingresses", "Ingress", has_status=True),
     Resource("rbac.authorization.k8s.io", "v1", "roles", "Role"),
@@ -50,6 +48,25 @@ _PATH = re.compile(
     r"(?:/namespaces/(?P<namespace>[^/]+)(?=/))?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[^/]+))?$"
 )
 Admission = Callable[[Resource, Object], str | None]
+
+
+def resources_of(definitions: Iterable[Object]) -> list[Resource]:
+    """All that an API with some definitions serves: what is built in, and what they define."""
+    custom = [
+        Resource(
+            group=crd["spec"]["group"],
+            version=version["name"],
+            plural=crd["spec"]["names"]["plural"],
+            kind=crd["spec"]["names"]["kind"],
+            namespaced=crd["spec"]["scope"] == "Namespaced",
+            has_status="status" in version.get("subresources", {}),
+            is_custom=True,
+        )
+        for crd in definitions
+        for version in crd["spec"]["versions"]
+        if version.get("served")
+    ]
+    return _BUILT_IN + custom
 
 
 @dataclass(frozen=True)
@@ -64,7 +81,7 @@ class Rule:
         return self.verb in ("", verb) and self.plural in ("", plural) and (not self.sub or self.sub == sub)
 
 
-class KubernetesApi:
+class KubernetesApi(Cluster):
     """An API server with a store, and a test's hands on the cluster behind it.
 
     Objects that a test puts in as an operator or a kubelet would (`create`, `set_status`, `write_log`, `add_event`) do
@@ -75,7 +92,7 @@ class KubernetesApi:
         self.store = Store()
         self.requests: list[tuple[str, str]] = []
         self.admission: list[Admission] = []
-        self.token = TOKEN
+        self.token = self.admin_token = TOKEN
         self._faults = Faults()
         self._rules: list[Rule] = []
         self._logs: dict[tuple[str, str], PodLog] = {}
@@ -93,24 +110,6 @@ class KubernetesApi:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def write_kubeconfig(self, path: Path, namespace: str = NAMESPACE) -> Path:
-        """Writes a kubeconfig for clients, in this process or another."""
-        path.write_text(
-            yaml.safe_dump(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "current-context": "test",
-                    "clusters": [{"name": "test", "cluster": {"server": self.url}}],
-                    "users": [{"name": "test", "user": {"token": self.token}}],
-                    "contexts": [
-                        {"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}
-                    ],
-                }
-            )
-        )
-        return path
 
     def rights_used(self) -> set[tuple[str, str, str]]:
         """What the client asked for, as RBAC sees it: API group, resource, verb; without what everybody may ask."""
@@ -131,22 +130,7 @@ class KubernetesApi:
     # The cluster's side
 
     def resources(self) -> list[Resource]:
-        """All that is served: what is built in, and what the stored definitions define."""
-        custom = [
-            Resource(
-                group=crd["spec"]["group"],
-                version=version["name"],
-                plural=crd["spec"]["names"]["plural"],
-                kind=crd["spec"]["names"]["kind"],
-                namespaced=crd["spec"]["scope"] == "Namespaced",
-                has_status="status" in version.get("subresources", {}),
-                is_custom=True,
-            )
-            for crd in self.store.view(_DEFINITION)
-            for version in crd["spec"]["versions"]
-            if version.get("served")
-        ]
-        return _BUILT_IN + custom
+        return resources_of(self.store.view(_DEFINITION))
 
     def resource(self, plural: str) -> Resource:
         return next(resource for resource in self.resources() if resource.plural == plural)
@@ -171,35 +155,17 @@ class KubernetesApi:
     ) -> Object:
         return self.store.change(self.resource(plural), namespace, name, change, part)
 
-    def set_status(self, plural: str, name: str, status: Object, namespace: str = NAMESPACE) -> Object:
-        return self.update(plural, name, lambda item: {**item, "status": status}, namespace, "status")
-
     def delete(self, plural: str, name: str, namespace: str = NAMESPACE) -> None:
         self.store.delete(self.resource(plural), namespace, name)
+
+    def bind(self, pod: str, node: str, namespace: str = NAMESPACE) -> None:
+        self.update("pods", pod, lambda item: {**item, "spec": {**item["spec"], "nodeName": node}}, namespace)
 
     def log(self, pod: str, namespace: str = NAMESPACE) -> PodLog:
         return self._logs.setdefault((namespace, pod), PodLog())
 
     def write_log(self, pod: str, text: str, namespace: str = NAMESPACE) -> None:
         self.log(pod, namespace).write(text)
-
-    def add_event(self, plural: str, name: str, reason: str, message: str, namespace: str = NAMESPACE) -> None:
-        """Adds a Warning about an object."""
-        item = self.get(plural, name, namespace)
-        about = {"kind": item["kind"], "name": name, "namespace": namespace, "uid": item["metadata"]["uid"]}
-        self.create(
-            {
-                "apiVersion": "v1",
-                "kind": "Event",
-                "metadata": {"generateName": f"{name}."},
-                "involvedObject": about,
-                "reason": reason,
-                "message": message,
-                "type": "Warning",
-                "lastTimestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            },
-            namespace,
-        )
 
     def wait_for(self, condition: Callable[[], Any], seconds: float = 10.0) -> Any:
         """Waits until a condition holds; returns its value.
@@ -310,7 +276,8 @@ class KubernetesApi:
 
     def check_allowed(self, request: "_Request") -> None:
         verb = "get" if request.verb == "log" else request.verb
-        if self._forbidden(verb, request.resource.plural, request.sub):
+        elsewhere = request.resource.namespaced and request.namespace != NAMESPACE
+        if elsewhere or self._forbidden(verb, request.resource.plural, request.sub):
             what = request.resource.plural + (f"/{request.sub}" if request.sub else "")
             where = f' in the namespace "{request.namespace}"' if request.namespace else " at the cluster scope"
             raise ApiError(
@@ -630,6 +597,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _log(self, request: _Request, fault: Fault | None) -> None:
         api = self.server.api
         pod = api.store.get(request.resource, request.namespace, request.name)
+        if not pod["spec"].get("nodeName"):
+            with self._stream("text/plain"):  # LogLocation in pkg/registry/core/pod/strategy.go of Kubernetes
+                return
         phase = pod.get("status", {}).get("phase", "Pending")
         if phase == "Pending":
             container = pod["spec"]["containers"][0]["name"]

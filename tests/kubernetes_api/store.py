@@ -190,11 +190,16 @@ class Store:
                 self._orphan(item["metadata"]["uid"])
             if item["metadata"].get("finalizers"):
                 item["metadata"].setdefault("deletionTimestamp", _now())
+                if resource.kind == "Pod":
+                    item["metadata"].setdefault("deletionGracePeriodSeconds", 0)
                 stored = self._put(key, resource, item, "MODIFIED")
                 if "foregroundDeletion" in item["metadata"]["finalizers"]:
                     for dependent in self._dependents(item["metadata"]["uid"]):
                         self._delete_key(dependent)
                 return stored
+            if resource.full_name == "pods":  # told to go first: podStrategy's CheckGracefulDelete in Kubernetes
+                item["metadata"].update(deletionTimestamp=_now(), deletionGracePeriodSeconds=0)
+                self._put(key, resource, item, "MODIFIED")
             return self._remove(key)
 
     def forget_history(self) -> None:

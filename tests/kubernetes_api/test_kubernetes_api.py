@@ -2,10 +2,11 @@
 
 import contextlib
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes.client import ApiClient, ApiException, AppsV1Api, AuthorizationV1Api, CoreV1Api, CustomObjectsApi
+from kubernetes.client import ApiClient, ApiException, AuthorizationV1Api, CoreV1Api, CustomObjectsApi
 from kubernetes.watch import Watch
 
 from kfp_image_classification.components.cluster.kubernetes_client import api_client, own_namespace, patiently
@@ -35,8 +36,20 @@ def pod(name: str, **metadata: Any) -> dict[str, Any]:
     }
 
 
+def owner(item: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": item["apiVersion"],
+        "kind": item["kind"],
+        "name": item["metadata"]["name"],
+        "uid": item["metadata"]["uid"],
+    }
+
+
 @pytest.fixture
-def client(kubernetes_api: KubernetesApi) -> ApiClient:
+def client(kubernetes_api: KubernetesApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ApiClient:
+    """One that may do everything."""
+    config = kubernetes_api.write_kubeconfig(tmp_path / "admin", token=kubernetes_api.admin_token)
+    monkeypatch.setenv("KUBECONFIG", str(config))
     return api_client()
 
 
@@ -69,53 +82,66 @@ def test_objects_through_their_life(client: ApiClient, kubernetes_api: Kubernete
     api.patch_namespaced_custom_object(*JOBS, "a", {"metadata": {"labels": {"b": "1"}}})
     assert api.get_namespaced_custom_object(*JOBS, "a")["metadata"]["labels"] == {"model": "cnn", "b": "1"}
 
-    owner = {"apiVersion": "v1", "kind": "TrainJob", "name": "a", "uid": created["metadata"]["uid"]}
-    kubernetes_api.create(pod("a-0", ownerReferences=[owner]))
+    kubernetes_api.create(pod("a-0", ownerReferences=[owner(created)]))
     api.delete_namespaced_custom_object(*JOBS, "a")
     assert refused(api.get_namespaced_custom_object, *JOBS, "a").status == 404
-    assert CoreV1Api(client).list_namespaced_pod("kubeflow").items == [], "garbage is collected"
+    kubernetes_api.wait_for(lambda: CoreV1Api(client).list_namespaced_pod("kubeflow").items == [])  # garbage
 
 
 def test_foreground_deletion_waits_for_dependents(client: ApiClient, kubernetes_api: KubernetesApi) -> None:
     api = CustomObjectsApi(client)
-    uid = api.create_namespaced_custom_object(*JOBS, job())["metadata"]["uid"]
-    owner = {"apiVersion": "v1", "kind": "TrainJob", "name": "a", "uid": uid}
-    kubernetes_api.create(pod("a-0", ownerReferences=[owner], finalizers=["test/slow"]))
+    made = api.create_namespaced_custom_object(*JOBS, job())
+    kubernetes_api.create(pod("a-0", ownerReferences=[owner(made)], finalizers=["test/slow"]))
     api.delete_namespaced_custom_object(*JOBS, "a", propagation_policy="Foreground")
     assert "deletionTimestamp" in api.get_namespaced_custom_object(*JOBS, "a")["metadata"]
     CoreV1Api(client).patch_namespaced_pod("a-0", "kubeflow", {"metadata": {"finalizers": None}})
-    assert kubernetes_api.objects("trainjobs") == []
+    kubernetes_api.wait_for(lambda: kubernetes_api.objects("trainjobs") == [])
 
 
-def test_watch_resumes_and_expires(client: ApiClient, kubernetes_api: KubernetesApi) -> None:
-    api = CoreV1Api(client)
+def test_watch_tells_what_happened_since(client: ApiClient, kubernetes_api: KubernetesApi) -> None:
+    version = changed_pods(client, kubernetes_api)
+    told = seen(client, resource_version=version)
+    assert told == [("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "a")], "a pod is told to go before it is gone"
+
+
+@pytest.mark.fake_api
+def test_watch_marks_breaks_and_expires(client: ApiClient, kubernetes_api: KubernetesApi) -> None:
+    version = changed_pods(client, kubernetes_api)
+    # A real server sends one a minute.
+    assert ("BOOKMARK", "") in seen(client, resource_version=version, allow_watch_bookmarks=True)
+    kubernetes_api.fail(verb="watch", after_events=1)
+    with pytest.raises(Exception, match="ended prematurely|Connection broken"):
+        seen(client, resource_version=version)
+    kubernetes_api.store.forget_history()
+    assert refused(seen, client, resource_version=version).status == 410
+
+
+def changed_pods(client: ApiClient, kubernetes_api: KubernetesApi) -> str:
+    """Makes and deletes pods; returns the version before most of it."""
     kubernetes_api.create(pod("a", labels={"job": "x"}))
-    version = api.list_namespaced_pod("kubeflow").metadata.resource_version
+    version = CoreV1Api(client).list_namespaced_pod("kubeflow").metadata.resource_version
     kubernetes_api.create(pod("b", labels={"job": "x"}))
     kubernetes_api.create(pod("c"))
     kubernetes_api.delete("pods", "a")
+    return str(version)
 
-    def seen(**options: Any) -> list[tuple[str, str]]:
-        events = Watch().stream(
-            api.list_namespaced_pod, "kubeflow", label_selector="job=x", timeout_seconds=1, **options
-        )
-        return [(event["type"], event["raw_object"]["metadata"].get("name", "")) for event in events]
 
-    assert seen(resource_version=version) == [("ADDED", "b"), ("DELETED", "a")]
-    assert ("BOOKMARK", "") in seen(resource_version=version, allow_watch_bookmarks=True)
-    kubernetes_api.fail(verb="watch", after_events=1)
-    with pytest.raises(Exception, match="ended prematurely|Connection broken"):
-        seen(resource_version=version)
-    kubernetes_api.store.forget_history()
-    assert refused(seen, resource_version=version).status == 410
+def seen(client: ApiClient, **options: Any) -> list[tuple[str, str]]:
+    pods = CoreV1Api(client).list_namespaced_pod
+    events = Watch().stream(pods, "kubeflow", label_selector="job=x", timeout_seconds=1, **options)
+    return [(event["type"], event["raw_object"]["metadata"].get("name", "")) for event in events]
 
 
 def test_log_is_followed_until_the_pod_ends(client: ApiClient, kubernetes_api: KubernetesApi) -> None:
     api = CoreV1Api(client)
     kubernetes_api.create(pod("a"))
+    assert api.read_namespaced_pod_log("a", "kubeflow") == "", "on no node yet"
+    kubernetes_api.bind("a", "node-a")
     assert "waiting to start" in refused(api.read_namespaced_pod_log, "a", "kubeflow").body
-    kubernetes_api.set_status("pods", "a", {"phase": "Running"})
+    running = {"name": "tensorflow", "state": {"running": {}}}
+    kubernetes_api.set_status("pods", "a", {"phase": "Running", "containerStatuses": [running]})
     kubernetes_api.write_log("a", "one\ntwo")
+    kubernetes_api.wait_for(lambda: "two" in api.read_namespaced_pod_log("a", "kubeflow"))
     lines: list[str] = []
 
     def follow() -> None:
@@ -123,23 +149,33 @@ def test_log_is_followed_until_the_pod_ends(client: ApiClient, kubernetes_api: K
 
     reader = threading.Thread(target=follow)
     reader.start()
-    kubernetes_api.wait_for(lambda: ("log", "/api/v1/namespaces/kubeflow/pods/a/log") in kubernetes_api.requests[1:])
+    kubernetes_api.wait_for(lambda: lines == ["two"])
     kubernetes_api.write_log("a", "three")
-    kubernetes_api.set_status("pods", "a", {"phase": "Succeeded"})
+    ended = {"name": "tensorflow", "state": {"terminated": {"exitCode": 0}}}
+    kubernetes_api.set_status("pods", "a", {"phase": "Succeeded", "containerStatuses": [ended]})
     reader.join(10)
-    assert lines[-1] == "three"
-    assert "one" not in lines
+    assert lines == ["two", "three"]
 
 
-def test_permissions_admission_and_schema(client: ApiClient, kubernetes_api: KubernetesApi) -> None:
-    api = CustomObjectsApi(client)
-    kubernetes_api.forbid("create", "deployments")
-    assert "cannot create resource" in refused(AppsV1Api(client).create_namespaced_deployment, "kubeflow", {}).body
-    review = {"spec": {"resourceAttributes": {"verb": "create", "resource": "deployments"}}}
-    assert not AuthorizationV1Api(client).create_self_subject_access_review(review).status.allowed
-    kubernetes_api.admission.append(lambda resource, item: '"x.y" denied the request: no')
-    assert "admission webhook" in refused(api.create_namespaced_custom_object, *JOBS, job()).body
-    kubernetes_api.admission.clear()
+def test_the_client_has_its_roles_rights(kubernetes_api: KubernetesApi) -> None:
+    client = api_client()
+    elsewhere = refused(CustomObjectsApi(client).list_namespaced_custom_object, *JOBS[:2], "default", JOBS[3])
+    assert 'cannot list resource \\"trainjobs\\"' in elsewhere.body
+    kubernetes_api.forbid("create", "trainjobs")
+    assert (
+        "cannot create resource" in refused(CustomObjectsApi(client).create_namespaced_custom_object, *JOBS, job()).body
+    )
+    asked = {"verb": "create", "group": JOBS[0], "resource": "trainjobs", "namespace": "kubeflow"}
+    review = AuthorizationV1Api(client).create_self_subject_access_review({"spec": {"resourceAttributes": asked}})
+    assert not review.status.allowed
+
+
+def test_webhooks_are_asked(client: ApiClient, kubernetes_api: KubernetesApi) -> None:
+    name = "validator.trainjob.trainer.kubeflow.org"
+    kubernetes_api.admission.append(lambda resource, item: f'"{name}" denied the request: no')
+    error = refused(CustomObjectsApi(client).create_namespaced_custom_object, *JOBS, job())
+    assert error.status == 403
+    assert f'admission webhook \\"{name}\\" denied the request: no' in error.body
 
 
 @needs_definitions
@@ -155,6 +191,7 @@ def test_schema(client: ApiClient, kubernetes_api: KubernetesApi) -> None:
     assert "nodes" not in api.create_namespaced_custom_object(*JOBS, typo)["spec"]["trainer"], "pruned without Strict"
 
 
+@pytest.mark.fake_api
 @pytest.mark.parametrize(
     "faults",
     [
@@ -176,6 +213,7 @@ def test_client_is_patient_with_what_passes(
     assert len(told) == len(faults)
 
 
+@pytest.mark.fake_api
 def test_client_gives_up_with_words(client: ApiClient, kubernetes_api: KubernetesApi) -> None:
     kubernetes_api.token = "another"
     with contextlib.closing(client), pytest.raises(StageFailed, match=r"cannot be used: Unauthorized \(HTTP 401\)"):

@@ -12,6 +12,7 @@ from repository import REPOSITORY
 
 from kfp_image_classification.components.cluster import images
 from kfp_image_classification.components.cluster.permissions import BY_BACKEND, TRAINING_RUNTIME, Permission, needed
+from kfp_image_classification.components.deploy.kserve.manifest import MODEL_READER
 from kfp_image_classification.components.preflight.checks import apply_manifests
 from kfp_image_classification.components.train.launchers.trainjob import CONTAINER, REPLICATED_JOB
 from kfp_image_classification.components.train.worker.exit_codes import BAD_INPUT, BAD_LOSS
@@ -118,7 +119,12 @@ def test_the_training_runtime_is_the_one_that_jobs_ask_for() -> None:
 def test_images_are_those_of_the_components() -> None:
     text = "".join(path.read_text() for path in FILES if path.parent.name != "examples")
     named = set(re.findall(r"image: (\S+)", text))
-    assert named == {images.SERVER_IMAGE, images.TENSORFLOW_IMAGE}
+    assert named == {
+        images.SERVER_IMAGE,
+        images.SERVER_TENSORFLOW_IMAGE,
+        images.TENSORFLOW_IMAGE,
+        images.LAUNCHER_IMAGE,
+    }
 
 
 def test_every_container_runs_without_privileges() -> None:
@@ -126,7 +132,7 @@ def test_every_container_runs_without_privileges() -> None:
     for runtime in objects("ClusterTrainingRuntime"):
         for job in runtime["spec"]["template"]["spec"]["replicatedJobs"]:
             containers += job["template"]["spec"]["template"]["spec"]["containers"]
-    assert len(containers) == 2
+    assert len(containers) == 3
     for container in containers:
         assert container["securityContext"] == {
             "runAsNonRoot": True,
@@ -134,3 +140,14 @@ def test_every_container_runs_without_privileges() -> None:
             "capabilities": {"drop": ["ALL"]},
             "seccompProfile": {"type": "RuntimeDefault"},
         }
+
+
+def test_models_are_read_from_the_store_that_kubeflow_pipelines_brings() -> None:
+    """Its service has been called `seaweedfs` since 2.15 and nothing else since 2.16."""
+    (secret,) = objects("Secret")
+    (account,) = [one for one in objects("ServiceAccount") if one["metadata"]["name"] == MODEL_READER]
+    assert account["secrets"] == [{"name": secret["metadata"]["name"]}]
+    assert secret["metadata"]["annotations"]["serving.kserve.io/s3-endpoint"] == "seaweedfs.kubeflow:9000"
+    assert secret["stringData"].keys() == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, (
+        "the names that KServe asks for"
+    )

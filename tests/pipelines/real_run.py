@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -14,10 +15,14 @@ QUICK = ["--models", "cnn", "cnn_dropout", "--epochs", "2", "--batch-size", "50"
 START_SECONDS = 200
 
 
-def start(directory: Path, *options: str) -> subprocess.Popen[str]:
+def start(
+    directory: Path, *options: str, env: Mapping[str, str] | None = None, before: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """Starts a run in a folder; `before` is a program that starts it in its turn."""
     return subprocess.Popen(
-        [sys.executable, SCRIPT, "--run", *QUICK, *options],
+        [*before, sys.executable, SCRIPT, "--run", *QUICK, *options],
         cwd=directory,
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from kfp_image_classification.components.deploy.kserve.address import Address, s
 from kfp_image_classification.components.deploy.kserve.client import InferenceServices
 from kfp_image_classification.components.deploy.kserve.permissions import check_permissions
 from kfp_image_classification.components.deploy.kserve.rollout import Rollout
+from kfp_image_classification.components.deploy.kserve.runtimes import check_runtime
 from kfp_image_classification.components.deploy.kserve.storage_uri import kserve_storage_uri
 from kfp_image_classification.components.deploy.options import DeployOptions, ServiceChange
 from kfp_image_classification.components.deploy.smoke import (
@@ -57,6 +58,7 @@ def deploy_to_cluster(
     version = manifest.predictor(options, storage_uri, model, digest)
     services = _services(options.namespace, log)
     name = options.service_name
+    check_runtime(services.client, services.namespace, options.runtime, version["model"]["runtime"], log)
 
     def change(live: Object | None) -> Object:
         if live is None:
@@ -84,20 +86,22 @@ def deploy_to_cluster(
         example_probability=max(predictions[shown]["probabilities"]),
     )
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / REQUEST_FILE).write_text(json.dumps(request_body([card.examples[shown]])))
+    (directory / REQUEST_FILE).write_text(json.dumps(request_body([card.examples[shown]])), encoding="utf-8")
     endpoint.write(directory)
     log.info("serving at %s; smoke prediction of %d images answered right", endpoint.predict_url, len(predictions))
     return endpoint
 
 
 def promote_canary(change: ServiceChange, log: logging.Logger) -> None:
-    """Gives a canary all requests; its pods go on running.
+    """Gives a canary all requests, under the address that the service has.
+
+    Its version takes the stable one's place first, pod by pod; the canary goes when that serves.
 
     Raises:
         InvalidInput: When no canary is under way.
         StageFailed: When it does not serve them; the canary is then as it was before.
     """
-    _change(change, manifest.promoted, "the canary gets all requests", log)
+    _change(change, [manifest.taken_over, manifest.promoted], "the canary's version gets all requests", log)
 
 
 def roll_back(change: ServiceChange, log: logging.Logger) -> None:
@@ -107,21 +111,22 @@ def roll_back(change: ServiceChange, log: logging.Logger) -> None:
         InvalidInput: When there is nothing to go back to.
         StageFailed: When the older version does not serve; the service is then as it was before.
     """
-    _change(change, manifest.rolled_back, "rolled back", log)
+    _change(change, [manifest.rolled_back], "rolled back", log)
 
 
-def _change(asked: ServiceChange, change: Callable[[Object], Object], done: str, log: logging.Logger) -> None:
+def _change(asked: ServiceChange, steps: Sequence[Callable[[Object], Object]], done: str, log: logging.Logger) -> None:
     services, name, options = _services(asked.namespace, log), asked.service_name, asked.service
 
-    def change_existing(live: Object | None) -> Object:
+    def existing(live: Object | None) -> Object:
         if live is None:
             raise InvalidInput(f"service_name = {name!r}: no such InferenceService in namespace {services.namespace}")
-        return change(live)
+        return live
 
     rollout = Rollout(services, name, options, log)
     with rollout.undone_on_failure():
-        rollout.apply(change_existing)
-        service = rollout.wait_until_ready()
+        for step in steps:
+            rollout.apply(lambda live, step=step: step(existing(live)))  # type: ignore[misc]
+            service = rollout.wait_until_ready()
         address = service_address(service, in_cluster(), options.ingress_url)
         wait_for_model(address.model_url(name), address.headers, options.smoke_seconds)
     model = DeployedModel.of_predictor(manifest.newest_version(service))
@@ -137,5 +142,7 @@ def _services(namespace: str, log: logging.Logger) -> InferenceServices:
 def _smoke_prediction(address: Address, card: ModelCard, options: DeployOptions) -> list[dict[str, Any]]:
     url, service = f"{address.model_url(options.service_name)}:predict", options.service
     if options.canary_percent:
-        return meet_canary(url, card, address.headers, options.canary_percent, service.smoke_seconds)
+        return meet_canary(
+            url, card, address.headers, options.canary_percent, service.smoke_seconds, service.route_seconds
+        )
     return smoke_predict_patiently(url, card, address.headers, service.smoke_seconds, service.settle_seconds)

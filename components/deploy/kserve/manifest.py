@@ -7,6 +7,7 @@ every version, so touching it would restart pods that should go on serving.
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,12 +27,18 @@ from kfp_image_classification.components.step.errors import InvalidInput
 Manifest = dict[str, Any]
 
 TENSORFLOW_SERVING = "kserve-tensorflow-serving"
-# KServe's own name for it; in a canary the definition of InferenceServices asks for it.
+# What KServe calls it. A canary must name it, by the definition of InferenceServices; a predictor must not: KServe's
+# webhook refuses it since 0.16, and older releases take it for granted.
 CONTAINER = "kserve-container"
 MODE_ANNOTATION = "serving.kserve.io/deploymentMode"
 # Which keys of the metadata the user's options set last, so that those left out later can be taken away again.
 SET_KEYS_ANNOTATION = "kfp-image-classification/set-keys"
 MODEL_READER = "model-reader"
+CANARY_PREFIX = "v"
+# A canary has a fixed number of replicas. KServe gives it an autoscaler all the same and leaves that behind when the
+# canary goes, except where the canary asks for none.
+AUTOSCALER_ANNOTATION = "serving.kserve.io/autoscalerClass"
+NO_AUTOSCALER = "none"
 _AUTOSCALING_FIELDS = ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")
 
 
@@ -46,7 +53,6 @@ def predictor(options: DeployOptions, storage_uri: str, model: DeployedModel, mo
     """
     service = options.service
     served: Manifest = {
-        "name": CONTAINER,
         "modelFormat": {"name": service.model_format},
         "runtime": TENSORFLOW_SERVING if options.runtime == "tensorflow" else options.runtime,
         "storageUri": storage_uri,
@@ -142,7 +148,7 @@ def with_version(live: Manifest, options: DeployOptions, version: Manifest) -> M
             wanted[part] = current.get(part, {})
     else:
         _note_replaced(wanted, stable)
-    if "name" in current:  # a promoted canary: another name would be another Deployment
+    if "name" in current:  # by which its Deployment and its address are called
         wanted["name"] = current["name"]
     service["spec"] = {"predictor": wanted}
     service["metadata"]["annotations"].setdefault(MODE_ANNOTATION, options.service.deployment_mode)
@@ -151,35 +157,58 @@ def with_version(live: Manifest, options: DeployOptions, version: Manifest) -> M
     return service
 
 
-def promoted(live: Manifest) -> Manifest:
-    """The service with its canary as the only version, whose pods go on running.
+def taken_over(live: Manifest) -> Manifest:
+    """The service with its canary's version in the stable place too, enough of it for all requests; the canary stays.
+
+    KServe can also take a canary's pods for the stable ones, but calls the Service in front of them by the canary's
+    name then: the service's address in the cluster would be another one.
 
     Raises:
         InvalidInput: When there is no canary.
     """
     service = _writable(live)
     spec = service["spec"]
-    if is_canary_under_way(service) and not spec.get("canary"):
-        del spec["predictor"]["canaryTrafficPercent"]
-    elif spec.get("canary"):
-        stable, canary = spec["predictor"], spec.pop("canary")[0]["predictor"]
-        # A canary has no numbers of replicas of its own: it takes over those of the version it replaces.
-        spec["predictor"] = canary | {name: stable[name] for name in _AUTOSCALING_FIELDS if name in stable}
-    else:
+    if not is_canary_under_way(service):
         raise InvalidInput(f"service_name = {live['metadata']['name']!r}: no canary is under way, nothing to promote")
+    if spec.get("canary"):
+        canary = spec["canary"][0]["predictor"]
+        spec["predictor"] = _with_canarys_version(service)
+        # KServe takes a canary's replicas off those of the stable version.
+        least = spec["predictor"].get("minReplicas", 1) + canary.get("minReplicas", 0)
+        spec["predictor"]["minReplicas"] = least
+        if "maxReplicas" in spec["predictor"]:
+            spec["predictor"]["maxReplicas"] = max(least, spec["predictor"]["maxReplicas"])
+    return service
+
+
+def promoted(live: Manifest) -> Manifest:
+    """The service with its canary's version as the only one; in Standard mode after `taken_over`.
+
+    Raises:
+        InvalidInput: When there is no canary.
+    """
+    service = taken_over(live)
+    spec = service["spec"]
+    if spec.get("canary"):
+        spec["predictor"] = _with_canarys_version(service)
+        del spec["canary"]
+    else:
+        del spec["predictor"]["canaryTrafficPercent"]
     return service
 
 
 def rolled_back(live: Manifest) -> Manifest:
     """The service without its canary or, without a canary, with the version that the present one replaced.
 
+    A canary whose promotion was cut short has its version in the stable place already: both go.
+
     Raises:
         InvalidInput: When there is nothing to go back to.
     """
     service = _writable(live)
     spec = service["spec"]
-    if spec.get("canary"):
-        del spec["canary"]
+    canaries = spec.pop("canary", [])
+    if canaries and not _is_placed(spec["predictor"], canaries[0]["predictor"]):
         return service
     replaced = replaced_predictor(spec["predictor"])
     if replaced is None:
@@ -187,19 +216,37 @@ def rolled_back(live: Manifest) -> Manifest:
             f"service_name = {live['metadata']['name']!r}: its version replaced none that is known, nothing to go back "
             "to"
         )
-    if "name" in spec["predictor"]:
-        replaced["name"] = spec["predictor"]["name"]
-    spec["predictor"] = replaced
+    spec["predictor"] = _in_place_of(spec["predictor"], replaced)
     return service
 
 
 def restored(live: Manifest, before: Manifest) -> Manifest:
-    """The service as it was: spec, labels and annotations."""
+    """The service as it was: spec, labels and annotations; but for what KServe would refuse by now."""
     service, old = _writable(live), _writable(before)
     service["spec"] = old["spec"]
+    service["spec"]["predictor"] = _admissible(old["spec"]["predictor"])
     for part in ("labels", "annotations"):
         service["metadata"][part] = old["metadata"][part]
     return service
+
+
+def without_requests(live: Manifest, wanted: Manifest) -> Manifest | None:
+    """The service with no requests for the canaries that `wanted` does not have; None when they get none as it is.
+
+    KServe removes a canary before the ingress stops sending requests to it: they would fail. It goes without failures
+    when it gets none.
+    """
+    kept = {canary["predictor"]["name"] for canary in wanted["spec"].get("canary") or []}
+    statuses = (live.get("status") or {}).get("canaryStatuses") or []
+    reached = {entry.get("name") for entry in statuses if entry.get("ready")}
+    service = _writable(live)
+    found = False
+    for canary in service["spec"].get("canary") or []:
+        name = canary["predictor"]["name"]
+        if name not in kept and name in reached and canary["trafficPercent"]:
+            canary["trafficPercent"] = 0
+            found = True
+    return service if found else None
 
 
 def newest_version(service: Manifest) -> Manifest:
@@ -207,6 +254,26 @@ def newest_version(service: Manifest) -> Manifest:
     canaries = service["spec"].get("canary")
     version: Manifest = canaries[0]["predictor"] if canaries else service["spec"]["predictor"]
     return version
+
+
+def versions(service: Manifest) -> list[Manifest]:
+    """The predictors that there are: the stable one, then the canaries of Standard mode."""
+    return [service["spec"]["predictor"], *(canary["predictor"] for canary in service["spec"].get("canary") or [])]
+
+
+def replicas(service: Manifest, version: Manifest) -> int:
+    """How many replicas of a version there are to be, at least: KServe takes a canary's off the stable one's."""
+    stable, *canaries = versions(service)
+    least = int(version.get("minReplicas", 1))
+    if version is stable:
+        least -= sum(int(canary.get("minReplicas", 0)) for canary in canaries)
+    return max(1, least) if canaries else least
+
+
+def app_label(service: Manifest, version: Manifest) -> str:
+    """The label `app` of the pods of a version's Deployment in Standard mode, since KServe 0.11."""
+    middle = f"-{version['name']}" if version.get("name") else ""
+    return f"isvc.{service['metadata']['name']}{middle}-predictor"
 
 
 def canary_percent(service: Manifest) -> int:
@@ -240,15 +307,63 @@ def _with_standard_canary(service: Manifest, options: DeployOptions, version: Ma
     stable = service["spec"]["predictor"]
     if revision_of(stable) == revision_of(version):
         raise _is_served_already(options, service["metadata"]["name"])
+    replicas = math.ceil(stable.get("minReplicas", 1) * options.canary_percent / 100)
+    if not replicas:
+        raise InvalidInput(
+            f"canary_percent = {options.canary_percent}: the stable version of {service['metadata']['name']} has "
+            "minReplicas = 0, of which a canary cannot have a share; deploy it with min_replicas = 1 first"
+        )
     canary = {key: value for key, value in copy.deepcopy(version).items() if key not in _AUTOSCALING_FIELDS}
-    canary["name"] = f"v{revision_of(version)[:8]}"
+    canary["name"] = f"{CANARY_PREFIX}{revision_of(version)[:8]}"
+    # Given, as KServe would count none when the canary's share becomes 0.
+    canary["minReplicas"] = replicas
+    canary["model"]["name"] = CONTAINER
     current = newest_version(service)
     if revision_of(current) == revision_of(version):
-        canary.update(annotations=current["annotations"], labels=current["labels"])
+        canary.update(annotations=copy.deepcopy(current["annotations"]), labels=current["labels"])
     else:
         _note_replaced(canary, stable)
+    canary["annotations"][AUTOSCALER_ANNOTATION] = NO_AUTOSCALER
     service["spec"]["canary"] = [{"trafficPercent": options.canary_percent, "predictor": canary}]
     return service
+
+
+def _with_canarys_version(service: Manifest) -> Manifest:
+    """The stable predictor, when the canary's version has taken its place."""
+    stable, version = service["spec"]["predictor"], copy.deepcopy(service["spec"]["canary"][0]["predictor"])
+    # A canary has no numbers of replicas of its own: it takes over those of the version it replaces. In the middle of a
+    # promotion its own version stands there already, with the canary's replicas on top.
+    replaced = (replaced_predictor(stable) if _is_placed(stable, version) else None) or stable
+    for field in _AUTOSCALING_FIELDS:
+        version.pop(field, None)
+    version |= {name: replaced[name] for name in _AUTOSCALING_FIELDS if name in replaced}
+    annotations = version.setdefault("annotations", {})
+    if annotations.get(AUTOSCALER_ANNOTATION) == NO_AUTOSCALER:
+        del annotations[AUTOSCALER_ANNOTATION]
+    if REPLACES_ANNOTATION not in annotations:
+        _note_replaced(version, replaced)
+    return _in_place_of(stable, version)
+
+
+def _is_placed(stable: Manifest, canary: Manifest) -> bool:
+    """Whether a canary's version stands in the stable place too: its promotion is under way, or was cut short."""
+    models = [version.get("model", {}).get("storageUri") for version in (stable, canary)]
+    return revision_of(stable) == revision_of(canary) and models[0] == models[1]
+
+
+def _in_place_of(stable: Manifest, version: Manifest) -> Manifest:
+    """Another version under the stable one's name: its Deployment, its Service and their address are made of it."""
+    placed = {key: value for key, value in version.items() if key not in ("name", "canaryTrafficPercent")}
+    if "name" in stable:
+        placed["name"] = stable["name"]
+    return _admissible(placed)
+
+
+def _admissible(version: Manifest) -> Manifest:
+    """A predictor as KServe's webhook takes it: a service made before KServe 0.16 may name its container."""
+    if "name" not in version.get("model", {}):
+        return version
+    return {**version, "model": {key: value for key, value in version["model"].items() if key != "name"}}
 
 
 def _is_served_already(options: DeployOptions, name: str) -> InvalidInput:

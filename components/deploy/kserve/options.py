@@ -124,6 +124,7 @@ class ServiceOptions(_Settings):
             a new version, and repeats some errors that pass.
         unschedulable_seconds: How long a pod may find no node; raise it where a cluster autoscaler has to add one.
         smoke_seconds: How long the address of a ready service may take to answer.
+        route_seconds: How long the ingress may take to follow when a canary's share of the requests changes.
     """
 
     storage_uri: str = ""
@@ -151,10 +152,28 @@ class ServiceOptions(_Settings):
     settle_seconds: float = Field(default=20.0, ge=0)
     unschedulable_seconds: float = Field(default=120.0, ge=0)
     smoke_seconds: float = Field(default=60.0, ge=0)
+    route_seconds: float = Field(default=10.0, ge=0)
 
     @property
     def is_knative(self) -> bool:
         return self.deployment_mode in KNATIVE_MODES
+
+
+# A label's value; and what KServe and Knative make of a service's name and put into one.
+_LONGEST_LABEL = 63
+_KNATIVE_NAME = "{}-predictor-00001"
+_STANDARD_NAME = "isvc.{}-predictor"
+_CANARY_NAME = "isvc.{}-v12345678-predictor"
+
+
+def name_problems(service: ServiceOptions, name: str, canary_percent: int) -> list[str]:
+    """What is too long in a service's name; KServe takes it, and then makes nothing of it without a word."""
+    made = _KNATIVE_NAME if service.is_knative else _CANARY_NAME if canary_percent else _STANDARD_NAME
+    longest = _LONGEST_LABEL - len(made.format(""))
+    if len(name) <= longest:
+        return []
+    why = "with a canary" if made == _CANARY_NAME else f"in deployment mode {service.deployment_mode}"
+    return [f"service_name = {name!r}: has {len(name)} characters; {why} it has {longest} at most"]
 
 
 def mode_problems(service: ServiceOptions, min_replicas: int, canary_percent: int) -> list[str]:

@@ -35,6 +35,7 @@ def check_permissions(client: "ApiClient", namespace: str, tell: Callable[[str],
         missing = [
             f"{verb} {permission.full_name}"
             for permission in NEEDED
+            if not permission.is_optional
             for verb in denied(client, namespace, permission, tell)
         ]
     except ApiException as error:
@@ -54,6 +55,7 @@ def role(namespace: str) -> str:
     rules = [
         {"apiGroups": [permission.group], "resources": [permission.resource], "verbs": list(permission.verbs)}
         for permission in NEEDED
+        if not permission.cluster_wide
     ]
     manifest = {
         "apiVersion": "rbac.authorization.k8s.io/v1",

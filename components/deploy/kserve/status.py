@@ -13,6 +13,7 @@ from kfp_image_classification.components.contracts.deployed_model import REVISIO
 
 Object = dict[str, Any]
 
+APP_LABEL = "app"
 SERVICE_LABEL = "serving.kserve.io/inferenceservice"
 KNATIVE_REVISION_LABEL = "serving.knative.dev/revision"
 # Reasons for which a container waits that another try does not cure.
@@ -35,17 +36,26 @@ class Target:
 
     Attributes:
         revision: The version's revision annotation; empty for a version that has none.
-        traffic_percent: The share of requests it is to get.
+        app: In Standard mode, the label `app` of the pods of the version's Deployment; empty where a service has only
+            one.
+        is_alone: In Standard mode, whether there is no other Deployment whose pods may stay.
+        canary: In Standard mode, the name of the canary that this version is; empty for a stable one.
+        traffic_percent: With Knative, the share of requests it is to get.
         knative: Whether the service is in Knative mode.
         min_replicas: How many of its pods must be ready, at least.
         knative_revision_before: The newest Knative revision before the update; empty when nothing was updated.
+        words: What people call it.
     """
 
     revision: str
+    app: str = ""
+    is_alone: bool = True
+    canary: str = ""
     traffic_percent: int = 100
     knative: bool = False
     min_replicas: int = 1
     knative_revision_before: str = ""
+    words: str = "the new version"
 
 
 @dataclass(frozen=True)
@@ -71,11 +81,13 @@ class Verdict:
 def verdict(service: Object, pods: Iterable[Object], deployments: Iterable[Object], target: Target) -> Verdict:
     """Judges a version by the service's status, its pods, and the Deployments behind it (none with Knative)."""
     running = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-    own = [pod for pod in running if _revision(pod) == target.revision]
+    same_app = [pod for pod in running if not target.app or _label(pod, APP_LABEL) == target.app]
+    own = [pod for pod in same_app if _revision(pod) == target.revision]
     for pod in own:
         if failure := _pod_failure(pod):
             return failure
-    waits_for = _unready(service, own, len(running) - len(own), target)
+    others = len(running if target.is_alone else same_app) - len(own)
+    waits_for = _unready(service, own, others, target)
     if not waits_for:
         return Verdict("ready")
     return _status_failure(service, deployments) or Verdict("waiting", waits_for)
@@ -83,6 +95,14 @@ def verdict(service: Object, pods: Iterable[Object], deployments: Iterable[Objec
 
 def newest_knative_revision(service: Object) -> str:
     return str(_predictor_status(service).get("latestCreatedRevision", ""))
+
+
+def gets_no_requests(service: Object) -> bool:
+    """Whether no canary gets requests, as far as KServe has told the ingress by now."""
+    return all(
+        not entry.get("ready") or not entry.get("trafficPercent")
+        for entry in (service.get("status") or {}).get("canaryStatuses") or []
+    )
 
 
 def is_ready(service: Object) -> bool:
@@ -97,15 +117,14 @@ def _unready(service: Object, own: list[Object], others: int, target: Target) ->
         if missing := _knative_unready(service, own, ready, target):
             return missing
     elif len(ready) < max(1, target.min_replicas):
-        return f"{len(ready)} of {max(1, target.min_replicas)} replicas of the new version are ready"
-    elif others and target.traffic_percent == 100:
-        return f"{others} pods of the version before still serve"
+        return f"{len(ready)} of {max(1, target.min_replicas)} replicas of {target.words} are ready"
+    elif others:
+        return f"{others} pods that are to go are still there"
     if not is_ready(service):
         condition = _worst_condition(service)
         return f"the service is not ready yet: {_words(condition)}" if condition else "the service is not ready yet"
-    for canary in (service.get("status") or {}).get("canaryStatuses") or []:
-        if target.traffic_percent < 100 and not canary.get("ready"):
-            return f"the canary {canary.get('name', '')} is not ready yet"
+    if target.canary and not _canary_status(service, target.canary).get("ready"):
+        return f"the canary {target.canary} is not ready yet"
     return ""
 
 
@@ -118,16 +137,16 @@ def _knative_unready(service: Object, own: list[Object], ready: list[Object], ta
         return f"Knative's revision {newest} is not ready yet"
     if own:
         if not any(_label(pod, KNATIVE_REVISION_LABEL) == newest_ready for pod in ready):
-            return f"{len(ready)} pods of the new version are ready"
+            return f"{len(ready)} pods of {target.words} are ready"
     elif newest == target.knative_revision_before:  # without pods, it may be scaled to zero already
-        return "no pod of the new version is there yet"
+        return f"no pod of {target.words} is there yet"
     percent = sum(
         int(entry.get("percent") or 0)
         for entry in status.get("traffic") or []
         if entry.get("revisionName") == newest_ready
     )
     if percent != target.traffic_percent:
-        return f"the new version gets {percent}% of the requests, not yet {target.traffic_percent}%"
+        return f"{target.words} gets {percent}% of the requests, not yet {target.traffic_percent}%"
     return ""
 
 
@@ -150,14 +169,18 @@ def _pod_failure(pod: Object) -> Verdict | None:
 
 
 def _status_failure(service: Object, deployments: Iterable[Object]) -> Verdict | None:
-    status = service.get("status") or {}
-    canaries = [canary.get("modelStatus") or {} for canary in status.get("canaryStatuses") or []]
-    for model in [status.get("modelStatus") or {}, *canaries]:
+    status, spec = service.get("status") or {}, service.get("spec") or {}
+    canaries = {canary["predictor"].get("name"): canary["predictor"] for canary in spec.get("canary") or []}
+    models = [(status.get("modelStatus") or {}, spec.get("predictor") or {})]
+    for canary in status.get("canaryStatuses") or []:
+        models.append((canary.get("modelStatus") or {}, canaries.get(canary.get("name"), {})))
+    for model, version in models:
         failed = (model.get("states") or {}).get("targetModelState") == "FailedToLoad"
         if failed or model.get("transitionStatus") in _FAILED_TRANSITIONS:
             info = model.get("lastFailureInfo") or {}
             code = f" (exit code {info['exitCode']})" if info.get("exitCode") else ""
-            return Verdict("failing", f"{model.get('transitionStatus')}: {_words(info)}{code}", "status")
+            words = f"{model.get('transitionStatus')}: {_words(info)}{code}{_about_runtime(info, version)}"
+            return Verdict("failing", words, "status")
     conditions = [("", condition) for condition in status.get("conditions") or []]
     for deployment in deployments:
         name = f"deployment {deployment['metadata']['name']}: "
@@ -172,6 +195,12 @@ def _status_failure(service: Object, deployments: Iterable[Object]) -> Verdict |
     return None
 
 
+def _about_runtime(info: Object, version: Object) -> str:
+    runtime = (version.get("model") or {}).get("runtime")
+    about_runtime = runtime and "runtime" in f"{info.get('reason', '')}{info.get('message', '')}".lower()
+    return f" (the ServingRuntime or ClusterServingRuntime {runtime!r} is asked for)" if about_runtime else ""
+
+
 def _worst_condition(service: Object) -> Object:
     conditions = (service.get("status") or {}).get("conditions") or []
     told = [condition for condition in conditions if condition.get("status") != "True" and _words(condition)]
@@ -183,6 +212,11 @@ def _worst_condition(service: Object) -> Object:
 def _condition(thing: Object, kind: str) -> Object:
     conditions = (thing.get("status") or {}).get("conditions") or []
     return next((condition for condition in conditions if condition["type"] == kind), {})
+
+
+def _canary_status(service: Object, name: str) -> Object:
+    canaries = (service.get("status") or {}).get("canaryStatuses") or []
+    return next((canary for canary in canaries if canary.get("name") == name), {})
 
 
 def _predictor_status(service: Object) -> Object:

@@ -22,7 +22,8 @@ def kserve_storage_uri(model_uri: str, storage_uri: str = "") -> str:
     scheme, separator, rest = uri.strip().partition("://")
     if not separator or scheme not in ("s3", "gs", "minio", "pvc"):
         raise InvalidInput(f"{name} = {uri!r}: a cluster cannot read the model from there; {REMEDY}")
-    store, _, path = rest.partition("/")
+    # Kubeflow Pipelines may hand a store's settings on as a query; KServe has them from the service account.
+    store, _, path = rest.partition("?")[0].partition("/")
     path = re.sub("/+", "/", path).strip("/")
     if not _BUCKET_OR_CLAIM.fullmatch(store) or not path or ".." in path.split("/"):
         raise InvalidInput(f"{name} = {uri!r}: expected {scheme}://{_store_name(scheme)}/path")

@@ -16,6 +16,10 @@ from kfp_image_classification.components.step.errors import StageFailed
 
 # As at the export, see `components/train/worker/export.py`.
 TOLERANCE = 1e-4
+TENSORFLOW_NEEDED = (
+    "TensorFlow would serve it, and is not installed here. Use the image python-server-tensorflow, on a cluster by "
+    "runtime = 'image-classification-tensorflow' (manifests/kserve), or install the Python package tensorflow"
+)
 
 BackendChoice = Literal["auto", "onnx", "tensorflow"]
 Answer = dict[str, np.ndarray]
@@ -71,7 +75,11 @@ def load_model(folder: Path, choice: BackendChoice, threads: int, log: logging.L
         except StageFailed as error:
             if choice == "onnx":
                 raise
+            if not tensorflow_backend.is_installed():
+                raise StageFailed(f"model = {str(folder)!r}: {error}; {TENSORFLOW_NEEDED}") from None
             log.warning("version %s: %s; TensorFlow serves it instead", folder.name, error)
+    if not tensorflow_backend.is_installed():
+        raise StageFailed(f"backend = {choice!r}: {TENSORFLOW_NEEDED}")
     logits = tensorflow_backend.load(folder, card, threads)
     model = LoadedModel(folder.name, card, "tensorflow", logits)
     model.answer(_example_pixels(card))  # so that the first client does not wait
@@ -80,7 +88,7 @@ def load_model(folder: Path, choice: BackendChoice, threads: int, log: logging.L
 
 def _read_card(folder: Path) -> ModelCard:
     try:
-        return ModelCard.model_validate_json((folder / MODEL_CARD).read_text())
+        return ModelCard.model_validate_json((folder / MODEL_CARD).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StageFailed(f"model = {str(folder)!r}: no readable {MODEL_CARD} ({error})") from None
 

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from kfp_image_classification.components.deploy.server.server_metrics import PAYLOAD_EVENTS
+from kfp_image_classification.components.step.direct_network import http_client
+from kfp_image_classification.components.step.errors import StageFailed
 
 if TYPE_CHECKING:
     import httpx
@@ -43,6 +45,9 @@ class PayloadLog:
         mode: Requests, responses or both.
         model_name: Told with each event.
         log: Told when the receiver fails, and when it works again.
+
+    Raises:
+        StageFailed: When the way to the receiver is a proxy that cannot be used.
     """
 
     def __init__(self, url: str, mode: LoggerMode, model_name: str, log: logging.Logger) -> None:
@@ -55,6 +60,10 @@ class PayloadLog:
             "ce-component": "predictor",
         }
         self._log = log
+        try:
+            self._client = http_client(url, timeout=SEND_SECONDS)
+        except ValueError as error:
+            raise StageFailed(f"logger_url = {url!r}: {error}") from None
         self._events: queue.Queue[_Event] = queue.Queue(MAX_EVENTS)
         self._bytes = 0
         self._failing = False
@@ -90,7 +99,7 @@ class PayloadLog:
     def _work(self) -> None:
         import httpx  # takes a moment to load, which a server without this log need not wait for
 
-        with httpx.Client(timeout=SEND_SECONDS) as client:
+        with self._client as client:
             while True:
                 event = self._events.get()
                 try:

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import signal
 import socket
 import sys
@@ -26,8 +25,9 @@ from kfp_image_classification.components.deploy.server.classifier import Classif
 from kfp_image_classification.components.deploy.server.payload_log import PayloadLog
 from kfp_image_classification.components.deploy.server.rest import RestServer
 from kfp_image_classification.components.deploy.server.versions import Versions
+from kfp_image_classification.components.step.cpu_limit import usable_cores
 from kfp_image_classification.components.step.errors import StageFailed
-from kfp_image_classification.components.step.process_owner import leave_with_owner
+from kfp_image_classification.components.step.process_start import start_process
 
 if TYPE_CHECKING:
     from kfp_image_classification.components.deploy.server.grpc_server import GrpcServer
@@ -41,7 +41,7 @@ def main() -> None:
     """Loads the model, then answers until it is told to stop."""
     arguments = _arguments()
     gc.set_threshold(100_000)  # pixels as nested lists are many objects, and none of them is garbage
-    leave_with_owner()
+    start_process()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -58,7 +58,7 @@ async def _serve(arguments: argparse.Namespace, log: logging.Logger) -> None:
         arguments.max_batch_size,
         arguments.max_queue,
         arguments.max_image_pixels,
-        arguments.parallel_batches or _cores(),
+        arguments.parallel_batches or usable_cores(),
     )
     classifier = Classifier(arguments.model_name, versions, batcher)
     payload_log = (
@@ -148,16 +148,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     except ImportError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop
-
-
-def _cores() -> int:
-    """The cores that this process may use: by affinity, or a container's limit, whichever is less."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):  # no limit ("max"), or no cgroup v2
-        return cores
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,5 +1,6 @@
 """Runs a model's SavedModel with TensorFlow: the fallback where there is no ONNX file, or none that answers right."""
 
+import importlib.util
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,18 +13,20 @@ from kfp_image_classification.components.step.lean_import import import_without
 from kfp_image_classification.components.step.literal_path import literal_path
 
 
+def is_installed() -> bool:
+    """Whether this Python has TensorFlow; does not load it."""
+    return importlib.util.find_spec("tensorflow") is not None
+
+
 def load(folder: Path, card: ModelCard, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     """Returns what turns uint8 [n, *image_shape] into float32 logits [n, classes].
 
     Raises:
-        StageFailed: When the SavedModel cannot be loaded, or TensorFlow is not there.
+        StageFailed: When the SavedModel cannot be loaded.
     """
     try:
         with import_without("keras"):
             import tensorflow as tf
-    except ImportError:
-        raise StageFailed("TensorFlow is not installed (Python package tensorflow)") from None
-    try:
         with suppress(RuntimeError):  # it can be told once only, and is the same for each version
             tf.config.threading.set_intra_op_parallelism_threads(threads)
         with literal_path(folder) as literal:

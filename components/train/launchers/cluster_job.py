@@ -8,7 +8,7 @@ from kfp_image_classification.components.cluster.storage import run_id, storage_
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.step.errors import InvalidInput, run_checks
 from kfp_image_classification.components.train.job_folder import claim_directory, share_dataset
-from kfp_image_classification.components.train.launchers.job_options import JobOptions, check_backend
+from kfp_image_classification.components.train.launchers.job_options import JobOptions, check_backend, check_waiting
 from kfp_image_classification.components.train.launchers.kubernetes_launcher import KubernetesLauncher
 from kfp_image_classification.components.train.launchers.naming import job_name
 from kfp_image_classification.components.train.launchers.pod_template import PodTemplate, TaskSettings
@@ -33,13 +33,29 @@ def cluster_job(
     """
     backend = job.options.resolved_backend
     pods = PodTemplate(job, options, task, run_id(), str(storage_path()))
-    run_checks([lambda: check_backend(options, backend), lambda: _check_shared(pods)])
+    run_checks(
+        [
+            lambda: check_backend(options, backend),
+            lambda: check_waiting(job.options.peer_seconds, options),
+            lambda: _check_claim(pods),
+            lambda: _check_shared(pods),
+        ]
+    )
     client = api_client()
     name = job_name(run_id() or job.directory, job.options.model_type, job.identity())
     claim_directory(job)
     job = share_dataset(job)
     pods = PodTemplate(job, options, task, pods.run_id, pods.mount_path)
     return job, KubernetesLauncher(client, JOB_KINDS[backend], name, pods, log)
+
+
+def _check_claim(pods: PodTemplate) -> None:
+    mounted = pods.mounted_claim
+    if pods.options.pvc and mounted not in ("", pods.options.pvc):
+        raise InvalidInput(
+            f"pvc = {pods.options.pvc!r}: the step has the claim {mounted!r} at {pods.mount_path}, and its workers "
+            "must have the same; give that one, or mount the other into the step with mount_storage(task, pvc)"
+        )
 
 
 def _check_shared(pods: PodTemplate) -> None:

@@ -36,6 +36,20 @@ class JobApi:
         self._jobs, self._core = CustomObjectsApi(client), CoreV1Api(client)
         self._path = (kind.group, kind.version, namespace, kind.plural)
 
+    def named(self, name: str) -> "JobApi":
+        """The same for another job."""
+        return JobApi(self.client, self.kind, self.namespace, name, self._tell)
+
+    def labelled(self, selector: str) -> list[Item]:
+        """The jobs of this kind with a label.
+
+        Raises:
+            kubernetes.client.ApiException: When the server refuses to tell.
+            StageFailed: When the API cannot be used.
+        """
+        found: Item = self._call(self._jobs.list_namespaced_custom_object, label_selector=selector)
+        return list(found["items"])
+
     def get(self) -> Item | None:
         """The job; None when there is none.
 

@@ -1,6 +1,6 @@
 """What sets one kind of training job on a cluster apart from another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,10 @@ class JobKind:
 
     def pod_selector(self, name: str) -> str:
         return f"{self.pod_label}={name}"
+
+    def named(self, job: Mapping[str, Any]) -> str:
+        """A job in words."""
+        return f"{self.kind} {job['metadata']['name']}"
 
     def manifest(self, name: str, pods: PodTemplate) -> dict[str, Any]:
         return {

@@ -8,6 +8,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
 from kfp_image_classification.components.step.errors import InvalidInput
 
+START_SECONDS = 600
+# A worker that has started waits for the pods of the others, and for them to find each other.
+MEETING_SECONDS = 60
 _QUANTITY = re.compile(r"^(?=.*[1-9])\d+(\.\d+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$")
 _ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]*$")
 _DNS_LABEL = re.compile(r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
@@ -96,7 +99,8 @@ class JobSettings(BaseModel):
         ttl_seconds: How long an ended job is kept (TFJob only).
         backoff_limit: Failures of pods until the operator gives up (TFJob only); by default it follows `max_restarts`.
         deadline_seconds: The job's longest duration.
-        start_seconds: How long a pod may take to start before the job counts as failed.
+        start_seconds: How long a pod may take to start before the job counts as failed; a worker has to wait as long
+            for its peers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -124,7 +128,7 @@ class JobSettings(BaseModel):
     ttl_seconds: int = Field(default=86_400, ge=0)
     backoff_limit: int | None = Field(default=None, ge=0)
     deadline_seconds: int = Field(default=86_400, ge=1)
-    start_seconds: int = Field(default=600, ge=1)
+    start_seconds: int = Field(default=START_SECONDS, ge=1)
 
 
 class JobOptions(BaseModel):
@@ -149,6 +153,11 @@ class JobOptions(BaseModel):
     job: JobSettings = Field(default_factory=JobSettings)
 
     @property
+    def peer_seconds(self) -> int:
+        """How long a worker has to wait for its peers where the user does not say: until the last pod may start."""
+        return self.job.start_seconds + MEETING_SECONDS
+
+    @property
     def image(self) -> str:
         return self.worker_image or TENSORFLOW_IMAGE
 
@@ -162,6 +171,20 @@ _TFJOB_ONLY = {
     "ttl_seconds": "set it in the ClusterTrainingRuntime",
     "backoff_limit": "set failurePolicy in the ClusterTrainingRuntime",
 }
+
+
+def check_waiting(peer_seconds: int, options: JobOptions) -> None:
+    """Checks that workers wait for each other at least as long as their pods may take to start.
+
+    Raises:
+        InvalidInput: When they do not: each image that is pulled slowly would cost a restart.
+    """
+    start_seconds = options.job.start_seconds
+    if peer_seconds < start_seconds:
+        raise InvalidInput(
+            f"peer_seconds = {peer_seconds}: a worker would give its peers up before job.start_seconds = "
+            f"{start_seconds}, in which their pods may start; give at least {options.peer_seconds}, or 0 for that"
+        )
 
 
 def check_backend(options: JobOptions, backend: str) -> None:

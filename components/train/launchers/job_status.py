@@ -12,6 +12,12 @@ from kfp_image_classification.components.train.launchers.base import Verdict
 _SUCCESS = ("Succeeded", "Complete")
 _FAILURE = "Failed"
 _SUSPENDED = "Suspended"
+# The Training Operator says this when a pod failed, and when a running one has a deletionTimestamp
+# (UpdateJobReplicaStatuses in pkg/core/status.go, UpdateJobStatus in pkg/controller.v1/tensorflow/tfjob_controller.go);
+# a limit that was reached has other words (ReconcileJobs in pkg/controller.v1/common/job.go).
+_BY_ITS_PODS = "replica(s) failed"
+# Of a TrainJob: TrainJobDeadlineExceededReason in Trainer's pkg/apis/trainer/v1alpha1/trainjob_types.go.
+_DEADLINE = "DeadlineExceeded"
 
 
 def job_verdict(job: Mapping[str, Any]) -> Verdict:
@@ -23,6 +29,16 @@ def job_verdict(job: Mapping[str, Any]) -> Verdict:
         if condition["type"] == _FAILURE:
             return Verdict("failed", _words(condition))
     return Verdict("running")
+
+
+def failed_by_its_pods(job: Mapping[str, Any]) -> bool:
+    """Whether a job has failed because of what became of its pods, and not at a limit that was set for it."""
+    for condition in _true_conditions(job):
+        if condition["type"] == _FAILURE:
+            if job.get("kind") == "TFJob":
+                return _BY_ITS_PODS in condition.get("message", "")
+            return bool(condition.get("reason") != _DEADLINE)
+    return False
 
 
 def job_words(job: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from kfp_image_classification.components.train.launchers.job_kind import JobKind
 from kfp_image_classification.components.train.launchers.job_progress import JobProgress, Limits
 from kfp_image_classification.components.train.launchers.job_status import job_verdict
 from kfp_image_classification.components.train.launchers.job_watches import JobWatches
+from kfp_image_classification.components.train.launchers.naming import TRAINING_LABEL, names_in_turn
 from kfp_image_classification.components.train.launchers.owner import owner_reference
 from kfp_image_classification.components.train.launchers.pod_logs import PodLog
 from kfp_image_classification.components.train.launchers.pod_template import PodTemplate
@@ -46,15 +47,16 @@ class KubernetesLauncher(Launcher):
         Args:
             client: Of the cluster's API.
             kind: TFJob or TrainJob.
-            name: The job's; whoever launches the same job of the same run must give the same.
+            name: The training's, and the job's as long as that is free; whoever launches the same training of the same
+                run must give the same.
             pods: What the pods are to be like.
             log: Told what happens.
         """
-        self._kind, self._log = kind, log
+        self._kind, self._log, self._training = kind, log, name
         self._api = JobApi(client, kind, pods.options.job.namespace or own_namespace(), name, log.info)
-        self._named = f"{kind.kind} {name}"
         self._manifest = kind.manifest(name, pods)
         self._manifest["metadata"]["annotations"][SPEC_ANNOTATION] = _digest(self._manifest)
+        self._manifest["metadata"]["labels"] = {**self._manifest["metadata"]["labels"], TRAINING_LABEL: name}
         self._limits = Limits(
             workers=pods.job.options.workers,
             max_restarts=pods.job.options.max_restarts,
@@ -62,6 +64,8 @@ class KubernetesLauncher(Launcher):
             deadline_seconds=pods.options.job.deadline_seconds,
         )
         self._result = Path(pods.job.directory, MODEL_DIRECTORY)
+        self._owner: Item | None = None
+        self._deleted: set[str] = set()
         self._may_run = False
         self._logs: dict[str, PodLog] = {}
 
@@ -72,45 +76,64 @@ class KubernetesLauncher(Launcher):
             InvalidInput: When a different job has the name, or the cluster refuses this one's manifest.
             StageFailed: When the cluster's API cannot be used.
         """
-        owner = owner_reference(self._api.client, self._api.namespace, self._log.info)
-        self._manifest["metadata"]["ownerReferences"] = [owner] if owner else []
+        self._owner = owner_reference(self._api.client, self._api.namespace, self._log.info)
+        self._manifest["metadata"]["ownerReferences"] = [self._owner] if self._owner else []
         try:
-            for _ in range(CREATE_ATTEMPTS):
-                found = self._api.get()
-                if found is None:
-                    if self._create():
-                        return self._api.name
-                elif self._is_to_go(found):
-                    self._api.delete(CANCEL_SECONDS, found["metadata"]["uid"])
-                    self._wait_until_gone(CANCEL_SECONDS)
-                else:
-                    self._adopt(found, owner)
-                    return self._api.name
+            self._create_or_adopt()
         except ApiException as error:
             raise self._refusal(error) from None
-        raise StageFailed(f"{self._named} cannot be created: another one of that name comes and goes")
+        return self._api.name
 
     def wait(self) -> Verdict:
         """Follows the job, and tells what its pods do and print.
 
+        A job that its operator gave up for a pod that had to go (a node is drained, say) is made anew, which counts as
+        one restart.
+
         Raises:
-            StageFailed: When the job cannot be followed any more.
+            StageFailed: When the job cannot be followed any more, or not be made anew.
         """
-        progress = JobProgress(self._kind.kind, self._kind.operator, self._kind.container, self._limits, self._log.info)
+        restarts = 0
+        while True:
+            progress = JobProgress(
+                self._kind.kind, self._kind.operator, self._kind.container, self._limits, self._log.info, restarts
+            )
+            verdict = self._follow(progress)
+            restarts = progress.restarts + 1
+            if not verdict.retryable or restarts > self._limits.max_restarts:
+                return verdict if verdict.state == "succeeded" else self._explained(verdict, progress)
+            self._log.info(
+                "%s; restart %d of %d from the last checkpoint: the job is made anew",
+                verdict.reason,
+                restarts,
+                self._limits.max_restarts,
+            )
+            self._make_anew(progress.job_uid)
+
+    def _follow(self, progress: JobProgress) -> Verdict:
         with JobWatches(self._api, progress, self._log.info) as watches:
             verdict = progress.verdict(time.monotonic())
             while verdict.state == "running":
                 watches.take_changes(POLL_SECONDS)
                 self._follow_logs(progress)
                 verdict = progress.verdict(time.monotonic())
-        has_ended = self._has_ended()
-        self._may_run = not has_ended
-        # The job's end can be told before that of its pods.
+            has_ended = self._has_ended()
+            self._may_run = not has_ended
+            # The job's end can be told before that of its pods.
+            watches.take_changes(POLL_SECONDS)
         for pod in self._api.pods(CANCEL_SECONDS):
             progress.pod_changed(pod, time.monotonic())
         self._follow_logs(progress)
         self._finish_logs(LOG_SECONDS if has_ended else POLL_SECONDS)
-        return verdict if verdict.state == "succeeded" else self._explained(verdict, progress)
+        known_better = progress.verdict(time.monotonic())
+        return known_better if known_better.state == verdict.state else verdict
+
+    def _make_anew(self, uid: str) -> None:
+        try:
+            self._delete(self._api.name, uid)
+            self._create_or_adopt()
+        except ApiException as error:
+            raise self._refusal(error) from None
 
     def cancel(self) -> None:
         """Deletes the job, unless it has ended by itself: then it is kept for a while, to be looked at."""
@@ -119,13 +142,53 @@ class KubernetesLauncher(Launcher):
         self._log.info("deleting %s", self._named)
         try:
             self._api.delete(CANCEL_SECONDS)
-            self._wait_until_gone(CANCEL_SECONDS)
+            self._wait_until_gone(self._api, CANCEL_SECONDS)
         except (ApiException, StageFailed) as error:
             self._log.info("%s could not be deleted: %s", self._named, explained(error))
         self._may_run = False
 
-    def _create(self) -> bool:
-        """Creates the job; returns whether it did: not when another launcher was faster."""
+    def _create_or_adopt(self) -> None:
+        for _ in range(CREATE_ATTEMPTS):
+            found = self._jobs()
+            standing = [job for job in found if not self._is_to_go(job)]
+            if standing:
+                self._adopt(standing[-1])
+                return
+            for job in found:
+                self._delete(job["metadata"]["name"], job["metadata"]["uid"])
+            if self._create(found):
+                return
+        raise StageFailed(f"{self._named} cannot be created: another one of that name comes and goes")
+
+    def _jobs(self) -> list[Item]:
+        """All jobs that were made for this training, and whatever else has its name; the newest last."""
+        jobs = self._api.labelled(f"{TRAINING_LABEL}={self._training}")
+        known = {job["metadata"]["name"] for job in jobs}
+        other = None if self._training in known else self._api.named(self._training).get()
+        return sorted([*jobs, *([other] if other else [])], key=lambda job: str(job["metadata"]["creationTimestamp"]))
+
+    def _delete(self, name: str, uid: str) -> None:
+        if uid not in self._deleted:
+            self._deleted.add(uid)
+            api = self._api.named(name)
+            api.delete(CANCEL_SECONDS, uid)
+            self._wait_until_gone(api, CANCEL_SECONDS)
+
+    def _create(self, known: list[Item]) -> bool:
+        """Creates the job under the first free name; returns whether it did: not when another launcher was faster.
+
+        Args:
+            known: The training's jobs as they were when it was decided to create one; they had to go.
+        """
+        names = {job["metadata"]["name"] for job in known}
+        for api in map(self._api.named, names_in_turn(self._training)):
+            if api.get() is None:
+                if not api.pods(CANCEL_SECONDS):
+                    break
+            elif api.name not in names:
+                return False
+        self._api = api
+        self._manifest["metadata"]["name"] = self._api.name
         # Before the request: whatever ends this process from now on has to delete the job.
         self._may_run = True
         try:
@@ -146,14 +209,15 @@ class KubernetesLauncher(Launcher):
             return False
         before = job_verdict(found).state
         if before == "failed":
-            self._log.info("%s failed before: it is started anew from its last checkpoint", self._named)
+            self._log.info("%s failed before: it is started anew from its last checkpoint", self._kind.named(found))
             return True
         if before == "succeeded" and not self._result.is_dir():
-            self._log.info("%s was done before, but its model is gone: it is started anew", self._named)
+            self._log.info("%s was done before, but its model is gone: it is started anew", self._kind.named(found))
             return True
         return False
 
-    def _adopt(self, found: Item, owner: Item | None) -> None:
+    def _adopt(self, found: Item) -> None:
+        self._api = self._api.named(found["metadata"]["name"])
         if _digest_of(found) != _digest_of(self._manifest):
             raise InvalidInput(
                 f"{self._named} in namespace {self._api.namespace} is there already with a different spec: delete it "
@@ -162,7 +226,7 @@ class KubernetesLauncher(Launcher):
             )
         self._may_run = True
         self._log.info("adopted %s in namespace %s, which is there already", self._named, self._api.namespace)
-        owners = found["metadata"].get("ownerReferences", [])
+        owner, owners = self._owner, found["metadata"].get("ownerReferences", [])
         if owner and owner["uid"] not in {known["uid"] for known in owners}:
             try:
                 self._api.patch({"metadata": {"ownerReferences": [*owners, owner]}})
@@ -203,7 +267,7 @@ class KubernetesLauncher(Launcher):
         log = self._logs.get(pod.uid)
         if log and log.last_lines:
             reason += "; its last lines:\n" + "\n".join(f"  {line}" for line in log.last_lines)
-        return Verdict("failed", reason, retryable=not pod.is_permanent)
+        return Verdict("failed", reason, verdict.retryable)
 
     def _has_ended(self) -> bool:
         try:
@@ -212,13 +276,17 @@ class KubernetesLauncher(Launcher):
             return False
         return found is None or job_verdict(found).state != "running"
 
-    def _wait_until_gone(self, seconds: float) -> None:
+    def _wait_until_gone(self, api: JobApi, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while self._api.get() is not None or self._api.pods(seconds):
+        while api.get() is not None or api.pods(seconds):
             if time.monotonic() > deadline:
-                self._log.info("%s is being deleted; its pods take their time", self._named)
+                self._log.info("%s %s is being deleted; its pods take their time", self._kind.kind, api.name)
                 return
             time.sleep(POLL_SECONDS)
+
+    @property
+    def _named(self) -> str:
+        return f"{self._kind.kind} {self._api.name}"
 
 
 def _digest(manifest: Item) -> str:

@@ -1,6 +1,5 @@
 """Runs the workers of a training job as processes of this machine."""
 
-import contextlib
 import importlib.util
 import json
 import logging
@@ -15,13 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from kfp_image_classification.components.step.cpu_limit import usable_cores
+from kfp_image_classification.components.step.environment import own_environment
 from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.step.process_owner import OWNER_VARIABLE
 from kfp_image_classification.components.train.job_folder import claim_directory
 from kfp_image_classification.components.train.launchers.base import Launcher, Verdict
 from kfp_image_classification.components.train.launchers.chatter import is_chatter
-from kfp_image_classification.components.train.launchers.machine import free_ports, lock_cores, lock_folder
+from kfp_image_classification.components.train.launchers.machine import free_ports, lock_cores, lock_folder, on_core
 from kfp_image_classification.components.train.options import TrainingJob
+from kfp_image_classification.components.train.worker.worker_report import JoiningStage, WorkerReport
 from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
 
 RETRYABLE_EXIT_CODE = 128
@@ -29,6 +31,9 @@ LAST_LINES = 15
 POLL_SECONDS = 0.1
 # Between a worker's failure and stopping its peers: time for them to notice, and to say what they saw.
 GRACE_SECONDS = 5.0
+# Beside peer_seconds: for loading TensorFlow, on a busy machine, and for the first message between the workers.
+START_SECONDS = 180.0
+FIRST_MESSAGE_SECONDS = 20.0
 
 
 @dataclass
@@ -69,6 +74,7 @@ class LocalLauncher(Launcher):
         self._workers: list[_Worker] = []
         self._locks: list[IO[str]] = []
         self._lost_at = 0.0
+        self._started = 0.0
 
     def submit(self) -> str:
         """Starts the workers, after those of a launcher that was killed are gone; they continue from its checkpoint.
@@ -125,8 +131,11 @@ class LocalLauncher(Launcher):
         while True:
             codes = [worker.process.poll() for worker in self._workers]
             result = verdict(codes)
+            if result.state == "running":
+                result = self._judged_by_signs(result)
+                failed_since = 0.0 if result.state == "failed" else None  # those that hang have had their time
             if result.state == "failed":
-                failed_since = failed_since or time.monotonic()
+                failed_since = time.monotonic() if failed_since is None else failed_since
                 if None in codes and time.monotonic() - failed_since < GRACE_SECONDS:
                     time.sleep(POLL_SECONDS)
                     continue
@@ -140,44 +149,76 @@ class LocalLauncher(Launcher):
                 return result
             time.sleep(POLL_SECONDS)
 
+    def _judged_by_signs(self, running: Verdict) -> Verdict:
+        """Fails a job whose workers do not come together, and do not notice: TensorFlow may let none of them run on."""
+        if not self._started:
+            return running
+        workers = range(self._job.options.workers)
+        joining, joined = ({index: self._signed(index, stage) for index in workers} for stage in ("joining", "joined"))
+        if all(joined.values()):
+            self._started = 0.0
+            return running
+        peer_seconds = self._job.options.peer_seconds
+        deadline = self._started + START_SECONDS + peer_seconds
+        if all(joining.values()):
+            deadline = min(deadline, max(joining.values()) + peer_seconds + FIRST_MESSAGE_SECONDS)
+        if time.time() < deadline:
+            return running
+        missing = [index for index in workers if not joined[index]]
+        names = ", ".join(f"worker-{index}" for index in missing)
+        return Verdict(
+            "failed",
+            f"worker-{missing[0]} hangs: no answer within peer_seconds = {peer_seconds} from {names}, which run, but "
+            "have not joined each other",
+        )
+
+    def _signed(self, index: int, stage: JoiningStage) -> float:
+        try:
+            return WorkerReport.sign(self._job.directory, index, stage).stat().st_mtime
+        except OSError:
+            return 0.0
+
     def _last_lines(self, result: Verdict) -> str:
         worker = next(worker for worker in self._workers if result.reason.startswith(f"worker-{worker.index} "))
         return "\n".join(f"  {line}" for line in worker.last_lines)
 
     def _start_workers(self) -> None:
         count = self._job.options.workers
-        self._locks = [lock_folder(self._directory)]
-        cores = lock_cores(count, lambda: self._log.info("waiting for the cores that another training job uses"))
-        self._locks += cores.values()
+        self._locks = [lock_folder(self._directory, self._log.info)]
+        cores = lock_cores(count, str(self._directory), self._log.info)
+        self._locks += cores.locks
+        for index in range(count):
+            for stage in ("joining", "joined"):
+                WorkerReport.sign(self._job.directory, index, stage).unlink(missing_ok=True)
+        self._started = time.time()
         addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
         logs = self._directory / "logs"
         logs.mkdir(exist_ok=True)
         for index in range(count):
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "kfp_image_classification.components.train.worker",
-                    "--job",
-                    self._job.model_dump_json(),
-                ],
-                env={
-                    **WORKER_ENVIRONMENT,
-                    **os.environ,
-                    "TF_CONFIG": json.dumps(config),
-                    OWNER_VARIABLE: str(os.getpid()),
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                pass_fds=[lock.fileno() for lock in self._locks],
-            )
-            if len(cores) == count:
-                with contextlib.suppress(ProcessLookupError):
-                    os.sched_setaffinity(process.pid, [list(cores)[index]])
+            with on_core(cores.numbers[index] if len(cores.numbers) == count else None):
+                process = subprocess.Popen(
+                    [
+                        sys.executable,
+                        "-m",
+                        "kfp_image_classification.components.train.worker",
+                        "--job",
+                        self._job.model_dump_json(),
+                    ],
+                    env={
+                        **WORKER_ENVIRONMENT,
+                        **own_environment(os.environ, usable_cores()),
+                        "TF_CONFIG": json.dumps(config),
+                        OWNER_VARIABLE: str(os.getpid()),
+                    },
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    pass_fds=[lock.fileno() for lock in self._locks],
+                    encoding="utf-8",
+                )
             lines: deque[str] = deque(maxlen=LAST_LINES)
             reader = threading.Thread(
                 target=self._pass_on, args=(index, process, lines, logs / f"worker-{index}.log"), daemon=True
@@ -187,7 +228,7 @@ class LocalLauncher(Launcher):
 
     def _pass_on(self, index: int, process: subprocess.Popen[str], last_lines: deque[str], path: Path) -> None:
         assert process.stdout is not None
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             for line in _lines(process.stdout):
                 file.write(line + "\n")
                 file.flush()

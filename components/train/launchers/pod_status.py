@@ -1,16 +1,28 @@
 """What the status of a worker's pod means. Pure: an object in, words out.
 
-See https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/.
+See https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/ and
+https://kubernetes.io/docs/concepts/workloads/pods/disruptions/.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kfp_image_classification.components.train.worker.exit_codes import PEER_LOST, PREEMPTED
-
 RETRYABLE_EXIT_CODE = 128
-KILLED = 137
+DEFAULT_GRACE_SECONDS = 30
+OUT_OF_MEMORY = "OOMKilled"
+DELETED = "the pod was deleted"
+# The runtime could not start the program: there is none of that name, or it cannot be executed. With exit code 128,
+# which the Training Operator takes for one worth another try.
+NEVER_STARTED = ("StartError", "ContainerCannotRun")
+# Reasons to wait that no time mends: the name of the image, what the container refers to, or its settings are wrong.
+CANNOT_START = (
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+)
 Phase = Literal["pending", "running", "succeeded", "failed"]
 
 
@@ -26,6 +38,11 @@ class PodState:
         words: What is the matter, for the user.
         exit_code: Of the container, once it has ended.
         reason: Why the container or the pod ended or waits, in one word of Kubernetes.
+        created: When the pod was made, as the API writes it.
+        ended: When the container ended, as the API writes it; empty before.
+        restart_count: How often the container was started again in this pod.
+        disruption: Why the pod has to go though nothing is wrong with it, in words; empty when it has not.
+        grace_seconds: How long it may take to go.
     """
 
     name: str
@@ -35,6 +52,11 @@ class PodState:
     words: str
     exit_code: int | None = None
     reason: str = ""
+    created: str = ""
+    ended: str = ""
+    restart_count: int = 0
+    disruption: str = ""
+    grace_seconds: int = DEFAULT_GRACE_SECONDS
 
     @property
     def has_started(self) -> bool:
@@ -45,9 +67,21 @@ class PodState:
         return self.phase in ("succeeded", "failed")
 
     @property
+    def never_started(self) -> bool:
+        """Whether its program could not be started at all."""
+        return self.phase == "failed" and self.reason in NEVER_STARTED
+
+    @property
+    def cannot_start(self) -> bool:
+        """Whether it waits for something that does not come by itself."""
+        return self.phase == "pending" and self.reason in CANNOT_START
+
+    @property
     def is_permanent(self) -> bool:
         """Whether the worker failed in a way that another try would not mend."""
-        return self.phase == "failed" and self.exit_code is not None and 0 < self.exit_code < RETRYABLE_EXIT_CODE
+        if self.phase != "failed" or self.exit_code is None:
+            return False
+        return self.never_started or 0 < self.exit_code < RETRYABLE_EXIT_CODE
 
 
 def pod_state(pod: Mapping[str, Any], container: str) -> PodState:
@@ -57,16 +91,44 @@ def pod_state(pod: Mapping[str, Any], container: str) -> PodState:
         pod: As the API gives it.
         container: Name of the container that trains.
     """
-    status = pod.get("status") or {}
-    phase, words, exit_code, reason = _phase(status, container, (pod.get("spec") or {}).get("nodeName", ""))
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    own = _container_status(status, container)
+    phase, words, exit_code, reason = _phase(status, own, (pod.get("spec") or {}).get("nodeName", ""))
+    disruption = _disruption(metadata, status)
+    if disruption and phase in ("pending", "running"):
+        words = f"{words}; told to go: {disruption}"
     return PodState(
-        name=pod["metadata"]["name"],
-        uid=pod["metadata"].get("uid", ""),
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
         replica=replica(pod),
         phase=phase,
         words=words,
         exit_code=exit_code,
         reason=reason,
+        created=metadata.get("creationTimestamp") or "",
+        ended=((own.get("state") or {}).get("terminated") or {}).get("finishedAt") or "",
+        restart_count=own.get("restartCount") or 0,
+        disruption=disruption,
+        grace_seconds=metadata.get("deletionGracePeriodSeconds") or DEFAULT_GRACE_SECONDS,
+    )
+
+
+def failure_before(pod: Mapping[str, Any], container: str) -> PodState | None:
+    """How the container ended before it was started again in the same pod; None when it was not."""
+    metadata, own = pod["metadata"], _container_status(pod.get("status") or {}, container)
+    ended = (own.get("lastState") or {}).get("terminated")
+    if not ended or not ended.get("exitCode"):
+        return None
+    return PodState(
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        replica=replica(pod),
+        phase="failed",
+        words=_failure({}, ended, ended["exitCode"]),
+        exit_code=ended["exitCode"],
+        reason=ended.get("reason") or "",
+        created=metadata.get("creationTimestamp") or "",
+        ended=ended.get("finishedAt") or "",
     )
 
 
@@ -78,24 +140,11 @@ def replica(pod: Mapping[str, Any]) -> str:
     return f"{role}-{index}" if index is not None else str(pod["metadata"]["name"])
 
 
-def culprit(states: Iterable[PodState]) -> PodState | None:
-    """The failed pod that tells most: one that failed for a reason of its own, before those that lost their peer."""
-
-    def rank(state: PodState) -> int:
-        if state.is_permanent:
-            return 0
-        if state.exit_code not in (PEER_LOST, PREEMPTED):
-            return 1
-        return 2 if state.exit_code == PREEMPTED else 3
-
-    failed = [state for state in states if state.phase == "failed"]
-    return min(failed, key=rank, default=None)
+def _container_status(status: Mapping[str, Any], container: str) -> Mapping[str, Any]:
+    return next((item for item in status.get("containerStatuses") or [] if item.get("name") == container), {})
 
 
-def _phase(status: Mapping[str, Any], container: str, node: str) -> tuple[Phase, str, int | None, str]:
-    own: Mapping[str, Any] = next(
-        (item for item in status.get("containerStatuses") or [] if item.get("name") == container), {}
-    )
+def _phase(status: Mapping[str, Any], own: Mapping[str, Any], node: str) -> tuple[Phase, str, int | None, str]:
     state = own.get("state") or {}
     ended = state.get("terminated")
     if status.get("phase") == "Failed" or (ended and ended.get("exitCode")):
@@ -112,8 +161,11 @@ def _phase(status: Mapping[str, Any], container: str, node: str) -> tuple[Phase,
 def _failure(status: Mapping[str, Any], ended: Mapping[str, Any], code: int | None) -> str:
     if status.get("reason"):  # Evicted, DeadlineExceeded, NodeLost ...: about the pod, and of more use than its code
         return f"{status['reason']}: {status.get('message', '').strip()}".rstrip(": ")
-    if ended.get("reason") == "OOMKilled":
+    if ended.get("reason") == OUT_OF_MEMORY:
         return f"OOMKilled (exit code {code}): it needed more memory than its limit; raise worker_memory"
+    if ended.get("reason") in NEVER_STARTED:
+        why = ended.get("message", "").strip() or "the container could not start"
+        return f"{ended['reason']} (exit code {code}): {why}"
     disrupted = _condition(status, "DisruptionTarget")
     if disrupted.get("status") == "True":
         return f"{disrupted.get('reason', 'disrupted')}: {disrupted.get('message', '')} (exit code {code})"
@@ -121,6 +173,16 @@ def _failure(status: Mapping[str, Any], ended: Mapping[str, Any], code: int | No
         return "failed"
     message = f": {ended['message'].strip()}" if ended.get("message") else ""
     return f"exited with code {code}{message}"
+
+
+def _disruption(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> str:
+    """A drain, an eviction, a preemption, a node that is lost or shut down, or a `kubectl delete pod`."""
+    disrupted = _condition(status, "DisruptionTarget")
+    if disrupted.get("status") == "True":
+        return f"{disrupted.get('reason', 'disrupted')}: {disrupted.get('message', '')}".rstrip(": ")
+    if status.get("reason"):
+        return f"{status['reason']}: {status.get('message', '').strip()}".rstrip(": ")
+    return DELETED if metadata.get("deletionTimestamp") else ""
 
 
 def _waiting(status: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Phase, str, int | None, str]:

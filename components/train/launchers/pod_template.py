@@ -99,6 +99,18 @@ class PodTemplate:
         return [*self.task.volume_mounts, *self.options.job.volume_mounts, *storage]
 
     @property
+    def mounted_claim(self) -> str:
+        """The claim that task or options mount where the storage belongs; empty for none."""
+        mounts = [*self.task.volume_mounts, *self.options.job.volume_mounts]
+        names = {mount.get("name") for mount in mounts if mount.get("mountPath") == self.mount_path}
+        claims = [
+            volume["persistentVolumeClaim"].get("claimName", "")
+            for volume in (*self.task.volumes, *self.options.job.volumes)
+            if volume.get("name") in names and volume.get("persistentVolumeClaim")
+        ]
+        return str(claims[0]) if claims else ""
+
+    @property
     def node_selector(self) -> dict[str, str]:
         return {**self.task.node_selector, **self.options.job.node_selector}
 

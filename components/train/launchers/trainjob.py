@@ -11,7 +11,8 @@ from kfp_image_classification.components.train.launchers.pod_template import Pod
 
 # Trainer looks for the replicated job and its container by these names.
 REPLICATED_JOB = CONTAINER = "node"
-PATCH_MANAGER = "kfp-image-classification"
+# Trainer's webhook wants a path under a domain (IsDomainPrefixedPath in the plugin jobset).
+PATCH_MANAGER = "kfp-image-classification/launcher"
 
 
 def _spec(pods: PodTemplate) -> dict[str, Any]:

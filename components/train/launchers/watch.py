@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import urllib3.exceptions
-from kubernetes.client import ApiClient, ApiException
+from kubernetes.client import ApiClient, ApiException, VersionApi
 from kubernetes.watch import Watch
 
 from kfp_image_classification.components.cluster.kubernetes_client import GONE, REQUEST_TIMEOUT, passes, patiently
+from kfp_image_classification.components.cluster.outage import outage_of
 
 # The server ends a watch after this time; it is resumed where it ended.
 WATCH_SECONDS = 240
@@ -91,9 +92,17 @@ class ObjectWatch:
         self._version = listed["metadata"]["resourceVersion"]
         self._on_list(listed.get("items") or [])
 
+    def _see_whether_it_is_back(self) -> None:
+        """Asks for something small after an outage: a watch says nothing until something happens."""
+        outage = outage_of(self._client)
+        if outage.is_on:
+            VersionApi(self._client).get_code(_request_timeout=REQUEST_TIMEOUT)
+            outage.answered(self._tell)
+
     def _stream(self) -> None:
         """Reads one watch to its end. A break counts as an error only when nothing came of the watch."""
         started, was_told = time.monotonic(), False
+        self._see_whether_it_is_back()
         try:
             for event in Watch(return_type="object").stream(
                 self._list_objects,

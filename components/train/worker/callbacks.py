@@ -25,7 +25,7 @@ class EpochLog(keras.callbacks.Callback):
             **{name: float(value) for name, value in (logs or {}).items()},
             "learning_rate": rate,
         }
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(
             f"epoch {epoch + 1:>2}/{self._epochs}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
@@ -53,5 +53,5 @@ def training_callbacks(
 def forget_epochs_after(path: Path, epoch: int) -> None:
     """Drops the rows of epochs that a restart will run again."""
     if path.exists():
-        rows = [line for line in path.read_text().splitlines() if json.loads(line)["epoch"] <= epoch]
-        path.write_text("".join(f"{line}\n" for line in rows))
+        rows = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["epoch"] <= epoch]
+        path.write_text("".join(f"{line}\n" for line in rows), encoding="utf-8")

@@ -29,6 +29,10 @@ class Cluster:
         return len(self.addresses)
 
     @property
+    def hosts(self) -> list[str]:
+        return [address.rpartition(":")[0].strip("[]") for address in self.addresses]
+
+    @property
     def is_chief(self) -> bool:
         return self.index == 0
 

@@ -73,7 +73,7 @@ def _export(trained: keras.Model, job: TrainingJob, dataset: Dataset, directory:
     pixels = np.stack([tf.io.decode_png(base64.b64decode(example.png)) for example in card.examples])
     card = card.model_copy(update={"onnx_sha256": write_onnx(model, pixels, served / ONNX_MODEL)})
     (served / MODEL_CARD).parent.mkdir(exist_ok=True)
-    (served / MODEL_CARD).write_text(card.model_dump_json(indent=2))
+    (served / MODEL_CARD).write_text(card.model_dump_json(indent=2), encoding="utf-8")
     _verify(served, card)
     publish_folder(partial, directory, last=f"{VERSION}/{MODEL_CARD}")
 
@@ -188,6 +188,7 @@ def _git_revision() -> str:
             capture_output=True,
             text=True,
             check=True,
+            encoding="utf-8",
         )
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kfp_image_classification.components.contracts.preprocessing import model_input
+from kfp_image_classification.components.step.cpu_limit import usable_cores
 
 OPSET = 18
 # As for the SavedModel, see `export.py`.
@@ -62,6 +63,8 @@ def _converted(model: keras.Model, image_shape: tuple[int, ...]) -> bytes:
 def _answer(content: bytes, pixels: np.ndarray) -> np.ndarray:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = usable_cores()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     answer: np.ndarray = session.run(["logits"], {"pixels": pixels})[0]
     return answer

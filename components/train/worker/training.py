@@ -73,8 +73,10 @@ def train_model(
         tf.errors.OpError: When another worker is lost.
     """
     share = _Share.of(job, cluster)
+    report.reached(job.directory, "joining")
     with report.phase("connect"):
         strategy = connect(cluster, job.options)
+    report.reached(job.directory, "joined")
     size = _Size.of(job, cluster, share, strategy)
     print(
         f"worker {cluster.index} of {cluster.workers}: {len(share.train)} of {share.all_train} shards, "
@@ -280,7 +282,7 @@ def _tell_resumption(position: Position, directory: Path) -> None:
     if position.step:
         reached = position.step
         with contextlib.suppress(OSError, ValueError):
-            reached = int((directory / PROGRESS_FILE).read_text())
+            reached = int((directory / PROGRESS_FILE).read_text(encoding="utf-8"))
         repeated = max(0, reached - position.step)
         print(f"resumed after step {position.step}; {repeated} steps are repeated", flush=True)
 
@@ -288,7 +290,7 @@ def _tell_resumption(position: Position, directory: Path) -> None:
 def _note_progress(position: Position, directory: Path) -> None:
     # Only to tell how much a restart repeats: not worth failing for.
     with contextlib.suppress(OSError):
-        (directory / PROGRESS_FILE).write_text(str(position.step))
+        (directory / PROGRESS_FILE).write_text(str(position.step), encoding="utf-8")
 
 
 def _check_finite(loss: float, step: int, optimizer: keras.optimizers.Optimizer) -> None:

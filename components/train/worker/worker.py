@@ -21,8 +21,11 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
+from kfp_image_classification.components.step.direct_network import exempt_from_proxies
+from kfp_image_classification.components.step.environment import settle_environment
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 from kfp_image_classification.components.step.lean_import import import_without
+from kfp_image_classification.components.step.output import steady_streams
 from kfp_image_classification.components.step.process_owner import leave_with_owner
 from kfp_image_classification.components.train.options import TrainingJob
 from kfp_image_classification.components.train.worker.cluster import (
@@ -45,11 +48,14 @@ def main() -> NoReturn:
         required=True,
         help="the training job as JSON (kfp_image_classification.components.train.options.TrainingJob)",
     )
+    steady_streams()
+    settle_environment()
     try:
         job = TrainingJob.model_validate_json(parser.parse_args().job)
         if tf_config := tf_config_of_jobset(os.environ, job.options.workers):
             os.environ["TF_CONFIG"] = tf_config  # TensorFlow reads it, too
         cluster = cluster_from_environment(os.environ)
+        exempt_from_proxies(os.environ, cluster.hosts)
     except (ValidationError, InvalidInput) as error:
         leave(BAD_INPUT, f"error: {error}")
     notice = PreemptionNotice()

@@ -4,11 +4,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import psutil
 from pydantic import BaseModel, Field
 
 from kfp_image_classification.components.step.whole_file import write_whole
+
+# A worker knocks at its peers' doors; then all have exchanged their first message.
+JoiningStage = Literal["joining", "joined"]
 
 
 class WorkerReport(BaseModel):
@@ -34,6 +38,17 @@ class WorkerReport(BaseModel):
 
     def process_started(self) -> None:
         self.seconds["start"] = time.time() - psutil.Process().create_time()
+
+    @staticmethod
+    def sign(directory: str, index: int, stage: JoiningStage) -> Path:
+        """The file by which a worker tells how far it has come in joining its peers."""
+        return Path(directory, "reports", f"worker-{index}.{stage}")
+
+    def reached(self, directory: str, stage: JoiningStage) -> None:
+        """Tells the launcher, which notices by this that a worker hangs where it can tell nothing itself."""
+        path = self.sign(directory, self.index, stage)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
 
     @staticmethod
     def path(directory: str, index: int) -> Path:

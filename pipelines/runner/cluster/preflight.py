@@ -52,6 +52,12 @@ def check(parameters: Mapping[str, Any], namespace: str, service_account: str, s
     findings = [
         *_service_accounts(client, namespace, [service_account, *([MODEL_ACCOUNT] if serves else [])], print),
         *check_cluster(client, options, print),
+    ]
+    # A pod that mounts a claim which is not there would never start.
+    claimed = any(
+        finding.state is State.OK and finding.what.startswith(f"volume claim {options.pvc} ") for finding in findings
+    )
+    findings += [
         *probe_images(
             client,
             namespace,
@@ -59,6 +65,7 @@ def check(parameters: Mapping[str, Any], namespace: str, service_account: str, s
             [TENSORFLOW_IMAGE, LAUNCHER_IMAGE, *([SERVER_IMAGE] if serves else [])],
             seconds,
             print,
+            pvc=options.pvc if claimed else "",
         ),
     ]
     print("\n".join(lines(findings)))

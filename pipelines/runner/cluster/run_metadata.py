@@ -21,6 +21,7 @@ from google.protobuf import (
 from pydantic import ValidationError
 
 from kfp_image_classification.components.select.leaderboard import Leaderboard
+from kfp_image_classification.components.step.direct_network import http_client
 from kfp_image_classification.components.step.errors import StageFailed
 
 SERVICE = "ml_metadata.MetadataStoreService"
@@ -85,7 +86,11 @@ def leaderboard(host: str, run_id: str, token: str = "", ca_cert: str = "") -> L
     """
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     trusted = ssl.create_default_context(cafile=ca_cert or None)
-    with httpx.Client(base_url=host, headers=headers, verify=trusted, timeout=SECONDS) as client:
+    try:
+        connection = http_client(host, base_url=host, headers=headers, verify=trusted, timeout=SECONDS)
+    except ValueError as error:
+        raise StageFailed(str(error)) from None
+    with connection as client:
         context = _call(client, "GetContextByTypeAndName", type_name=RUN_CONTEXT_TYPE, context_name=run_id).context
         artifacts = _call(client, "GetArtifactsByContext", context_id=context.id).artifacts
     for artifact in artifacts:

@@ -17,7 +17,10 @@ import httpx
 import tenacity
 from kfp.dsl.base_component import BaseComponent
 
+from kfp_image_classification.components.step.direct_network import http_client, proxy_for
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.pipelines.runner.cluster.follow import RunFollower
+from kfp_image_classification.pipelines.runner.cluster.run_api import RunApi
 from kfp_image_classification.pipelines.runner.cluster.run_metadata import leaderboard
 
 if TYPE_CHECKING:
@@ -80,7 +83,7 @@ class SubmitOptions:
         if not self.token_file:
             return self.token or os.environ.get(TOKEN_VARIABLE, "")
         try:
-            token = Path(self.token_file).read_text().strip()
+            token = Path(self.token_file).read_text(encoding="utf-8").strip()
         except OSError as error:
             raise InvalidInput(f"token_file = {self.token_file!r}: cannot be read ({error.strerror})") from None
         if not token:
@@ -110,12 +113,10 @@ def submit(
     if not options.wait:
         return 0
     try:
-        code = follow(client, run_id, options, tell)
+        return follow(client, run_id, options, tell)
     except KeyboardInterrupt:
         tell(f"the run goes on: {link}")
         raise
-    _tell_models(run_id, options, tell)
-    return code
 
 
 def connect(options: SubmitOptions) -> "Client":
@@ -136,6 +137,7 @@ def connect(options: SubmitOptions) -> "Client":
             namespace=options.namespace or "kubeflow",
             credentials=_token_credentials(options) if token else None,
             ssl_ca_cert=options.ca_cert or None,
+            proxy=proxy_for(options.host),
         )
 
 
@@ -151,26 +153,31 @@ def _token_credentials(options: SubmitOptions) -> Any:
 
 
 def follow(client: "Client", run_id: str, options: SubmitOptions, tell: Callable[[str], None] = print) -> int:
-    """Tells each change of the run's tasks until the run ends; returns 0 when it succeeded, else 1.
+    """Tells how a run goes until it ends, and then its models; returns 0 when it succeeded, else 1.
 
     Raises:
         InvalidInput: When the server does not let us in any more.
         StageFailed: When the server stays away, or the time is over.
     """
-    started, pause, told = time.monotonic(), SHORTEST_POLL_SECONDS, dict[str, str]()
+    with RunApi(options.host, run_id, options.current_token, options.ca_cert) as api:
+        follower = RunFollower(api, tell)
+        run = _ended(client, run_id, options, follower)
+        tell(_outcome(run, follower.failures))
+        _tell_models(run_id, options, follower, tell)
+    return 0 if run.state == SUCCEEDED else 1
+
+
+def _ended(client: "Client", run_id: str, options: SubmitOptions, follower: RunFollower) -> Any:
+    started, pause = time.monotonic(), SHORTEST_POLL_SECONDS
     while True:
         run = _answer(lambda: client.get_run(run_id), options)
-        fresh = {name: state for name, state in _tasks(run).items() if told.get(name) != state}
-        for name, state in fresh.items():
-            tell(f"[{name}] {state.lower()}")
-        told |= fresh
+        is_new = follower.look(run)
         if run.state in ENDED:
-            tell(_outcome(run, told))
-            return 0 if run.state == SUCCEEDED else 1
+            return run
         if options.timeout and time.monotonic() - started > options.timeout:
             raise StageFailed(f"the run is still {str(run.state).lower()} after {options.timeout:g} s; it goes on")
         time.sleep(pause)
-        pause = SHORTEST_POLL_SECONDS if fresh else min(1.5 * pause, LONGEST_POLL_SECONDS)
+        pause = SHORTEST_POLL_SECONDS if is_new else min(1.5 * pause, LONGEST_POLL_SECONDS)
 
 
 def _knock(options: SubmitOptions, token: str) -> None:
@@ -179,8 +186,9 @@ def _knock(options: SubmitOptions, token: str) -> None:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         trusted = ssl.create_default_context(cafile=options.ca_cert or None)
-        answer = httpx.get(url, headers=headers, timeout=CONNECT_SECONDS, verify=trusted)
-    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
+        with http_client(url, headers=headers, timeout=CONNECT_SECONDS, verify=trusted) as http:
+            answer = http.get(url)
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, ValueError) as error:
         raise StageFailed(
             f"host = {options.host!r}: cannot be reached ({error}). Is it running? For a local cluster: "
             "kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80"
@@ -224,11 +232,11 @@ def _forbid_cache(package: Path) -> None:
     """Makes every task of a compiled pipeline run; KFP's own switch leaves those in loops and conditions alone."""
     import yaml
 
-    documents = list(yaml.safe_load_all(package.read_text()))
+    documents = list(yaml.safe_load_all(package.read_text(encoding="utf-8")))
     for part in (documents[0]["root"], *documents[0]["components"].values()):
         for task in part.get("dag", {}).get("tasks", {}).values():
             task["cachingOptions"] = {}
-    package.write_text(yaml.safe_dump_all(documents, sort_keys=False))
+    package.write_text(yaml.safe_dump_all(documents, sort_keys=False), encoding="utf-8")
 
 
 def _answer(call: Callable[[], Any], options: SubmitOptions) -> Any:
@@ -281,27 +289,17 @@ def _not_let_in(options: SubmitOptions, message: str, has_token: bool) -> str:
     return f"host = {options.host!r}: does not let us in, {remedy} ({message})"
 
 
-def _tasks(run: Any) -> dict[str, str]:
-    """State by task. Only what the pipeline names: the server lists its own drivers and pods as well."""
-    found: dict[str, str] = {}
-    details = (run.run_details and run.run_details.task_details) or []
-    for task in sorted(details, key=lambda task: str(task.create_time or "")):
-        name = task.display_name or ""
-        if not task.state or name in ("", "root", "executor", "driver") or name.endswith("-driver"):
-            continue
-        count = 1
-        while (unique := name if count == 1 else f"{name} {count}") in found:
-            count += 1
-        found[unique] = str(task.state)
-    return found
-
-
-def _tell_models(run_id: str, options: SubmitOptions, tell: Callable[[str], None]) -> None:
+def _tell_models(run_id: str, options: SubmitOptions, follower: RunFollower, tell: Callable[[str], None]) -> None:
     """The leaderboard, if there is one; a store that does not show it changes nothing of the outcome."""
     try:
         ranking = leaderboard(options.host, run_id, options.current_token(), options.ca_cert)
     except StageFailed as error:
-        tell(f"the leaderboard is in the UI; here it cannot be shown: {error}")
+        # The address of the API alone does not lead to the metadata store; what select printed it has.
+        said = follower.ranking_lines()
+        for line in said:
+            tell(line)
+        if not said:
+            tell(f"the leaderboard is in the UI; here it cannot be shown: {error}")
         return
     if ranking:
         for candidate in ranking.candidates:
@@ -310,11 +308,9 @@ def _tell_models(run_id: str, options: SubmitOptions, tell: Callable[[str], None
         tell(ranking.decision)
 
 
-def _outcome(run: Any, tasks: Mapping[str, str]) -> str:
+def _outcome(run: Any, failures: Mapping[str, str]) -> str:
     told = f"the run {str(run.state).lower()}"
-    failed = [name for name, state in tasks.items() if state == "FAILED"]
-    if failed:
-        told += f" in {', '.join(failed)}"
-    if run.error and run.error.message:
-        told += f": {run.error.message}"
-    return told
+    if failures:
+        told += f" in {', '.join(failures)}"
+    why = [run.error.message] if run.error and run.error.message else [words for words in failures.values() if words]
+    return f"{told}: {why[0]}" if why else told

@@ -4,9 +4,8 @@ import math
 import time
 from collections.abc import Sequence
 
-import httpx
-
 from kfp_image_classification.components.deploy.endpoint import Endpoint
+from kfp_image_classification.components.step.direct_network import http_client
 from kfp_image_classification.pipelines.runner.local.run_record import Latency
 
 WARM_UP = 5
@@ -29,7 +28,7 @@ def measure_latency(endpoint: Endpoint, request: bytes) -> Latency:
     """
     started = time.monotonic()
     times: list[float] = []
-    with httpx.Client(headers={"Content-Type": "application/json"}, timeout=30) as client:
+    with http_client(endpoint.url, headers={"Content-Type": "application/json"}, timeout=30) as client:
         for index in range(WARM_UP + MOST_REQUESTS):
             sent = time.perf_counter()
             client.post(endpoint.predict_url, content=request).raise_for_status()

@@ -4,9 +4,11 @@ import builtins
 import contextlib
 import hashlib
 import importlib.metadata
+import json
 import logging
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -21,11 +23,12 @@ from kfp import local
 from kfp.dsl.base_component import BaseComponent
 
 from kfp_image_classification import components
+from kfp_image_classification.components.contracts.dataset_manifest import is_whole
 from kfp_image_classification.components.deploy.endpoint import ENDPOINT_FILE, REQUEST_FILE, Endpoint
 from kfp_image_classification.components.deploy.local_server import stop_server
-from kfp_image_classification.components.ingest.options import IMAGE_FOLDER_PREFIX, image_folder
+from kfp_image_classification.components.ingest.recipe import source_state
 from kfp_image_classification.components.step.errors import StageFailed
-from kfp_image_classification.components.step.process_owner import OWNER_VARIABLE
+from kfp_image_classification.components.step.process_owner import OWNER_VARIABLE, adopt_orphans, end_all_below
 from kfp_image_classification.pipelines.runner.local.latency import measure_latency
 from kfp_image_classification.pipelines.runner.local.literal_values import literal_values
 from kfp_image_classification.pipelines.runner.local.progress import Progress, RunningStep
@@ -41,7 +44,8 @@ from kfp_image_classification.pipelines.runner.local.step_output import StepOutp
 from kfp_image_classification.pipelines.runner.local.summary import print_summary
 from kfp_image_classification.pipelines.runner.view import PlainView, View, view_for
 
-INTERRUPTED = 130
+# SIGQUIT is Ctrl-\, SIGHUP a closed terminal.
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 TERMINATE_SECONDS = 5.0
 
 
@@ -81,14 +85,8 @@ class LocalRun:
         Raises:
             StageFailed: When a step fails; the step has said why by then.
         """
-        os.environ.update(
-            {
-                OWNER_VARIABLE: str(os.getpid()),
-                "PYTHONUNBUFFERED": "1",
-                "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
-                "NO_GCE_CHECK": "true",  # TensorFlow Datasets would look for Google's metadata server
-            }
-        )
+        os.environ[OWNER_VARIABLE] = str(os.getpid())
+        adopt_orphans()
         cache = self.directory.parent / ".cache" / _cache_key(parameters)
         local.init(
             local.SubprocessRunner(use_venv=False),
@@ -96,6 +94,7 @@ class LocalRun:
             enable_caching=self._use_cache,
             cache_root=str(cache),
         )
+        _forget_damaged(cache)
         started, progress = datetime.now(), Progress(parameters["models"], cache, on_start=self._step_started)
         failure = self._run_steps(pipeline, parameters, progress)
         for step in progress.unexplained():
@@ -134,31 +133,37 @@ class LocalRun:
             psutil.Process(endpoint.pid).wait()
         raise StageFailed(f"the model server ended; see {self.directory / 'service' / 'server.log'}")
 
+    def handle_signals(self) -> None:
+        """From now on, whatever ends this process ends the run; under nohup, a closed terminal does not."""
+        for ending in ENDINGS:
+            if ending != signal.SIGHUP or signal.getsignal(ending) != signal.SIG_IGN:
+                signal.signal(ending, self.stop_everything)
+
     def stop_server(self) -> None:
         endpoint = self._endpoint()
         if endpoint and endpoint.pid:
             stop_server(endpoint.pid)
 
     def stop_everything(self, signum: int, frame: FrameType | None) -> None:
-        """Handles Ctrl-C and SIGTERM: ends every process of the run, then this one.
+        """Handles what ends a run (Ctrl-C, SIGTERM, a closed terminal): ends every process of it, then this one.
 
         Whatever this misses, a process just being started, say, ends by itself when it finds this one gone.
         """
+        for ending in ENDINGS:
+            signal.signal(ending, signal.SIG_IGN)
         try:
-            with contextlib.suppress(RuntimeError):  # where the signal came in the middle of a write
+            # Where the signal came in the middle of a write, or the terminal is gone.
+            with contextlib.suppress(RuntimeError, OSError):
                 self._view.stop()
                 print("\nstopping: ending all workers and servers", file=sys.__stdout__, flush=True)
-            self.stop_server()
-            processes = psutil.Process().children(recursive=True)
-            for process in processes:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.terminate()
-            _, alive = psutil.wait_procs(processes, TERMINATE_SECONDS)
-            for process in alive:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+            end_all_below(TERMINATE_SECONDS)
         finally:
-            os._exit(INTERRUPTED)
+            os._exit(128 + signum)
+
+    def end(self) -> None:
+        """Ends what the run left running: the server, and what a step that was killed had started."""
+        self.stop_server()
+        end_all_below(TERMINATE_SECONDS)
 
     def _step_started(self, step: RunningStep) -> None:
         if step.stage == "train" and step.folder:  # from the start, to be watched
@@ -167,7 +172,7 @@ class LocalRun:
     def _run_steps(self, pipeline: BaseComponent, parameters: Mapping[str, Any], progress: Progress) -> str:
         """Runs the pipeline; returns why it failed, empty when it did not."""
         self._view = view_for(sys.stdout, progress, parameters, self._plain, self._verbose)
-        with (self.directory / LOG_FILE).open("w") as log, self._view:
+        with (self.directory / LOG_FILE).open("w", encoding="utf-8") as log, self._view:
             output = StepOutput(log, progress, self._view.show, self._verbose)
             with (
                 _logging_to(output),
@@ -223,15 +228,21 @@ def _plain(text: str) -> str:
     return re.sub(r"\x1b\[\d+m", "", text)
 
 
+def _forget_damaged(cache: Path) -> None:
+    """Keeps the cache from handing on a data set whose shards are gone or altered: kfp.local sees only the folder."""
+    for entry in cache.glob("*.json"):
+        shards = json.loads(entry.read_text()).get("shards")
+        if shards and Path(shards["uri"]).exists() and not is_whole(shards["uri"]):
+            print(f"{shards['uri']} is damaged: the data set is made anew", flush=True)
+            entry.unlink()
+
+
 def _cache_key(parameters: Mapping[str, Any]) -> str:
     """What KFP's own cache key does not see: the code of the components, TensorFlow's version, and the data's files."""
     digest = hashlib.sha256(importlib.metadata.version("tensorflow").encode())
     root = Path(components.__file__).parent
     for path in sorted([*root.rglob("*.py"), *root.rglob("*.j2")]):
         digest.update(path.read_bytes())
-    dataset = str(parameters["dataset"])
-    if dataset.startswith(IMAGE_FOLDER_PREFIX):
-        for path in sorted(image_folder(dataset).rglob("*")):
-            status = path.stat() if path.exists() else path.lstat()  # a link that leads nowhere is no image
-            digest.update(os.fsencode(path) + f" {status.st_size} {status.st_mtime_ns}".encode())
+    for line in source_state(str(parameters["dataset"]), str(parameters["data_dir"])):
+        digest.update(line)
     return digest.hexdigest()[:16]

@@ -123,7 +123,7 @@ class Progress:
         self._in_thread[thread] = None
         model = ""
         entry = next(self._cache.glob(f"{key}*.json"), None)
-        outputs: dict[str, Any] = json.loads(entry.read_text()) if entry else {}
+        outputs: dict[str, Any] = json.loads(entry.read_text(encoding="utf-8")) if entry else {}
         if stage == "train" and outputs:
             self._model_in_thread[thread] = outputs["model"]["metadata"]["model_type"]
         if stage in ("train", "evaluate"):  # an iteration's steps run in one thread, train first

@@ -1,6 +1,5 @@
 """A whole local run on one page, put together from what its steps recorded and from the sections of their own pages."""
 
-import os
 import platform
 from collections.abc import Mapping
 
@@ -8,6 +7,7 @@ from markupsafe import Markup
 
 from kfp_image_classification.components.report import html_report
 from kfp_image_classification.components.report.html_report import Section, Tile
+from kfp_image_classification.components.step.cpu_limit import usable_cores
 from kfp_image_classification.components.train.curves import learning_curves
 from kfp_image_classification.pipelines.runner.commands import ask_command, serve_command, tensorboard_command
 from kfp_image_classification.pipelines.runner.local.pipeline_picture import pipeline_picture, seconds_text
@@ -87,7 +87,7 @@ def _timeline(record: RunRecord) -> Markup:
 
 def _models(record: RunRecord) -> list[Section]:
     page = record.step("select").path("leaderboard")
-    found = html_report.section_of(page.read_text(), "Models") if page else None
+    found = html_report.section_of(page.read_text(encoding="utf-8"), "Models") if page else None
     return [found] if found else []
 
 
@@ -102,7 +102,7 @@ def _evaluation(record: RunRecord, links: Mapping[str, str]) -> list[Section]:
         return []
     best = record.ranking.best.name
     page = record.step("evaluate", best).path("report")
-    text = page.read_text() if page else ""
+    text = page.read_text(encoding="utf-8") if page else ""
     found = {
         heading: html_report.section_of(text, heading)
         for heading in ("Confusion matrix", "Most confidently wrong", "Classes")
@@ -133,7 +133,7 @@ def _use(record: RunRecord) -> list[Section]:
     )
     sections = [Section("Serve and ask the model", body)]
     if latency:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        cores = usable_cores()
         measured = {
             "median": f"{latency.p50:.2f} ms",
             "90% within": f"{latency.p90:.2f} ms",
@@ -150,7 +150,7 @@ def _use(record: RunRecord) -> list[Section]:
 
 def _data(record: RunRecord) -> list[Section]:
     page = record.step("ingest").path("preview")
-    text = page.read_text() if page else ""
+    text = page.read_text(encoding="utf-8") if page else ""
     headings = ("Training images", "Training images of each class", "Splits")
     return [section for heading in headings if (section := html_report.section_of(text, heading))]
 

@@ -91,7 +91,7 @@ def collect_results(record: RunRecord) -> None:
         if step.stage == "train" and (model := step.artifact("model")):
             link_tensorboard(record.directory, step.model, Path(model["metadata"]["work_dir"]))
     links = {name: f"{PAGES}/{name}.html" for name in pages}
-    (record.directory / REPORT_FILE).write_text(report_page(record, links))
+    (record.directory / REPORT_FILE).write_text(report_page(record, links), encoding="utf-8")
 
 
 def step_pages(record: RunRecord) -> dict[str, Path]:

@@ -46,7 +46,7 @@ class Step(BaseModel):
     def artifact(self, name: str) -> dict[str, Any] | None:
         """An output as the step recorded it, with `uri` and `metadata`; None when the step did not come so far."""
         try:
-            recorded = json.loads((self.folder or Path()).joinpath("executor_output.json").read_text())
+            recorded = json.loads((self.folder or Path()).joinpath("executor_output.json").read_text(encoding="utf-8"))
             artifact: dict[str, Any] = recorded["artifacts"][name]["artifacts"][0]
         except (OSError, ValueError, KeyError):
             return None
@@ -133,4 +133,4 @@ class RunRecord(BaseModel):
 
     @classmethod
     def read(cls, directory: Path) -> "RunRecord":
-        return cls.model_validate_json((directory / RECORD_FILE).read_text())
+        return cls.model_validate_json((directory / RECORD_FILE).read_text(encoding="utf-8"))

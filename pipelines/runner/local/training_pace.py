@@ -68,13 +68,13 @@ class TrainingPace:
 
     def _step(self) -> int:
         try:
-            return int((self._job / PROGRESS_FILE).read_text())
+            return int((self._job / PROGRESS_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):  # not there yet, or just being written
             return 0
 
     def _last_epoch(self) -> dict[str, float]:
         try:
-            last: dict[str, float] = json.loads((self._job / HISTORY_FILE).read_text().splitlines()[-1])
+            last: dict[str, float] = json.loads((self._job / HISTORY_FILE).read_text(encoding="utf-8").splitlines()[-1])
         except (OSError, ValueError, IndexError):
             return {}
         return last

@@ -1,9 +1,11 @@
+import os
+import time
 from pathlib import Path
 
 import pytest
 from kfp import compiler, dsl
 
-from kfp_image_classification.components.cluster.storage import mount_storage, note_use, run_directory
+from kfp_image_classification.components.cluster.storage import in_use, mount_storage, note_use, run_directory
 from kfp_image_classification.components.step.errors import StageFailed
 
 
@@ -50,6 +52,22 @@ def test_use_is_noted_for_runs_alone(volume: Path) -> None:
     note_use(volume / "runs" / "gone" / "shards")
     note_use(volume / "elsewhere")
     assert sorted(path.name for path in volume.rglob("*")) == [".last-use", "a", "runs", "shards"]
+
+
+def test_use_is_noted_as_long_as_it_lasts(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kfp_image_classification.components.cluster.storage.USE_SECONDS", 0.02)
+    marker = volume / "datasets" / "a" / ".last-use"
+    marker.parent.mkdir(parents=True)
+    with in_use(marker.parent, volume / "elsewhere"):
+        for _ in range(3):
+            os.utime(marker, (0, 0))
+            deadline = time.monotonic() + 10
+            while marker.stat().st_mtime == 0:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+    os.utime(marker, (0, 0))
+    time.sleep(0.1)
+    assert marker.stat().st_mtime == 0
 
 
 def test_mounted_volume_and_run_id_are_in_the_platform_spec_alone(tmp_path: Path) -> None:

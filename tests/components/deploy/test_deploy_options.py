@@ -98,3 +98,17 @@ def test_numbers_arrive_from_kfp_as_floats() -> None:
     options = checked(DeployOptions, service_name="digits", service=service, min_replicas=2.0)
     assert (options.service.scale_target, options.service.resources) == (50, {"limits": {"cpu": "2"}})
     assert options.min_replicas == 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "canary_percent", "longest"),
+    [("Standard", 0, 48), ("Standard", 10, 38), ("Knative", 0, 47), ("Knative", 10, 47)],
+)
+def test_longest_name(mode: str, canary_percent: int, longest: int) -> None:
+    """By what KServe and Knative make of it and put into a label: isvc.NAME-predictor and NAME-predictor-00001."""
+    service = {"deployment_mode": mode, "ingress_url": "http://10.0.0.1"}
+    values = {"backend": "kserve", "canary_percent": canary_percent, "service": service}
+    checked(DeployOptions, service_name="a" * longest, **values)
+    with pytest.raises(InvalidInput, match=f"has {longest + 1} characters; .* it has {longest} at most"):
+        checked(DeployOptions, service_name="a" * (longest + 1), **values)
+    checked(DeployOptions, service_name="a" * 63, **{**values, "backend": "local"})

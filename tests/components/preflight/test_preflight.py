@@ -5,10 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+from kfp import dsl
 from kubernetes_api import KubernetesApi
+from repository import REPOSITORY
 
+from kfp_image_classification.components.deploy import deploy
 from kfp_image_classification.components.preflight.report import check_own_cluster
 from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.train import train
 
 APPLY = "kubectl apply --server-side -k manifests/overlays/local"
 Outcome = tuple[int, list[str]]
@@ -33,14 +38,7 @@ def step(kubernetes_api: KubernetesApi, monkeypatch: pytest.MonkeyPatch) -> Step
     """Runs the step in a pod of a cluster that has all that is needed: its exit code, and the lines told."""
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     add_claim(kubernetes_api, "Bound")
-    kubernetes_api.create(
-        {
-            "apiVersion": "trainer.kubeflow.org/v1alpha1",
-            "kind": "ClusterTrainingRuntime",
-            "metadata": {"name": "tensorflow-distributed"},
-            "spec": {},
-        }
-    )
+    kubernetes_api.create(yaml.safe_load((REPOSITORY / "manifests" / "trainer" / "training-runtime.yaml").read_text()))
 
     def run(train_backend: str = "auto", deploy_backend: str = "auto", pvc: str = "data") -> Outcome:
         told = Told()
@@ -59,7 +57,7 @@ def add_claim(api: KubernetesApi, phase: str, name: str = "data") -> None:
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
             "metadata": {"name": name},
-            "spec": {"accessModes": ["ReadWriteOnce"]},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
         }
     )
     api.set_status("persistentvolumeclaims", name, {"phase": phase})
@@ -70,10 +68,13 @@ def add_claim(api: KubernetesApi, phase: str, name: str = "data") -> None:
     [
         ({}, ["TFJob (kubeflow.org/v1)", "InferenceService (serving.kserve.io/v1beta1)"]),
         (
-            {"train_backend": "trainjob", "deploy_backend": "local"},
-            ["TrainJob (trainer.kubeflow.org/v1alpha1)", "ClusterTrainingRuntime tensorflow-distributed"],
+            {"train_backend": "trainjob"},
+            [
+                "TrainJob (trainer.kubeflow.org/v1alpha1)",
+                "ClusterTrainingRuntime tensorflow-distributed",
+                "InferenceService (serving.kserve.io/v1beta1)",
+            ],
         ),
-        ({"train_backend": "local", "deploy_backend": "local"}, []),
     ],
 )
 def test_a_cluster_that_has_everything(
@@ -89,16 +90,51 @@ def test_a_cluster_that_has_everything(
     assert reviews == {"/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"}, "nothing is created"
 
 
+TRAINED_ON = "on a cluster the workers would be processes of this pod, whose image has no TensorFlow"
+SERVED_ON = "on a cluster the model server would end with this pod, whose image lacks its packages"
+LOCAL = {
+    "train_backend": f"train_backend = 'local': {TRAINED_ON}; give auto, tfjob or trainjob",
+    "deploy_backend": f"deploy_backend = 'local': {SERVED_ON}; give auto or kserve",
+}
+
+
+@pytest.mark.parametrize("parameters", [["train_backend"], ["deploy_backend"], [*LOCAL]], ids=" and ".join)
+def test_local_backends_are_refused_before_anything_is_trained(step: Step, parameters: list[str]) -> None:
+    code, lines = step(**dict.fromkeys(parameters, "local"))
+    assert code == 1
+    assert [line for line in lines if "missing" in line] == [f"missing  {LOCAL[name]}" for name in parameters]
+
+
+def test_local_run_that_somebody_started_in_a_pod(step: Step, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a notebook's pod, say: its processes stay, and have what they need."""
+    monkeypatch.setenv("RUN_OWNER_PID", "1")
+    assert step(train_backend="local", deploy_backend="local")[0] == 0
+
+
+def test_train_and_deploy_refuse_them_too(
+    step: Step, kubernetes_api: KubernetesApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = {name: dsl.Artifact(name=name, uri=str(tmp_path / name)) for name in ("model", "metrics", "curves")}
+    with pytest.raises(SystemExit):
+        train.python_func(shards=dsl.Dataset(uri=str(tmp_path)), backend="local", task_config=None, **outputs)
+    with pytest.raises(SystemExit):
+        deploy.python_func(model=outputs["model"], endpoint=outputs["curves"], backend="local")
+    said = capsys.readouterr().out
+    assert f"[train cnn] error: {LOCAL['train_backend'].removeprefix('train_')}" in said
+    assert f"[deploy] error: {LOCAL['deploy_backend'].removeprefix('deploy_')}" in said
+    assert not list(tmp_path.glob("m*")), "nothing is made"
+
+
 Change = Callable[[KubernetesApi], object]
 
 
 def serve_another_version(api: KubernetesApi) -> None:
-    api.update("customresourcedefinitions", "tfjobs.kubeflow.org", rename_version)
-
-
-def rename_version(crd: dict) -> dict:
-    crd["spec"]["versions"][0]["name"] = "v9"
-    return crd
+    crd = api.get("customresourcedefinitions", "tfjobs.kubeflow.org", "")
+    api.delete("customresourcedefinitions", "tfjobs.kubeflow.org", "")
+    (version,) = crd["spec"]["versions"]
+    spec = {**crd["spec"], "versions": [{**version, "name": "v9"}]}
+    metadata = {"name": crd["metadata"]["name"]}
+    api.create({key: crd[key] for key in ("apiVersion", "kind")} | {"metadata": metadata, "spec": spec})
 
 
 def waiting_claim(api: KubernetesApi) -> None:
@@ -115,7 +151,7 @@ def failed_claim(api: KubernetesApi) -> None:
     ("change", "options", "expected"),
     [
         (
-            lambda api: api.delete("customresourcedefinitions", "tfjobs.kubeflow.org"),
+            lambda api: api.delete("customresourcedefinitions", "tfjobs.kubeflow.org", ""),
             {},
             [
                 "missing  TFJob (kubeflow.org/v1): the cluster does not know it",
@@ -196,6 +232,7 @@ def test_without_a_volume_none_is_looked_for(step: Step) -> None:
     assert (code, [line for line in lines if "volume" in line]) == (0, [])
 
 
+@pytest.mark.fake_api
 def test_a_restart_of_the_api_is_waited_for(step: Step, kubernetes_api: KubernetesApi) -> None:
     kubernetes_api.fail(times=2, status=503)
     code, lines = step()

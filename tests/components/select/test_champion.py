@@ -27,7 +27,8 @@ def test_deployed_model(kubernetes_api: KubernetesApi) -> None:
     assert find_champion("digits", "", LOG) is None
     kubernetes_api.create(deployed(MODEL))
     assert find_champion("digits", "", LOG) == MODEL
-    assert find_champion("digits", "default", LOG) is None
+    with pytest.raises(StageFailed, match='in the namespace "default"'):
+        find_champion("digits", "default", LOG)
 
 
 def test_model_of_unknown_accuracy(kubernetes_api: KubernetesApi) -> None:

@@ -11,7 +11,7 @@ from training_operator import TrainingOperator, leave_results
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.contracts.model_card import read_model_card
-from kfp_image_classification.components.ingest import ingest
+from kfp_image_classification.components.ingest import ingest, prepare_data
 from kfp_image_classification.components.train import train
 
 
@@ -29,10 +29,12 @@ def test_steps_of_a_pod_keep_their_data_on_the_volume(
     monkeypatch.setenv("RUN_ID", "run-1")
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     shards = artifact(dsl.Dataset, artifacts / "ingest" / "shards")
-    ingest.python_func(shards=shards, preview=artifact(dsl.HTML, artifacts / "ingest" / "preview"))
+    fingerprint = prepare_data.python_func()
+    preview = artifact(dsl.HTML, artifacts / "ingest" / "preview")
+    ingest.python_func(shards=shards, preview=preview, fingerprint=fingerprint)
     assert [path.name for path in Path(shards.path).iterdir()] == ["manifest.json"]
     root = Path(Dataset(shards.path).manifest.root)
-    assert root.parent == volume / "runs" / "run-1"
+    assert root == volume / "datasets" / fingerprint
     assert len(list(root.glob("train-*"))) == 8
 
     outputs = {

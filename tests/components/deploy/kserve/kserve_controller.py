@@ -1,21 +1,31 @@
-"""KServe's side of the API for tests: what its controller, the kubelet and the ingress make of an InferenceService.
+"""KServe's side of the API for tests: what its webhooks, its controller, the kubelet and the ingress make of a service.
 
 Each version does what the test says of its storage URI. As with the real one, the status goes on being true of the
 version before while the new one comes along, and its `observedGeneration` counts something else.
+
+Standard mode goes by pkg/controller/v1beta1/inferenceservice of kserve/kserve at aaac4e29: names by
+constants.PredictorServiceName; canaries, then what is not called for any more, then the stable version by
+components/predictor.go, Reconcile and reconcileCanaryDeployments (which leaves autoscalers behind); shares by
+applyCanaryWeights in reconcilers/ingress/httproute_reconciler.go, the address by createAddress in
+kube_ingress_reconciler.go there.
 """
 
 import contextlib
 import copy
 import hashlib
 import json
+import math
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from kubernetes_api import Change, KubernetesApi
+import kserve_admission
+from kubernetes_api import Change, KubernetesApi, Resource
 
 Object = dict[str, Any]
+SERVICE_LABEL = "serving.kserve.io/inferenceservice"
 READY = {"type": "Ready", "status": "True"}
 IMAGE_PULL = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "tensorflow/serving:9.9"'}
 CRASH = {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}
@@ -31,10 +41,12 @@ class KServe:
     Attributes:
         fate: By storage URI, what becomes of a version: `serves` (also for those not named), `wrong` (ready, answers
             with other numbers), `silent` (ready, answers 503), `coming` (never ready), `image`, `crash`,
-            `unschedulable`, `quota`, `invalid` or `not-loaded`.
+            `unschedulable`, `quota`, `invalid` or `not-loaded`. With a Deployment's name and a space before the URI, of
+            that version there.
         answers: By storage URI, the probabilities that a version answers.
         splits: Whether the ingress splits requests during a canary.
         scales_to_zero: Whether pods go when they are ready, as with Knative and no requests.
+        route_delay: Seconds after which the ingress does what a changed route says.
         asked: Host headers of the requests so far.
     """
 
@@ -44,10 +56,13 @@ class KServe:
         self.answers: dict[str, list[list[float]]] = {}
         self.splits = True
         self.scales_to_zero = False
+        self.route_delay = 0.0
         self.asked: list[str] = []
         self._seen: dict[str, str] = {}
         self._revisions: dict[str, list[tuple[str, str, str]]] = {}
-        self._routes: dict[str, list[tuple[str, int]]] = {}
+        self._routes: dict[str, list[tuple[float, list[tuple[str, int]]]]] = {}
+        # By the name of a Service, or of a Knative revision: the storage URI of the version behind it.
+        self._serving: dict[str, str] = {}
         self._count = 0
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.kserve = self
@@ -59,33 +74,65 @@ class KServe:
     @contextlib.contextmanager
     def running(self) -> Iterator["KServe"]:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self.api.admission.append(self._admit)
+        self.api.create(
+            {
+                "apiVersion": "serving.kserve.io/v1alpha1",
+                "kind": "ClusterServingRuntime",
+                "metadata": {"name": "kserve-tensorflow-serving"},
+                "spec": {},
+            }
+        )
         with self.api.controller("inferenceservices", self._act):
             yield self
         self._server.shutdown()
         self._server.server_close()
 
     def pods(self, name: str) -> list[Object]:
-        return self.api.objects("pods", labels=f"serving.kserve.io/inferenceservice={name}")
+        return self.api.objects("pods", labels=f"{SERVICE_LABEL}={name}")
 
-    def answer(self, name: str) -> Any:
-        """The probabilities that the next request gets, or None for 503."""
+    def answer(self, name: str, kubernetes_service: str = "") -> Any:
+        """The probabilities that a request gets, or None for 503: through the ingress, or by a Service's own name."""
         self._count += 1
-        routes = self._routes.get(name, [])
-        served = routes[-1][0] if routes else ""
-        for uri, percent in routes:
-            if self._count % 100 < percent:
-                served = uri
-                break
+        if kubernetes_service:
+            backend = kubernetes_service
+        else:
+            routes = self._route(name)
+            share, backend = self._count % 100, routes[-1][0] if routes else ""
+            for candidate, percent in routes:
+                if share < percent:
+                    backend = candidate
+                    break
+                share -= percent
+        served = self._serving.get(backend, "")
         fate = self.fate.get(served, "serves")
-        if not routes or fate == "silent":
+        if not served or fate == "silent":
             return None
         answers = copy.deepcopy(self.answers[served])
         return [row[::-1] for row in answers] if fate == "wrong" else answers
 
+    def shares(self, name: str) -> list[tuple[str, int]]:
+        """Storage URIs of what is behind the ingress, and their shares of the requests."""
+        return [(self._serving[backend], percent) for backend, percent in self._route(name)]
+
+    def _route(self, name: str) -> list[tuple[str, int]]:
+        """Backends and their shares, as the ingress has them by now."""
+        followed = [backends for written, backends in self._routes.get(name, []) if written <= time.monotonic()]
+        return followed[-1] if followed else []
+
+    def _admit(self, resource: Resource, item: Object) -> str | None:
+        if resource.plural != "inferenceservices":
+            return None
+        name = item["metadata"]["name"]
+        old = next((one for one in self.api.objects(resource.plural) if one["metadata"]["name"] == name), None)
+        return kserve_admission.refusal(item, old) or None
+
     def _act(self, change: Change) -> None:
         service, name = change.item, change.item["metadata"]["name"]
         if change.type == "DELETED":
-            self._remove_pods(name, lambda pod: True)
+            self._clean_up(name, set())
+            for item in self.api.objects("horizontalpodautoscalers", labels=f"{SERVICE_LABEL}={name}"):
+                self.api.delete("horizontalpodautoscalers", item["metadata"]["name"])
             self._routes.pop(name, None)
             self._seen.pop(name, None)
             return
@@ -102,33 +149,63 @@ class KServe:
 
     def _standard(self, service: Object) -> None:
         name, spec = service["metadata"]["name"], service["spec"]
-        canaries = spec.get("canary") or []
-        status = self._status(service)
-        stable = spec["predictor"]
-        versions = [stable, *(canary["predictor"] for canary in canaries)]
-        deployments = [self._deployment(name, version) for version in versions]
-        self._remove_pods(name, lambda pod: pod["metadata"]["labels"]["app"] not in deployments)
-        for version, deployment in zip(versions, deployments, strict=True):
-            if self._make_pods(service, version, {"app": deployment}):
-                self._remove_pods(
-                    name, lambda pod, v=version, d=deployment: _app(pod) == d and _digest(pod) != _digest_of(v)
-                )
-        serving = {_app(pod) for pod in self.pods(name) if _is_ready(pod)}
-        if deployments[0] in serving:
-            newest = self._fate(stable) in ("serves", "wrong", "silent")
-            if newest or name not in self._routes:
-                self._routes[name] = [(stable["model"]["storageUri"], 100)]
+        stable, canaries, status = spec["predictor"], spec.get("canary") or [], self._status(service)
+        least = stable.get("minReplicas", 1)
+        status["canaryStatuses"] = []
+        for canary in canaries:
+            replicas = canary["predictor"].get("minReplicas", math.ceil(least * canary["trafficPercent"] / 100))
+            ready = self._predictor(service, _merged(stable, canary["predictor"]), replicas)
+            given = {"name": canary["predictor"]["name"], "ready": ready, "trafficPercent": canary["trafficPercent"]}
+            status["canaryStatuses"].append(given)
+            least -= replicas if ready else 0
+        self._clean_up(name, {_predictor_name(name, one) for one in [stable, *(one["predictor"] for one in canaries)]})
+        own = _predictor_name(name, stable)
+        self._predictor(service, stable, max(least, 1))
+        if own in self._serving:
             status["conditions"] = [READY]
         else:
             status["conditions"] = [{"type": "Ready", "status": "False", "reason": "MinimumReplicasUnavailable"}]
-        status["canaryStatuses"] = []
-        self._routes[name] = self._routes.get(name, [])[-1:]
-        for canary, deployment in zip(canaries, deployments[1:], strict=True):
-            ready, percent = deployment in serving, canary["trafficPercent"]
-            status["canaryStatuses"].append({"name": deployment, "ready": ready, "trafficPercent": percent})
-            if ready and self.splits:
-                self._routes[name].insert(0, (canary["predictor"]["model"]["storageUri"], percent))
-        self._publish(service, status)
+        shares = [
+            (_predictor_name(name, canary["predictor"]), canary["trafficPercent"])
+            for canary, given in zip(canaries, status["canaryStatuses"], strict=True)
+            if given["ready"] and self.splits
+        ]
+        route = [*shares, (own, 100 - sum(percent for _, percent in shares))]
+        routes = self._routes.setdefault(name, [])
+        routes.append((time.monotonic() + (self.route_delay if routes else 0), route))
+        self._publish(service, status, own)
+
+    def _predictor(self, service: Object, version: Object, replicas: int) -> bool:
+        """Makes a version's Service, Deployment and autoscaler; says whether its pods are ready."""
+        name = service["metadata"]["name"]
+        own = _predictor_name(name, version)
+        self._make("v1", "Service", own, service, {})
+        self._make("apps/v1", "Deployment", own, service, {})
+        annotations = {**service["metadata"]["annotations"], **version.get("annotations", {})}
+        if annotations.get("serving.kserve.io/autoscalerClass", "hpa") == "hpa":
+            self._make("autoscaling/v2", "HorizontalPodAutoscaler", own, service, {"scaleTargetRef": {"name": own}})
+        app = f"isvc.{own}"
+        ready = self._make_pods(service, version, {"app": app}, replicas)
+        if ready:
+            self._remove_pods(name, lambda pod: _app(pod) == app and _digest(pod) != _digest_of(version))
+            self._serving[own] = version["model"]["storageUri"]
+        return ready
+
+    def _make(self, api_version: str, kind: str, own: str, service: Object, spec: Object) -> None:
+        if any(one["metadata"]["name"] == own for one in self.api.objects(f"{kind.lower()}s")):
+            return
+        labels = {SERVICE_LABEL: service["metadata"]["name"], "component": "predictor"}
+        metadata = {"name": own, "labels": labels}
+        self.api.create({"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec})
+
+    def _clean_up(self, name: str, called_for: set[str]) -> None:
+        labels = f"{SERVICE_LABEL}={name},component=predictor"
+        for plural in ("deployments", "services"):
+            for item in self.api.objects(plural, labels=labels):
+                if item["metadata"]["name"] not in called_for:
+                    self._serving.pop(item["metadata"]["name"], None)
+                    self.api.delete(plural, item["metadata"]["name"])
+        self._remove_pods(name, lambda pod: (_app(pod) or "").removeprefix("isvc.") not in called_for)
 
     def _knative(self, service: Object) -> None:
         name, version = service["metadata"]["name"], service["spec"]["predictor"]
@@ -138,18 +215,21 @@ class KServe:
         if not revisions or revisions[-1][1] != template:
             revisions.append((f"{name}-predictor-{len(revisions) + 1:05d}", template, uri))
         revision = revisions[-1][0]
-        ready = self._make_pods(service, version, {"serving.knative.dev/revision": revision})
+        ready = self._make_pods(
+            service, version, {"serving.knative.dev/revision": revision}, version.get("minReplicas") or 1
+        )
         predictor = status.setdefault("components", {}).setdefault("predictor", {})
         predictor["latestCreatedRevision"] = revision
         if ready:
             percent = version.get("canaryTrafficPercent", 100)
             predictor["latestReadyRevision"] = revision
-            stable = next((one for one in reversed(self._routes.get(name, [])) if one[0] != uri), (uri, 100))
-            self._routes[name] = [(uri, percent), (stable[0], 100)]
+            self._serving[revision] = uri
+            stable = next((one for one in reversed(self._route(name)) if self._serving[one[0]] != uri), (revision, 100))
+            self._routes[name] = [(0.0, [(revision, percent), (stable[0], 100)])]
             predictor["traffic"] = [{"revisionName": revision, "latestRevision": True, "percent": percent}]
         served = bool(self._routes.get(name))
         status["conditions"] = [READY if served else {"type": "Ready", "status": "Unknown", "reason": "Deploying"}]
-        self._publish(service, status)
+        self._publish(service, status, f"{name}-predictor")
         if self.scales_to_zero:
             self._remove_pods(name, lambda pod: True)
 
@@ -166,15 +246,16 @@ class KServe:
             status["modelStatus"] = {"transitionStatus": transition, "states": states, "lastFailureInfo": info}
         return status
 
-    def _publish(self, service: Object, status: Object) -> None:
+    def _publish(self, service: Object, status: Object, entry: str) -> None:
         name = service["metadata"]["name"]
         status["url"] = f"http://{name}.example.com"
-        status["address"] = {"url": self.url}
+        # A path stands for the host name that a Service has in a cluster.
+        status["address"] = {"url": f"{self.url}/{entry}.kubeflow.svc.cluster.local"}
         self.api.set_status("inferenceservices", name, status)
 
-    def _make_pods(self, service: Object, version: Object, labels: Object) -> bool:
+    def _make_pods(self, service: Object, version: Object, labels: Object, replicas: int) -> bool:
         """Makes a version's pods, if it has any to make; says whether they are ready."""
-        fate, name = self._fate(version), service["metadata"]["name"]
+        fate, name = self._fate(version, labels.get("app", "").removeprefix("isvc.")), service["metadata"]["name"]
         serves = fate in ("serves", "wrong", "silent")
         if fate == "quota":
             deployment = {
@@ -182,7 +263,7 @@ class KServe:
                 "kind": "Deployment",
                 "metadata": {
                     "generateName": f"{name}-predictor-",
-                    "labels": {"serving.kserve.io/inferenceservice": name},
+                    "labels": {SERVICE_LABEL: name},
                 },
                 "status": {"conditions": [{"type": "ReplicaFailure", "status": "True", **QUOTA}]},
             }
@@ -190,7 +271,7 @@ class KServe:
         if fate in ("quota", "invalid"):
             return False
         own = [one for one in self.pods(name) if _digest(one) == _digest_of(version) and _same(one, labels)]
-        for _ in range(len(own), version.get("minReplicas") or 1):
+        for _ in range(len(own), replicas):
             pod = {
                 "apiVersion": "v1",
                 "kind": "Pod",
@@ -199,7 +280,7 @@ class KServe:
                     "labels": {
                         **service["metadata"]["labels"],
                         **version.get("labels", {}),
-                        "serving.kserve.io/inferenceservice": name,
+                        SERVICE_LABEL: name,
                         **labels,
                     },
                     "annotations": {
@@ -221,11 +302,22 @@ class KServe:
             if chosen(pod):
                 self.api.delete("pods", pod["metadata"]["name"])
 
-    def _fate(self, version: Object) -> str:
-        return self.fate.get(version["model"]["storageUri"], "serves")
+    def _fate(self, version: Object, own: str = "") -> str:
+        uri = version["model"]["storageUri"]
+        return self.fate.get(f"{own} {uri}", self.fate.get(uri, "serves"))
 
-    def _deployment(self, name: str, version: Object) -> str:
-        return f"{name}-predictor-{version['name']}" if "name" in version else f"{name}-predictor"
+
+def _predictor_name(service: str, version: Object) -> str:
+    return f"{service}-{version['name']}-predictor" if version.get("name") else f"{service}-predictor"
+
+
+def _merged(stable: Object, canary: Object) -> Object:
+    """A canary is the stable version with its own fields over it: buildCanaryPredictor in components/predictor.go."""
+    merged = {**stable, **canary}
+    for field, value in canary.items():
+        if isinstance(value, dict) and isinstance(stable.get(field), dict):
+            merged[field] = {**stable[field], **value}
+    return merged
 
 
 def _pod_status(fate: str, serves: bool) -> Object:
@@ -279,7 +371,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.server.kserve.asked.append(self.headers["Host"])
-        rows = self.server.kserve.answer(self.path.removeprefix("/v1/models/").removesuffix(":predict"))
+        entry, _, path = self.path.partition("/v1/models/")
+        kubernetes_service = entry.removeprefix("/").removesuffix(".kubeflow.svc.cluster.local")
+        rows = self.server.kserve.answer(path.removesuffix(":predict"), kubernetes_service)
         if rows is None:
             self._send(503, {"error": "no replica"})
         else:

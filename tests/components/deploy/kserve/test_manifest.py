@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import kserve_admission
 import pytest
 from kubernetes_api.crds import definitions, needs_definitions, schema_errors, unknown_fields
 
@@ -37,12 +38,15 @@ FULL = {
 }
 
 
-def options(canary_percent: int = 0, runtime: str = "tensorflow", **service: Any) -> DeployOptions:
+def options(
+    canary_percent: int = 0, runtime: str = "tensorflow", replicas: tuple[int, int] = (1, 4), **service: Any
+) -> DeployOptions:
     return DeployOptions(
         service_name="digits",
         runtime=runtime,
         canary_percent=canary_percent,
-        max_replicas=4,
+        min_replicas=replicas[0],
+        max_replicas=replicas[1],
         service={**INGRESS, **service},
     )
 
@@ -89,7 +93,6 @@ def test_defaults() -> None:
                 "maxReplicas": 4,
                 "serviceAccountName": "model-reader",
                 "model": {
-                    "name": "kserve-container",
                     "modelFormat": {"name": "tensorflow"},
                     "runtime": "kserve-tensorflow-serving",
                     "storageUri": "s3://mlpipeline/model",
@@ -125,7 +128,6 @@ def test_everything() -> None:
         "logger": {"mode": "all", "url": "http://message-dumper.kubeflow.svc.cluster.local"},
         "batcher": {"maxBatchSize": 16, "maxLatency": 50, "timeout": 60},
         "model": {
-            "name": "kserve-container",
             "modelFormat": {"name": "tensorflow"},
             "runtime": "kserve-tensorflow-serving",
             "runtimeVersion": "2.19.1",
@@ -159,23 +161,37 @@ def test_another_runtime() -> None:
     assert model["runtime"] == "my-server"
 
 
+def canary() -> dict[str, Any]:
+    return manifest.with_version(new(), options(canary_percent=10), version("s3://other/model"))
+
+
+MANIFESTS = {
+    "defaults": new(),
+    "everything": new(**FULL),
+    "names of before 0.16": new(deployment_mode="RawDeployment"),
+    "memory": new(scale_metric="memory", scale_target=100),
+    "knative": new(deployment_mode="Knative", scale_metric="concurrency", container_concurrency=1),
+    "knative rps": new(deployment_mode="Serverless", scale_metric="rps", scale_target=1, autoscaling_target=5),
+    "canary": canary(),
+    "taken over": manifest.taken_over(canary()),
+    "promoted": manifest.promoted(manifest.taken_over(canary())),
+    "canary rolled back": manifest.rolled_back(canary()),
+    "rolled back": manifest.rolled_back(manifest.promoted(manifest.taken_over(canary()))),
+    "knative canary": manifest.with_version(
+        new(deployment_mode="Knative"),
+        options(canary_percent=10, deployment_mode="Knative"),
+        version("s3://other/model"),
+    ),
+}
+
+
+@pytest.mark.parametrize("service", MANIFESTS.values(), ids=MANIFESTS)
+def test_kserves_webhook_takes_it(service: dict[str, Any]) -> None:
+    assert kserve_admission.refusal(service) == ""
+
+
 @needs_definitions
-@pytest.mark.parametrize(
-    "service",
-    [
-        new(),
-        new(**FULL),
-        new(deployment_mode="Knative", scale_metric="concurrency", container_concurrency=1),
-        manifest.with_version(new(), options(canary_percent=10), version("s3://other/model")),
-        manifest.promoted(manifest.with_version(new(), options(canary_percent=10), version("s3://other/model"))),
-        manifest.with_version(
-            new(deployment_mode="Knative"),
-            options(canary_percent=10, deployment_mode="Knative"),
-            version("s3://other/model"),
-        ),
-    ],
-    ids=["defaults", "everything", "knative", "canary", "promoted", "knative canary"],
-)
+@pytest.mark.parametrize("service", MANIFESTS.values(), ids=MANIFESTS)
 def test_against_kserves_own_definition(service: dict[str, Any]) -> None:
     crd = next(one for one in definitions() if one["metadata"]["name"] == "inferenceservices.serving.kserve.io")
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
@@ -222,18 +238,77 @@ def test_canary_in_standard_mode_leaves_the_stable_version_alone() -> None:
     (canary,) = updated["spec"]["canary"]
     assert canary["trafficPercent"] == 10
     assert canary["predictor"]["name"].startswith("v")
-    assert not {"minReplicas", "maxReplicas", "scaleMetric", "scaleTarget"} & canary["predictor"].keys()
+    assert not {"maxReplicas", "scaleMetric", "scaleTarget"} & canary["predictor"].keys()
+    assert canary["predictor"]["minReplicas"] == 1
+    assert canary["predictor"]["annotations"]["serving.kserve.io/autoscalerClass"] == "none"
     more = manifest.with_version(updated, options(canary_percent=50), version("s3://other/model"))
     assert more["spec"]["canary"] == [{**canary, "trafficPercent": 50}], "more requests, the same pods"
 
 
-def test_promoted_canary_keeps_its_deployment_on_the_next_update() -> None:
-    canary = manifest.with_version(new(), options(canary_percent=10), version("s3://other/model"))
-    promoted = manifest.promoted(canary)
-    name = promoted["spec"]["predictor"]["name"]
+def canary_of(live: dict[str, Any], percent: int = 10) -> dict[str, Any]:
+    return manifest.with_version(live, options(canary_percent=percent), version("s3://other/model"))
+
+
+@pytest.mark.parametrize("name", ["", "v0"], ids=["as deployed", "promoted by name before"])
+def test_promotion_leaves_the_name_and_with_it_the_address(name: str) -> None:
+    """KServe calls Deployment, Service and address by the stable predictor's name."""
+    live = new()
+    if name:
+        live["spec"]["predictor"]["name"] = name
+    taken_over = manifest.taken_over(canary_of(live))
+    promoted = manifest.promoted(taken_over)
     updated = manifest.with_version(promoted, options(), version("s3://third/model"))
-    assert updated["spec"]["predictor"]["name"] == name
-    assert manifest.rolled_back(updated)["spec"]["predictor"]["name"] == name
+    for step in (taken_over, promoted, updated, manifest.rolled_back(updated), manifest.rolled_back(promoted)):
+        assert step["spec"]["predictor"].get("name", "") == name
+        assert "name" not in step["spec"]["predictor"]["model"]
+    assert promoted["spec"].keys() == {"predictor"}
+    assert manifest.rolled_back(promoted)["spec"] == live["spec"]
+
+
+def test_promotion_in_steps_never_has_fewer_replicas_than_the_stable_version_asks_for() -> None:
+    live = new(replicas=(3, 3))
+    canary = canary_of(live, 50)
+    taken_over = manifest.taken_over(canary)
+    assert taken_over["spec"]["canary"] == canary["spec"]["canary"], "its requests go on being answered"
+    stable = taken_over["spec"]["predictor"]
+    assert (stable["minReplicas"], stable["maxReplicas"]) == (5, 5), "KServe takes the canary's 2 off"
+    assert manifest.replicas(taken_over, stable) == 3
+    again = manifest.taken_over(taken_over)
+    assert again["spec"] == taken_over["spec"], "a promotion that was cut short goes on"
+    promoted = manifest.promoted(taken_over)["spec"]["predictor"]
+    assert (promoted["minReplicas"], promoted["maxReplicas"]) == (3, 3)
+    assert manifest.rolled_back(taken_over)["spec"] == live["spec"]
+
+
+def test_canary_that_somebody_else_made() -> None:
+    """Without annotations, that is without a revision, as the version beside it may be."""
+    live = new(replicas=(2, 2))
+    theirs = {"name": "v1", "minReplicas": 1, "model": {"name": "kserve-container", "storageUri": "s3://theirs"}}
+    del live["spec"]["predictor"]["annotations"]
+    before = copy.deepcopy(live["spec"])
+    live["spec"]["canary"] = [{"trafficPercent": 50, "predictor": theirs}]
+    assert manifest.rolled_back(live)["spec"] == before
+    taken_over = manifest.taken_over(live)
+    assert taken_over["spec"]["predictor"]["minReplicas"] == 3
+    promoted = manifest.promoted(taken_over)
+    assert promoted["spec"]["predictor"]["model"] == {"storageUri": "s3://theirs"}
+    assert promoted["spec"]["predictor"]["minReplicas"] == 2
+    assert manifest.rolled_back(promoted)["spec"] == before
+
+
+def test_service_made_before_kserve_0_16_can_be_put_back() -> None:
+    live = new()
+    live["spec"]["predictor"]["model"]["name"] = "kserve-container"
+    updated = manifest.with_version(live, options(), version("s3://other/model"))
+    for step in (updated, manifest.rolled_back(updated), manifest.restored(updated, live)):
+        assert kserve_admission.refusal(step, live) == ""
+
+
+def test_share_of_no_replicas() -> None:
+    live = new()
+    live["spec"]["predictor"]["minReplicas"] = 0
+    with pytest.raises(InvalidInput, match="^canary_percent = 10: .* has minReplicas = 0, .*; deploy it with min_rep"):
+        canary_of(live)
 
 
 @pytest.mark.parametrize("mode", ["Standard", "Knative"])

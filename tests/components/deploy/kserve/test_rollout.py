@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from kserve_controller import KServe
 from kubernetes_api import ApiError, KubernetesApi, Resource
@@ -18,6 +20,7 @@ from kubernetes_api.crds import needs_definitions
 
 from kfp_image_classification.components.contracts.deployed_model import DeployedModel, champion
 from kfp_image_classification.components.deploy.endpoint import Endpoint
+from kfp_image_classification.components.deploy.kserve import manifest
 from kfp_image_classification.components.deploy.kserve.cluster import deploy_to_cluster, promote_canary, roll_back
 from kfp_image_classification.components.deploy.options import DeployOptions, ServiceChange
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
@@ -30,6 +33,7 @@ QUICK = {
     "settle_seconds": 0.3,
     "unschedulable_seconds": 0.3,
     "smoke_seconds": 0.5,
+    "route_seconds": 0.1,
 }
 IMAGE = "iVBORw0KGgo="
 
@@ -81,6 +85,7 @@ class Deployer:
             backend="kserve",
             service_name="digits",
             min_replicas=settings.pop("min_replicas", 1),
+            runtime=settings.pop("runtime", "tensorflow"),
             canary_percent=canary,
             service={**QUICK, **ingress, **settings},
         )
@@ -89,6 +94,9 @@ class Deployer:
     @property
     def change(self) -> ServiceChange:
         return ServiceChange(service_name="digits", service={**QUICK, "ingress_url": self.kserve.url})
+
+    def change_with(self, **settings: Any) -> ServiceChange:
+        return ServiceChange(service_name="digits", service={**QUICK, "ingress_url": self.kserve.url, **settings})
 
     @property
     def service(self) -> dict[str, Any]:
@@ -249,17 +257,137 @@ def test_canary_promoted(deployer: Deployer, mode: str, percent: int) -> None:
     deployer.deploy(2, canary=percent, deployment_mode=mode, min_replicas=2)
     assert champion(deployer.service).val_accuracy == 0.91, "the stable version stays the champion"
     if mode == "Standard":
-        assert _names(pods) <= _names(deployer.kserve.pods("digits")), "its pods are not touched"
-    canary_pods = _names(deployer.kserve.pods("digits")) - _names(pods)
+        assert {_digest(pod) for pod in pods} <= {_digest(pod) for pod in deployer.kserve.pods("digits")}
     promote_canary(deployer.change, LOG)
     assert champion(deployer.service).val_accuracy == 0.92
     assert deployer.spec.keys() == {"predictor"}
     assert deployer.spec["predictor"]["minReplicas"] == 2
     assert deployer.spec["predictor"]["maxReplicas"] == 3
     assert "canaryTrafficPercent" not in deployer.spec["predictor"]
-    assert canary_pods <= _names(deployer.kserve.pods("digits")), "its pods go on running"
     deployer.deploy(3, deployment_mode=mode)
     roll_back(deployer.change, LOG)
+    assert champion(deployer.service).val_accuracy == 0.92
+
+
+def _digest(pod: dict[str, Any]) -> str:
+    return str(pod["metadata"]["annotations"]["test/digest"])
+
+
+class Load:
+    """Clients that ask without a pause, at the service's address in the cluster and through the ingress.
+
+    Attributes:
+        answered: How many requests got an answer.
+        failed: What went wrong with the others.
+    """
+
+    def __init__(self, deployer: Deployer) -> None:
+        in_cluster = deployer.service["status"]["address"]["url"]
+        self.answered = 0
+        self.failed: list[str] = []
+        self._over = threading.Event()
+        self._clients = [
+            threading.Thread(target=self._ask, args=(url,))
+            for url in (in_cluster, deployer.kserve.url)
+            for _ in range(2)
+        ]
+
+    def __enter__(self) -> "Load":
+        for client in self._clients:
+            client.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for client in self._clients:
+            client.join()
+
+    def _ask(self, url: str) -> None:
+        with httpx.Client() as client:
+            while not self._over.is_set():
+                response = client.post(f"{url}/v1/models/digits:predict", json={"instances": [{"b64": IMAGE}]})
+                if response.is_success:
+                    self.answered += 1
+                else:
+                    self.failed.append(f"{url}: {response.status_code} {response.text}")
+                time.sleep(0.005)
+
+
+def _standing(deployer: Deployer) -> dict[str, list[str]]:
+    kinds = ("services", "deployments", "horizontalpodautoscalers")
+    return {kind: [item["metadata"]["name"] for item in deployer.api.objects(kind)] for kind in kinds}
+
+
+ONE_OF_EACH = {kind: ["digits-predictor"] for kind in ("services", "deployments", "horizontalpodautoscalers")}
+
+
+def test_promoted_under_load_at_the_address_that_it_was(deployer: Deployer) -> None:
+    """As on 2026-11-25, when KServe took the address away: 123 of 123 requests failed from the promotion on."""
+    deployer.kserve.route_delay = 0.1
+    quick = {"route_seconds": 0.4}
+    deployer.deploy(1, min_replicas=2)
+    address = deployer.service["status"]["address"]
+    with Load(deployer) as load:
+        for step in (
+            lambda: deployer.deploy(2, canary=20, min_replicas=2, **quick),
+            lambda: promote_canary(deployer.change_with(**quick), LOG),
+            lambda: deployer.deploy(3, min_replicas=2),
+            lambda: roll_back(deployer.change, LOG),
+            lambda: deployer.deploy(4, canary=50, min_replicas=2, **quick),
+            lambda: deployer.deploy(5, canary=50, min_replicas=2, **quick),
+            lambda: roll_back(deployer.change_with(**quick), LOG),
+            lambda: deployer.deploy(6, canary=50, min_replicas=2, **quick),
+            lambda: deployer.deploy(7, min_replicas=2, **quick),
+        ):
+            step()
+            assert deployer.service["status"]["address"] == address
+            if "canary" not in deployer.spec:
+                assert _standing(deployer) == ONE_OF_EACH
+            assert load.failed == []
+        with pytest.raises(StageFailed, match="it is ready"):
+            deployer.deploy(8, "wrong", canary=50, min_replicas=2, **quick)
+        assert _standing(deployer) == ONE_OF_EACH, "nor does a canary that failed leave anything behind"
+    assert load.failed == []
+    assert load.answered > 100
+
+
+def test_promotion_that_fails_leaves_the_canary_as_it_was(deployer: Deployer) -> None:
+    deployer.deploy(1)
+    deployer.deploy(2, canary=20)
+    before = deployer.spec
+    deployer.kserve.fate["digits-predictor s3://models/2"] = "unschedulable"
+    with pytest.raises(StageFailed, match="the version before is put back; it is ready") as failure:
+        promote_canary(deployer.change, LOG)
+    assert "0/3 nodes are available" in str(failure.value)
+    assert deployer.spec == before
+    assert {uri for uri, _ in deployer.kserve.shares("digits")} == {"s3://models/1", "s3://models/2"}
+
+
+def test_promotion_that_was_cut_short_goes_on(deployer: Deployer) -> None:
+    deployer.deploy(1, min_replicas=2)
+    deployer.deploy(2, canary=20, min_replicas=2)
+    deployer.api.update("inferenceservices", "digits", lambda live: manifest.taken_over(live))
+    promote_canary(deployer.change, LOG)
+    assert deployer.spec.keys() == {"predictor"}
+    assert deployer.spec["predictor"]["minReplicas"] == 2
+    roll_back(deployer.change, LOG)
+    assert champion(deployer.service).val_accuracy == 0.91
+
+
+def test_promoted_by_name_before_keeps_its_name(deployer: Deployer) -> None:
+    """Earlier releases of this package promoted as KServe suggests: by the canary's name, which is the address now."""
+    deployer.deploy(1)
+
+    def renamed(live: dict[str, Any]) -> dict[str, Any]:
+        live["spec"]["predictor"]["name"] = "v1234567"
+        return live
+
+    deployer.api.update("inferenceservices", "digits", renamed)
+    deployer.api.wait_for(lambda: "v1234567" in deployer.service["status"]["address"]["url"])
+    address = deployer.service["status"]["address"]
+    deployer.deploy(2, canary=50)
+    promote_canary(deployer.change, LOG)
+    assert deployer.service["status"]["address"] == address
     assert champion(deployer.service).val_accuracy == 0.92
 
 
@@ -283,6 +411,8 @@ def test_failed_canary_is_taken_away(deployer: Deployer, mode: str, fate: str) -
     with pytest.raises(StageFailed, match="it is ready"):
         deployer.deploy(2, fate, canary=50, deployment_mode=mode)
     assert deployer.spec == before
+    if mode == "Standard":
+        assert _standing(deployer) == ONE_OF_EACH
 
 
 def test_ingress_that_does_not_split_requests(deployer: Deployer) -> None:
@@ -412,6 +542,33 @@ def test_answer_that_is_lost(deployer: Deployer, is_first: bool) -> None:
     assert (deployer.spec if deployer.is_there else None) == before
 
 
+NO_RUNTIME = (
+    "^runtime = 'my-server': there is no ServingRuntime 'my-server' in namespace kubeflow, nor a ClusterServingRuntime "
+    "of that name. ServingRuntimes there: image-classification; ClusterServingRuntimes: kserve-tensorflow-serving$"
+)
+
+
+def test_missing_runtime_is_named_with_those_that_there_are(deployer: Deployer) -> None:
+    deployer.api.create(
+        {
+            "apiVersion": "serving.kserve.io/v1alpha1",
+            "kind": "ServingRuntime",
+            "metadata": {"name": "image-classification"},
+            "spec": {},
+        }
+    )
+    with pytest.raises(InvalidInput, match=NO_RUNTIME):
+        deployer.deploy(1, runtime="my-server")
+    assert not deployer.is_there
+    deployer.deploy(1, runtime="image-classification")
+    deployer.api.delete("clusterservingruntimes", "kserve-tensorflow-serving", namespace="")
+    with pytest.raises(InvalidInput, match="'kserve-tensorflow-serving' .* .it is KServe's own, which its"):
+        deployer.deploy(2)
+    deployer.api.forbid("list", "clusterservingruntimes")
+    with pytest.raises(StageFailed, match="RuntimeNotRecognized: .* ClusterServingRuntime 'my-server' is asked for"):
+        deployer.deploy(2, "invalid", runtime="my-server")
+
+
 def test_refused_by_kserves_webhook(deployer: Deployer) -> None:
     deployer.deploy(1)
     before = deployer.service
@@ -472,8 +629,6 @@ def _serving(item: dict[str, Any], uri: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _meanwhile(deployer: Deployer, act: Callable[[], bool]) -> Iterator[None]:
-    import threading
-
     thread = threading.Thread(target=lambda: deployer.api.wait_for(act, 20))
     thread.start()
     yield
@@ -482,15 +637,17 @@ def _meanwhile(deployer: Deployer, act: Callable[[], bool]) -> Iterator[None]:
 
 PROGRAM = """
 import json, sys
-from kfp_image_classification.components.deploy.kserve.termination import terminate_with_owner
+from kfp_image_classification.components.step.process_start import start_process
+from kfp_image_classification.components.step.termination import tell_to_end
 from pathlib import Path
+from kfp_image_classification.components.deploy.kserve import manifest
 from kfp_image_classification.components.deploy.kserve.cluster import deploy_to_cluster
 from kfp_image_classification.components.deploy.options import DeployOptions
 from kfp_image_classification.components.contracts.deployed_model import DeployedModel
 from kfp_image_classification.components.step.errors import reported
 from kfp_image_classification.components.step.stage_log import stage_log
 model, uri, service, directory = sys.argv[1:]
-terminate_with_owner()
+start_process(tell_to_end)
 with reported("deploy"):
     options = DeployOptions(service_name="digits", service=json.loads(service))
     deploy_to_cluster(Path(model), DeployedModel(model_uri=uri), options, Path(directory), stage_log("deploy"))

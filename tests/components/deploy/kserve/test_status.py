@@ -10,6 +10,9 @@ from kfp_image_classification.components.deploy.kserve.status import Target, Ver
 NEW, OLD = "new", "old"
 READY = [{"type": "Ready", "status": "True"}]
 STANDARD = Target(revision=NEW)
+# A canary beside the stable version; and the stable version when it becomes what its canary is.
+CANARY = Target(NEW, app="isvc.digits-v2-predictor", is_alone=False, canary="v2")
+BESIDE = Target(NEW, app="isvc.digits-predictor", is_alone=False)
 KNATIVE = Target(revision=NEW, knative=True, knative_revision_before="digits-00001")
 
 
@@ -19,6 +22,12 @@ def pod(revision: str, ready: bool = True, name: str = "", knative: str = "", **
     if knative:
         metadata["labels"] = {"serving.knative.dev/revision": knative}
     return {"metadata": metadata, "status": status}
+
+
+def of_app(app: str, revision: str) -> dict[str, Any]:
+    one = pod(revision)
+    one["metadata"]["labels"] = {"app": app}
+    return one
 
 
 def leaving(revision: str) -> dict[str, Any]:
@@ -63,7 +72,7 @@ def waiting(revision: str, reason: str, message: str = "", ended: dict[str, Any]
             "0 of 1 replicas of the new version are ready",
         ),
         (service(), [pod(NEW, ready=False), pod(OLD)], STANDARD, "0 of 1 replicas of the new version are ready"),
-        (service(), [pod(NEW), pod(OLD)], STANDARD, "1 pods of the version before still serve"),
+        (service(), [pod(NEW), pod(OLD)], STANDARD, "1 pods that are to go are still there"),
         (service(), [pod(NEW)], Target(NEW, min_replicas=2), "1 of 2 replicas of the new version are ready"),
         (
             service([{"type": "Ready", "status": "False", "reason": "IngressNotReady", "message": "no gateway"}]),
@@ -75,15 +84,34 @@ def waiting(revision: str, reason: str, message: str = "", ended: dict[str, Any]
         (service(), [pod("")], Target(revision=""), ""),
         (
             service(canaryStatuses=[{"name": "v2", "ready": True, "trafficPercent": 10}]),
-            [pod(NEW), pod(OLD)],
-            Target(NEW, traffic_percent=10),
+            [of_app("isvc.digits-v2-predictor", NEW), of_app("isvc.digits-predictor", OLD)],
+            CANARY,
             "",
         ),
         (
             service(canaryStatuses=[{"name": "v2", "ready": False, "trafficPercent": 10}]),
-            [pod(NEW), pod(OLD)],
-            Target(NEW, traffic_percent=10),
+            [of_app("isvc.digits-v2-predictor", NEW), of_app("isvc.digits-predictor", OLD)],
+            CANARY,
             "the canary v2 is not ready yet",
+        ),
+        # The canary's pods are of the same version, but not those that are waited for.
+        (
+            service(canaryStatuses=[{"name": "v2", "ready": True, "trafficPercent": 10}]),
+            [of_app("isvc.digits-v2-predictor", NEW), of_app("isvc.digits-predictor", OLD)],
+            BESIDE,
+            "0 of 1 replicas of the new version are ready",
+        ),
+        (
+            service(),
+            [of_app("isvc.digits-v2-predictor", NEW), of_app("isvc.digits-predictor", NEW)],
+            BESIDE,
+            "",
+        ),
+        (
+            service(),
+            [of_app("isvc.digits-v2-predictor", NEW), of_app("isvc.digits-predictor", NEW)],
+            Target(NEW, app="isvc.digits-predictor"),
+            "1 pods that are to go are still there",
         ),
         (knative("digits-00002", "digits-00002", 100), [pod(NEW, knative="digits-00002"), pod(OLD)], KNATIVE, ""),
         (
@@ -237,3 +265,13 @@ def test_failing(status: dict, pods: list, deployments: list, evidence: str, wor
 )
 def test_not_failing(status: dict, pods: list) -> None:
     assert verdict(status, pods, [], STANDARD).state == "waiting"
+
+
+def test_missing_runtime_is_named() -> None:
+    info = {"reason": "RuntimeNotRecognized", "message": "Waiting for runtime to become available"}
+    status = service(modelStatus={"transitionStatus": "InvalidSpec", "lastFailureInfo": info})
+    status["spec"] = {"predictor": {"model": {"runtime": "my-server"}}}
+    assert verdict(status, [], [], STANDARD).reason == (
+        "InvalidSpec: RuntimeNotRecognized: Waiting for runtime to become available (the ServingRuntime or "
+        "ClusterServingRuntime 'my-server' is asked for)"
+    )

@@ -9,6 +9,7 @@ from kfp_image_classification.components.step.errors import InvalidInput
     [
         ("minio://mlpipeline/v2/artifacts/x/model", "", "s3://mlpipeline/v2/artifacts/x/model"),
         ("s3://bucket/a/b/", "", "s3://bucket/a/b"),
+        ("s3://bucket/a/b?region=eu-west-1&endpoint=store:9000", "", "s3://bucket/a/b"),
         ("gs://my-bucket.name/a//b", "", "gs://my-bucket.name/a/b"),
         ("/local/model", "pvc://image-classification/runs/1/model", "pvc://image-classification/runs/1/model"),
         ("minio://a/b", "gs://c/d", "gs://c/d"),

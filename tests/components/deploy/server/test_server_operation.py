@@ -116,6 +116,52 @@ def test_onnx_that_answers_otherwise_than_the_trained_model_is_not_served(start_
     assert "answers otherwise" in refused.log
 
 
+def without_onnx(model: Path) -> None:
+    card = json.loads((model / "1" / MODEL_CARD).read_text())
+    (model / "1" / MODEL_CARD).write_text(json.dumps({**card, "onnx_sha256": ""}))
+
+
+def other_answers(model: Path) -> None:
+    card = json.loads((model / "1" / MODEL_CARD).read_text())
+    card["examples"][0]["logits"][0] += 0.01
+    (model / "1" / MODEL_CARD).write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "reason"),
+    [
+        (without_onnx, [], "the model was exported without ONNX"),
+        (lambda model: (model / "1" / ONNX_MODEL).unlink(), [], "cannot be read"),
+        (other_answers, [], "answers otherwise than the trained model did"),
+        (lambda model: None, ["--backend=tensorflow"], "backend = 'tensorflow'"),
+    ],
+    ids=["exported without", "missing", "other answers", "asked for"],
+)
+def test_without_tensorflow_the_image_that_has_it_is_named(
+    start_server,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], object],
+    options: list[str],
+    reason: str,
+) -> None:
+    """As in the image python-server."""
+    (tmp_path / "lean").mkdir()
+    (tmp_path / "lean" / "sitecustomize.py").write_text("import sys\nsys.modules['tensorflow'] = None\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lean"))
+    change(model)
+    refused = start_server(model, *options, wait=False)
+    assert refused.process.wait(30) == 1
+    assert "Traceback" not in refused.log
+    error = refused.log.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert reason in error
+    assert (
+        "Use the image python-server-tensorflow, on a cluster by runtime = 'image-classification-tensorflow'" in error
+    )
+
+
 def test_overload_is_told_at_once(start_server, trained: SimpleNamespace) -> None:
     server = start_server(trained.model, "--max_queue=2", "--max_batch_size=1")
     many = {"instances": np.repeat(DIGITS, 100, 0).tolist()}  # more than the queue, but alone: it is answered

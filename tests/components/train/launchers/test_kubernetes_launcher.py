@@ -1,5 +1,6 @@
 """Jobs on a cluster: a real launcher and the official client, against an API server that behaves like the real one."""
 
+import contextlib
 import json
 import os
 import re
@@ -14,9 +15,10 @@ from typing import Any
 
 import pytest
 from kubernetes_api import KubernetesApi
+from kubernetes_api.store import ApiError
 from log_lines import LogLines
 from skips import Need, skip_unless
-from training_operator import TrainingOperator, leave_results
+from training_operator import KINDS, TrainingOperator, leave_results
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed, checked
@@ -46,8 +48,11 @@ class Launch:
         except BaseException as error:
             self._outcome.append(error)
 
-    def result(self, seconds: float = 60) -> TrainingResult:
+    def wait(self, seconds: float = 60) -> None:
         self._thread.join(seconds)
+
+    def result(self, seconds: float = 60) -> TrainingResult:
+        self.wait(seconds)
         assert not self._thread.is_alive(), self.log.text
         if isinstance(self._outcome[0], BaseException):
             raise self._outcome[0]
@@ -90,7 +95,12 @@ def launch(
         return launches[-1]
 
     yield start
-    kubernetes_api.stop()
+    for kind in KINDS.values():
+        with contextlib.suppress(ApiError, StopIteration):  # a kind that the test took away
+            for job in kubernetes_api.objects(kind.plural):
+                kubernetes_api.delete(kind.plural, job["metadata"]["name"])
+    for launched in launches:
+        launched.wait()
 
 
 @pytest.fixture
@@ -312,6 +322,240 @@ def test_evicted_worker_is_told_and_the_job_goes_on(
     launched.result()
 
 
+DISRUPTIONS = [
+    ("EvictionByEvictionAPI", "Eviction API: evicting"),
+    ("PreemptionByScheduler", "default-scheduler: preempting to accommodate a higher priority pod"),
+    ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint"),
+    ("", "the pod was deleted"),
+]
+
+
+def drained(operator: TrainingOperator, pods: list[str], reason: str = "", message: str = "") -> None:
+    """A pod is told to go; its peer leaves with it, both having saved, and the kubelet lets the pod go."""
+    operator.tell_to_go(pods[1], reason, message)
+    operator.api.wait_for(lambda: "Failed" in str(operator.jobs()[0].get("status")), 10)
+    for pod in pods:
+        operator.let_go(pod)
+
+
+def anew(operator: TrainingOperator, job: dict[str, Any]) -> dict[str, Any]:
+    """The job that was made in place of another."""
+    return operator.api.wait_for(
+        lambda: [found for found in operator.jobs() if found["metadata"]["uid"] != job["metadata"]["uid"]], 40
+    )[0]
+
+
+def run_to_the_end(operator: TrainingOperator, job: dict[str, Any], launched: Launch, trained: SimpleNamespace) -> None:
+    pods = operator.wait_for_pods(job)
+    for pod in pods:
+        operator.run(pod)
+    leave_results(Path(launched.job.directory), trained)
+    for pod in pods:
+        operator.end(pod)
+    launched.result()
+
+
+@pytest.mark.parametrize(("reason", "message"), DISRUPTIONS)
+def test_drained_node_costs_a_tfjob_one_restart(
+    reason: str, message: str, launch: Callable[..., Launch], kubernetes_api: KubernetesApi, trained: SimpleNamespace
+) -> None:
+    """The Training Operator calls a job failed for good when one of its pods is told to go."""
+    operator, launched = TrainingOperator(kubernetes_api), launch(max_restarts=1)
+    with operator.at_work():
+        job = operator.wait_for_job()
+        pods = operator.wait_for_pods(job)
+        for pod in pods:
+            operator.run(pod)
+        launched.log.wait_for("worker-1 .* running on node-a")
+        drained(operator, pods, reason, message)
+        again = anew(operator, job)
+        assert again["metadata"]["name"] == job["metadata"]["name"]
+        assert again["spec"] == job["spec"]
+        run_to_the_end(operator, again, launched, trained)
+    why = f"{reason}: {message}" if reason else message
+    words = f"worker-1 (pod {pods[1]}) had to go: {why}; restart 1 of 1 from the last checkpoint: the job is made anew"
+    assert launched.log.text.count(words) == 1, launched.log.text
+
+
+def test_pod_that_is_deleted_by_force_costs_a_tfjob_one_restart(
+    launch: Callable[..., Launch], kubernetes_api: KubernetesApi, trained: SimpleNamespace
+) -> None:
+    """Seen on the real operator: it counts a pod that is gone at once as one that failed, too."""
+    operator, launched = TrainingOperator(kubernetes_api), launch()
+    job = operator.wait_for_job()
+    pods = operator.start(job)
+    launched.log.wait_for("worker-1 .* running on node-a")
+    kubernetes_api.delete("pods", pods[1])
+    operator.fail(job, f"TFJob kubeflow/{job['metadata']['name']} has failed because 1 Worker replica(s) failed.")
+    kubernetes_api.delete("pods", pods[0])
+    again = anew(operator, job)
+    with operator.at_work():
+        run_to_the_end(operator, again, launched, trained)
+    assert "had to go: the pod was deleted; restart 1 of 3" in launched.log.text
+
+
+def test_drained_nodes_cost_no_more_than_max_restarts(
+    launch: Callable[..., Launch], kubernetes_api: KubernetesApi
+) -> None:
+    operator, launched = TrainingOperator(kubernetes_api), launch(max_restarts=1)
+    with operator.at_work():
+        job = operator.wait_for_job()
+        for _ in range(2):
+            pods = operator.wait_for_pods(job)
+            for pod in pods:
+                operator.run(pod)
+            launched.log.wait_for("worker-1 .* running on node-a")
+            drained(operator, pods, "EvictionByEvictionAPI", "evicting")
+            if "restart 1 of 1" not in launched.log.text:
+                job = anew(operator, job)
+        reason = launched.failure()
+    assert "replica(s) failed" in reason
+    assert f"worker-1 (pod {pods[1]}) had to go: EvictionByEvictionAPI: evicting" in reason
+
+
+def test_permanent_failure_stays_one_though_the_operator_deletes_the_others(
+    launch: Callable[..., Launch], kubernetes_api: KubernetesApi
+) -> None:
+    operator, launched = TrainingOperator(kubernetes_api), launch()
+    with operator.at_work():
+        job = operator.wait_for_job()
+        pods = operator.wait_for_pods(job)
+        for pod in pods:
+            operator.run(pod)
+        launched.log.wait_for("worker-1 .* running on node-a")
+        operator.end(pods[1], 2)
+        assert "worker-1" in launched.failure()
+    assert "exited with code 2" in launched.log.text
+    assert "made anew" not in launched.log.text
+
+
+def test_lost_node_keeps_its_pod_and_the_job_gets_another_name_that_a_restarted_launcher_finds(
+    launch: Callable[..., Launch],
+    kubernetes_api: KubernetesApi,
+    trained: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kfp_image_classification.components.train.launchers.kubernetes_launcher.CANCEL_SECONDS", 1.0)
+    operator, launched = TrainingOperator(kubernetes_api), launch()
+    with operator.at_work():
+        job = operator.wait_for_job()
+        pods = operator.wait_for_pods(job)
+        for pod in pods:
+            operator.run(pod)
+        launched.log.wait_for("worker-1 .* running on node-a")
+        # The node does not answer: nobody lets the pod go.
+        operator.tell_to_go(pods[1], "DeletionByTaintManager", "deleting due to NoExecute taint")
+        again = anew(operator, job)
+        assert again["metadata"]["name"] == f"{job['metadata']['name']}-2"
+        second = launch()
+        second.log.wait_for(f"adopted TFJob {again['metadata']['name']} ")
+        run_to_the_end(operator, again, launched, trained)
+        assert second.result().card == trained.result.card
+    assert [pod["metadata"]["name"] for pod in kubernetes_api.objects("pods") if "finalizers" in pod["metadata"]] == [
+        pods[1]
+    ]
+
+
+def test_lost_node_of_a_trainjob_is_noticed_by_the_launcher(
+    launch: Callable[..., Launch],
+    kubernetes_api: KubernetesApi,
+    trained: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody else does: the Job waits for the end of a pod that is told to go."""
+    launchers = "kfp_image_classification.components.train.launchers"
+    monkeypatch.setattr(f"{launchers}.kubernetes_launcher.CANCEL_SECONDS", 1.0)
+    monkeypatch.setattr(f"{launchers}.job_progress.LOST_NODE_SECONDS", 1.0)
+    monkeypatch.setattr(f"{launchers}.pod_status.DEFAULT_GRACE_SECONDS", 0)
+    operator, launched = TrainingOperator(kubernetes_api, "trainjob"), launch("trainjob")
+    with operator.at_work():
+        job = operator.wait_for_job()
+        pods = operator.wait_for_pods(job)
+        for pod in pods:
+            operator.run(pod)
+        launched.log.wait_for("worker-1 .* running on node-a")
+        operator.tell_to_go(pods[1], "DeletionByTaintManager", "deleting due to NoExecute taint")
+        run_to_the_end(operator, anew(operator, job), launched, trained)
+    assert "does not go, its node may be lost: DeletionByTaintManager" in launched.log.text
+
+
+@pytest.mark.parametrize("max_restarts", [1, 3])
+def test_one_fault_of_a_trainjob_is_one_restart(
+    max_restarts: int, launch: Callable[..., Launch], kubernetes_api: KubernetesApi, trained: SimpleNamespace
+) -> None:
+    """It was counted three times: a late change of a pod that was replaced already counted as a new pod."""
+    operator, launched = TrainingOperator(kubernetes_api, "trainjob"), launch("trainjob", max_restarts=max_restarts)
+    job = operator.wait_for_job()
+    pods = operator.start(job)
+    launched.log.wait_for("worker-1 .* running on node-a")
+    for pod, code in zip(pods, (138, 137), strict=True):
+        operator.end(pod, code)
+    again = operator.start(job)
+    launched.log.wait_for("restart 1 of")
+    for pod in pods:  # what a Job does to pods that have ended: it takes its finalizer away, and removes them later
+        kubernetes_api.update("pods", pod, lambda item: {**item, "metadata": {**item["metadata"], "finalizers": []}})
+        kubernetes_api.update(
+            "pods", pod, lambda item: {**item, "metadata": {**item["metadata"], "annotations": {"late": "1"}}}
+        )
+        kubernetes_api.delete("pods", pod)
+    leave_results(Path(launched.job.directory), trained)
+    for pod in again:
+        operator.end(pod)
+    operator.succeed(job)
+    launched.result()
+    assert launched.log.text.count("restart 1 of") == 1
+    assert "restart 2 of" not in launched.log.text
+
+
+@BACKENDS
+def test_program_that_is_not_in_the_image_is_not_tried_again(
+    backend: str, launch: Callable[..., Launch], kubernetes_api: KubernetesApi
+) -> None:
+    operator, launched = TrainingOperator(kubernetes_api, backend), launch(backend)
+    with operator.at_work():
+        job = operator.wait_for_job()
+        pods = operator.wait_for_pods(job)
+        launched.log.wait_for(f"pod {pods[1]}.: waiting to be scheduled")
+        operator.end(pods[1], 128, "StartError", 'exec: "python": executable file not found in $PATH')
+        reason = launched.failure()
+    assert 'StartError (exit code 128): exec: "python": executable file not found in $PATH' in reason
+    assert launched.log.text.count("created T") == 1
+
+
+@pytest.mark.parametrize("why", ["InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"])
+def test_container_that_cannot_be_made_is_not_waited_for(
+    why: str, launch: Callable[..., Launch], kubernetes_api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kfp_image_classification.components.train.launchers.job_progress.CANNOT_START_SECONDS", 0.5)
+    operator, launched = TrainingOperator(kubernetes_api), launch()
+    job = operator.wait_for_job()
+    pod = operator.make_pod(job, 0)
+    operator.make_pod(job, 1)
+    operator.wait_in(pod, why, "it says what is wrong")
+    assert launched.failure() == f"worker-0 (pod {pod}) cannot start: {why}: it says what is wrong"
+    assert operator.jobs() == []
+
+
+def test_error_names_the_worker_without_memory_and_not_its_peer(
+    launch: Callable[..., Launch], kubernetes_api: KubernetesApi
+) -> None:
+    operator, launched = TrainingOperator(kubernetes_api), launch(max_restarts=0)
+    job = operator.wait_for_job()
+    pods = operator.start(job)
+    kubernetes_api.write_log(pods[0], "epoch 1")
+    launched.log.wait_for("worker-0 . epoch 1")
+    operator.end(pods[0], 137, "OOMKilled")
+    launched.log.wait_for("worker-0 .* OOMKilled")
+    kubernetes_api.delete("pods", pods[0])
+    operator.end(pods[1], 138)
+    operator.make_pod(job, 0)
+    reason = launched.failure()
+    assert reason.startswith(
+        f"TFJob {job['metadata']['name']} failed after max_restarts = 0 restarts; worker-0 (pod {pods[0]}): OOMKilled "
+        "(exit code 137): it needed more memory than its limit; raise worker_memory"
+    )
+
+
 @pytest.mark.parametrize(
     ("happens", "expected"),
     [
@@ -388,10 +632,12 @@ def test_job_deleted_by_somebody(launch: Callable[..., Launch], kubernetes_api: 
     [
         (
             lambda api: api.admission.append(
-                lambda resource, item: '"validator.tfjob" denied the request: spec.tfReplicaSpecs[Worker]: must be > 0'
+                lambda resource, item: (
+                    '"validator.tfjob.training-operator.kubeflow.org" denied the request: spec.tfReplicaSpecs[Worker]: must be > 0'
+                )
             ),
             InvalidInput,
-            r'job: TFJob train-cnn-\S+ was refused: admission webhook "validator.tfjob" denied the request: spec.tfRep',
+            r'job: TFJob train-cnn-\S+ was refused: admission webhook "validator.tfjob.training-operator.kubeflow.org" denied the request: spec.tfRep',
         ),
         (
             lambda api: api.forbid("create", "tfjobs"),
@@ -429,6 +675,28 @@ def test_without_a_shared_volume_nothing_is_created(
     assert kubernetes_api.objects("tfjobs") == []
 
 
+def test_claim_that_contradicts_the_mounted_one_is_refused(
+    launch: Callable[..., Launch], kubernetes_api: KubernetesApi, storage: Path
+) -> None:
+    task = TaskSettings(
+        volumes=[{"name": "pvc-1", "persistentVolumeClaim": {"claimName": "mounted"}}],
+        volume_mounts=[{"name": "pvc-1", "mountPath": str(storage)}],
+    )
+    assert f"pvc = 'claim': the step has the claim 'mounted' at {storage}" in launch(task=task).failure(InvalidInput)
+    assert kubernetes_api.objects("tfjobs") == []
+
+
+def test_workers_that_would_give_their_peers_up_before_these_may_start_are_refused(
+    launch: Callable[..., Launch], kubernetes_api: KubernetesApi
+) -> None:
+    refused = launch(peer_seconds=300, job={"start_seconds": 1800}).failure(InvalidInput)
+    assert refused == (
+        "peer_seconds = 300: a worker would give its peers up before job.start_seconds = 1800, in which their pods may "
+        "start; give at least 1860, or 0 for that"
+    )
+    assert kubernetes_api.objects("tfjobs") == []
+
+
 def test_without_a_cluster(
     launch: Callable[..., Launch], monkeypatch: pytest.MonkeyPatch, kubernetes_api: KubernetesApi
 ) -> None:
@@ -439,6 +707,7 @@ def test_without_a_cluster(
 # The API's faults
 
 
+@pytest.mark.fake_api
 def test_job_is_followed_through_every_fault_of_the_api(
     launch: Callable[..., Launch], kubernetes_api: KubernetesApi, trained: SimpleNamespace
 ) -> None:
@@ -529,6 +798,10 @@ def test_terminated_launcher_deletes_its_job(
     operator.start(operator.wait_for_job())
     read_until(process, "running on")
     process.send_signal(signal.SIGTERM)
+    read_until(
+        process, r"told to go \(signal 15\): deleting its job and pods; started again, the training goes on from"
+    )
+    read_until(process, "deleting TFJob")
     assert process.wait(30) == 143
     assert operator.jobs() == []
     assert kubernetes_api.objects("pods") == []

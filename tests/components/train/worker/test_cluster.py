@@ -84,3 +84,8 @@ def test_tf_config_of_a_jobsets_pod(environment: dict[str, str], workers: int, e
 def test_pod_that_is_no_jobsets(environment: dict[str, str], problem: str) -> None:
     with pytest.raises(InvalidInput, match=problem):
         tf_config_of_jobset(environment, 2)
+
+
+def test_hosts_are_told_without_ports() -> None:
+    cluster = Cluster(("train-node-0-0.train:2222", "10.1.2.3:2222", "[fd00::1]:2222"), 0)
+    assert cluster.hosts == ["train-node-0-0.train", "10.1.2.3", "fd00::1"]

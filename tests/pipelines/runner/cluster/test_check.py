@@ -40,7 +40,7 @@ class Kubelet:
                 "imageID": "",
                 "ready": False,
                 "restartCount": 0,
-                "state": self.states.get(container["image"], PULLED),
+                "state": self.states.get(container["image"] if "volumeMounts" not in container else "volume", PULLED),
             }
             for container in change.item["spec"]["containers"]
         ]
@@ -80,6 +80,7 @@ def test_nothing_is_missing(command: Command, kubernetes_api: KubernetesApi, kub
         f"ok       image {TENSORFLOW_IMAGE}",
         f"ok       image {LAUNCHER_IMAGE}",
         f"ok       image {SERVER_IMAGE}",
+        "ok       volume of claim image-classification can be written by the steps",
         "nothing is missing",
     ]
     assert ("create", "/apis/authorization.k8s.io/v1/subjectaccessreviews") in kubernetes_api.requests
@@ -104,6 +105,11 @@ def other_namespace(api: KubernetesApi, kubelet: Kubelet) -> None:
     api.delete("persistentvolumeclaims", "image-classification")
 
 
+def volume_of_root(api: KubernetesApi, kubelet: Kubelet) -> None:
+    message = "mkdir: cannot create directory '/mnt/storage/datasets': Permission denied\n"
+    kubelet.states["volume"] = {"terminated": {"exitCode": 1, "reason": "Error", "message": message}}
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -121,6 +127,14 @@ def other_namespace(api: KubernetesApi, kubelet: Kubelet) -> None:
         (no_pull, [f"missing  image {SERVER_IMAGE} cannot be pulled: pull access denied"]),
         (no_python, [f"missing  image {LAUNCHER_IMAGE} is there, but runs no python3: exec: python3: not found"]),
         (other_namespace, ["missing  volume claim image-classification: there is none"]),
+        (
+            volume_of_root,
+            [
+                "missing  volume of claim image-classification cannot be written by the steps: mkdir: cannot create "
+                "directory '/mnt/storage/datasets': Permission denied",
+                "         mend it with: kubectl apply --server-side -k manifests/overlays/local",
+            ],
+        ),
     ],
 )
 def test_what_is_missing_is_told(
@@ -204,3 +218,28 @@ def test_without_a_kubeconfig(command: Command, monkeypatch: pytest.MonkeyPatch)
     ended = command("--check", *BACKENDS)
     assert ended.code == 2
     assert ended.err[0].startswith("error: no cluster can be reached: ")
+
+
+def test_the_volume_is_tried_as_a_step_uses_it(command: Command, kubelet: Kubelet) -> None:
+    """With the image's own user, and without an fsGroup, which Kubeflow Pipelines does not set."""
+    assert command("--check", *BACKENDS).code == 0
+    (pod,) = kubelet.pods
+    assert "securityContext" not in pod["spec"]
+    (container,) = [container for container in pod["spec"]["containers"] if container.get("volumeMounts")]
+    assert container["image"] == LAUNCHER_IMAGE
+    assert not {"runAsUser", "runAsGroup"} & set(container["securityContext"])
+    (volume,) = pod["spec"]["volumes"]
+    assert volume["persistentVolumeClaim"] == {"claimName": "image-classification"}
+
+
+def test_another_claim_is_made_by_its_own_name(
+    command: Command, kubernetes_api: KubernetesApi, kubelet: Kubelet
+) -> None:
+    ended = command("--check", *BACKENDS, "--pvc", "team-data")
+    assert "missing  volume claim team-data: there is none" in ended.out
+    (remedy,) = [line for line in ended.out if "sed" in line]
+    assert remedy.endswith(
+        "/: \\1team-data/' manifests/base/volume.yaml | kubectl -n kubeflow apply --server-side -f -"
+    )
+    (pod,) = kubelet.pods
+    assert pod["spec"]["volumes"] == [], "a pod that mounts it would never start"

@@ -31,7 +31,15 @@ def test_a_run_is_started_with_its_parameters(command: Command, kfp_api: KfpApi)
     assert run["display_name"].startswith("image-classification 20")
     assert run["runtime_config"]["parameters"] | {"models": ["cnn"], "epochs": 3} == run["runtime_config"]["parameters"]
     assert [experiment["display_name"] for experiment in kfp_api.experiments] == ["digits"]
-    cached = {"preflight": False, "ingest": True, "train": True, "evaluate": True, "select": False, "deploy": False}
+    cached = {
+        "preflight": False,
+        "prepare-data": False,
+        "ingest": True,
+        "train": True,
+        "evaluate": True,
+        "select": False,
+        "deploy": False,
+    }
     assert caching(run).items() >= cached.items()
 
 
@@ -55,36 +63,125 @@ def caching(run: dict) -> dict[str, bool]:
     }
 
 
+MODELS = ["--models", "cnn", "resnet"]
+EPOCH = "loss 0.1000  accuracy 0.9000"
+
+
+def test_a_run_is_told_by_its_own_steps(command: Command, kfp_api: KfpApi) -> None:
+    """Not one of Argo's nodes around them, and each state once."""
+    kfp_api.steps = [
+        ("PENDING", {}),
+        ("RUNNING", {"preflight": "SUCCEEDED", "ingest": "RUNNING"}),
+        ("RUNNING", {"ingest": "CACHED", "train#1": "RUNNING", "train#2": "RUNNING"}),
+        ("RUNNING", {"ingest": "CACHED", "train#1": "RUNNING", "train#2": "RUNNING"}),
+        ("RUNNING", {"ingest": "CACHED", "train#1": "SUCCEEDED", "train#2": "SUCCEEDED", "evaluate#2": "RUNNING"}),
+        ("SUCCEEDED", {"ingest": "CACHED", "evaluate#2": "SUCCEEDED", "select": "SUCCEEDED", "deploy": "SKIPPED"}),
+    ]
+    kfp_api.logs["train#1"] = (
+        "I1126 12:00:00 launcher_v2.go:100] started\n"
+        f"[train cnn] worker-0 | epoch  1/2  {EPOCH}\n[train cnn] worker-1 | ready\n"
+        f"[train cnn] worker-0 | epoch  2/2  {EPOCH}\n"
+    )
+    ended = command("--submit", "--host", kfp_api.url, "--wait", *MODELS)
+    assert ended.code == 0
+    assert ended.out[1:] == [
+        "[Preflight] succeeded",
+        "[Ingest] running",
+        "[Ingest] taken from the cache",
+        "[Train cnn] running",
+        f"[Train cnn] epoch  1/2  {EPOCH}",
+        f"[Train cnn] epoch  2/2  {EPOCH}",
+        "[Train resnet] running",
+        "[Train cnn] succeeded",
+        "[Train resnet] succeeded",
+        "[Evaluate resnet] running",
+        "[Evaluate resnet] succeeded",
+        "[Select] succeeded",
+        "[Deploy] skipped",
+        "the run succeeded",
+    ]
+
+
+@pytest.mark.parametrize("is_ui", [True, False], ids=["the UI's address", "the API's address"])
+def test_a_failure_is_told_in_the_steps_own_words(command: Command, kfp_api: KfpApi, is_ui: bool) -> None:
+    kfp_api.is_ui = is_ui
+    kfp_api.steps = [("RUNNING", {"train#2": "RUNNING"}), ("FAILED", {"train#2": "FAILED"})]
+    kfp_api.messages["train#2"] = "Error (exit code 1)"
+    kfp_api.logs["train#2"] = (
+        "[train resnet] training with 2 workers\n"
+        "[train resnet] error: TFJob t failed; worker-0 (pod p): OOMKilled; its last lines:\n"
+        "[train resnet] error:   epoch 1\n"
+    )
+    ended = command("--submit", "--host", kfp_api.url, "--wait", *MODELS)
+    words = "TFJob t failed; worker-0 (pod p): OOMKilled; its last lines:"
+    assert ended.code == 1
+    assert [line for line in ended.out if line.startswith(("[", "the run"))] == [
+        "[Train resnet] running",
+        f"[Train resnet] failed: {words}",
+        "[Train resnet]     epoch 1",
+        f"the run failed in Train resnet: {words}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [("", "OOMKilled (exit code 137)"), ("Traceback\nKeyError: 'x'\n", "OOMKilled (exit code 137)")],
+    ids=["no log", "a traceback"],
+)
+def test_a_failure_without_words_of_its_own_is_told_in_argos(
+    command: Command, kfp_api: KfpApi, log: str, words: str
+) -> None:
+    kfp_api.steps = [("FAILED", {"ingest": "FAILED"})]
+    kfp_api.messages["ingest"], kfp_api.logs["ingest"] = "OOMKilled (exit code 137)", log
+    ended = command("--submit", "--host", kfp_api.url, "--wait")
+    assert f"[Ingest] failed: {words}" in ended.out
+    assert [f"[Ingest]   {line}" for line in log.splitlines()] == ended.out[2:-1]
+    assert ended.out[-1] == f"the run failed in Ingest: {words}"
+
+
 @pytest.mark.parametrize(
     ("state", "error", "code", "last"),
     [
         ("SUCCEEDED", "", 0, "the run succeeded"),
-        ("FAILED", "", 1, "the run failed in train"),
-        ("FAILED", "out of quota", 1, "the run failed in train: out of quota"),
+        ("FAILED", "", 1, "the run failed in Train 2"),
+        ("FAILED", "out of quota", 1, "the run failed in Train 2: out of quota"),
         ("CANCELED", "", 1, "the run canceled"),
     ],
 )
-def test_waiting_ends_with_the_runs_outcome(
+def test_a_server_without_workflows_tells_the_steps_without_their_items(
     command: Command, kfp_api: KfpApi, state: str, error: str, code: int, last: str
 ) -> None:
+    """Kubeflow Pipelines 3 is to have no version v1beta1 of the API."""
+    kfp_api.has_workflows, kfp_api.error = False, error
+    ended_as = "SUCCEEDED" if state == "CANCELED" else state
     kfp_api.steps = [
         ("PENDING", {}),
         ("RUNNING", {"ingest": "RUNNING"}),
         ("RUNNING", {"ingest": "SUCCEEDED", "train#1": "RUNNING", "train#2": "RUNNING"}),
-        ("RUNNING", {"ingest": "SUCCEEDED", "train#1": "RUNNING", "train#2": "RUNNING"}),
-        (state, {"ingest": "SUCCEEDED", "train#1": state, "train#2": "SUCCEEDED"}),
+        (state, {"ingest": "SUCCEEDED", "train#1": "SUCCEEDED", "train#2": ended_as}),
     ]
-    kfp_api.error = error
     ended = command("--submit", "--host", kfp_api.url, "--wait")
     assert ended.code == code
     assert ended.out[1:] == [
-        "[ingest] running",
-        "[ingest] succeeded",
-        "[train] running",
-        "[train 2] running",
-        f"[train] {state.lower()}",
-        "[train 2] succeeded",
+        "[Ingest] running",
+        "[Ingest] succeeded",
+        "[Train] running",
+        "[Train 2] running",
+        "[Train] succeeded",
+        f"[Train 2] {ended_as.lower()}",
         last,
+    ]
+
+
+def test_only_the_api_tells_what_select_said(command: Command, kfp_api: KfpApi) -> None:
+    kfp_api.is_ui = False
+    kfp_api.steps = [("SUCCEEDED", {"select": "SUCCEEDED"})]
+    kfp_api.logs["select"] = "[select] cnn is the best with a validation accuracy of 97.50%.\n[select] took 2.0 s\n"
+    ended = command("--submit", "--host", kfp_api.url, "--wait")
+    assert ended.out[1:] == [
+        "[Select] succeeded",
+        "the run succeeded",
+        "cnn is the best with a validation accuracy of 97.50%.",
     ]
 
 
@@ -107,13 +204,13 @@ def test_the_models_are_told_at_the_end(command: Command, kfp_api: KfpApi) -> No
 
 
 @pytest.mark.parametrize(
-    ("has_metadata", "ranking", "problem"),
+    ("is_ui", "ranking", "problem"),
     [(False, None, "the metadata store does not answer: "), (True, {"other": 1}, "is of another version: ")],
 )
 def test_an_outcome_is_one_without_a_leaderboard(
-    command: Command, kfp_api: KfpApi, has_metadata: bool, ranking: dict[str, object] | None, problem: str
+    command: Command, kfp_api: KfpApi, is_ui: bool, ranking: dict[str, object] | None, problem: str
 ) -> None:
-    kfp_api.has_metadata, kfp_api.ranking = has_metadata, ranking
+    kfp_api.is_ui, kfp_api.ranking = is_ui, ranking
     ended = command("--submit", "--host", kfp_api.url, "--wait")
     assert ended.code == 0
     assert any("the leaderboard is in the UI; here it cannot be shown: " in line for line in ended.out)
@@ -141,7 +238,7 @@ def test_ctrl_c_leaves_the_run_alone(kfp_api: KfpApi) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     link = started.split(" was started: ")[1]
-    assert (process.returncode, running, out, err) == (130, "[ingest] running\n", f"the run goes on: {link}", "")
+    assert (process.returncode, running, out, err) == (130, "[Ingest] running\n", f"the run goes on: {link}", "")
 
 
 def test_following_stops_in_time(command: Command, kfp_api: KfpApi) -> None:
@@ -284,3 +381,13 @@ def write_certificate(path: Path) -> Path:
         + certificate.public_bytes(encoding)
     )
     return path
+
+
+def test_a_server_on_this_machine_is_reached_past_the_users_proxy(
+    command: Command, kfp_api: KfpApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert command("--submit", "--host", kfp_api.url, "--wait").code == 0

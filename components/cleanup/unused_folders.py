@@ -1,4 +1,4 @@
-"""Which runs' folders on the shared volume are old, and their removal."""
+"""Which folders on the shared volume nobody has used for long, runs' and data sets', and their removal."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from kfp_image_classification.components.cluster.storage import RUNS
+from kfp_image_classification.components.cluster.storage import DATASETS, LAST_USE_FILE, RUNS
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 
 SECONDS_A_DAY = 86_400.0
@@ -21,7 +21,7 @@ class Removal:
     """What a clean-up did.
 
     Attributes:
-        removed: Names of the runs' folders that are gone.
+        removed: The folders that are gone, as `runs/NAME` and `datasets/NAME`.
         kept: How many stay.
         freed_bytes: Size of the files that are gone.
     """
@@ -31,12 +31,12 @@ class Removal:
     freed_bytes: int
 
 
-def remove_old_runs(volume: Path, days: float, own_run: str, dry_run: bool, log: logging.Logger) -> Removal:
-    """Removes the folders of runs in which nothing was written, and which no run used, for so many days.
+def remove_unused(volume: Path, days: float, own_run: str, dry_run: bool, log: logging.Logger) -> Removal:
+    """Removes the folders of runs, and the data sets, in which nothing was written, and which no run used, for so long.
 
-    A run's folder is in use as long as any file in it changes, checkpoints for one, or a later run takes its data set
-    from KFP's cache, which touches a marker. Only folders directly under `runs/` are looked at; symbolic links are
-    neither followed nor removed.
+    A run's folder is in use as long as any file in it changes, checkpoints for one. Every step that needs a folder or a
+    data set says so in a file there, again and again while it is at work. Only folders directly under `runs/` and
+    `datasets/` are looked at; symbolic links are neither followed nor removed.
 
     Args:
         volume: Where the volume is mounted.
@@ -57,32 +57,37 @@ def remove_old_runs(volume: Path, days: float, own_run: str, dry_run: bool, log:
         )
     oldest = time.time() - days * SECONDS_A_DAY
     removed, failed, kept, freed = [], [], 0, 0
-    for folder in _run_folders(volume / RUNS):
-        half_removed = folder.name.endswith(REMOVED_SUFFIX)
+    for folder in [*_folders(volume / RUNS), *_folders(volume / DATASETS)]:
+        name = str(folder.relative_to(volume))
         last_use, size = _last_use_and_size(folder)
-        if not half_removed and (folder.name == own_run or last_use > oldest):
+        if not _half_removed(folder) and (name == f"{RUNS}/{own_run}" or last_use > oldest):
             kept += 1
             continue
-        age = (time.time() - last_use) / SECONDS_A_DAY
-        told = "would remove" if dry_run else "removing"
-        log.info("%s %s: last used %.1f days ago, %s bytes", told, folder.name, age, f"{size:,}")
         try:
-            if not dry_run:
-                _remove(folder)
+            if not dry_run and not _remove(folder, oldest):
+                kept += 1
+                continue
         except OSError as error:
             failed.append(f"{folder}: {error.strerror}")
             continue
-        removed.append(folder.name)
+        age = (time.time() - last_use) / SECONDS_A_DAY
+        told = "would be removed" if dry_run else "removed"
+        log.info("%s: %s, last used %.1f days ago, %s bytes", name, told, age, f"{size:,}")
+        removed.append(name)
         freed += size
     if failed:
         raise StageFailed("not everything could be removed: " + "; ".join(failed))
     return Removal(removed, kept, freed)
 
 
-def _run_folders(runs: Path) -> list[Path]:
-    if runs.is_symlink() or not runs.is_dir():
+def _folders(parent: Path) -> list[Path]:
+    if parent.is_symlink() or not parent.is_dir():
         return []
-    return sorted(Path(entry.path) for entry in os.scandir(runs) if entry.is_dir(follow_symlinks=False))
+    return sorted(Path(entry.path) for entry in os.scandir(parent) if entry.is_dir(follow_symlinks=False))
+
+
+def _half_removed(folder: Path) -> bool:
+    return folder.name.endswith(REMOVED_SUFFIX)
 
 
 def _last_use_and_size(folder: Path) -> tuple[float, int]:
@@ -98,10 +103,22 @@ def _last_use_and_size(folder: Path) -> tuple[float, int]:
     return newest, size
 
 
-def _remove(folder: Path) -> None:
-    # Renamed first: nobody finds half a run under its name.
+def _remove(folder: Path, oldest: float) -> bool:
+    """Removes a folder, unless a run has begun to use it meanwhile; returns whether it is gone."""
+    # Renamed first: nobody finds half a folder under its name.
     hidden = folder
-    if not folder.name.endswith(REMOVED_SUFFIX):
+    if not _half_removed(folder):
         hidden = folder.with_name(folder.name + REMOVED_SUFFIX)
         folder.rename(hidden)
+        if _noted_use(hidden) > oldest:
+            hidden.rename(folder)
+            return False
     shutil.rmtree(hidden)
+    return True
+
+
+def _noted_use(folder: Path) -> float:
+    try:
+        return (folder / LAST_USE_FILE).stat().st_mtime
+    except FileNotFoundError:
+        return 0

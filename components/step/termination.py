@@ -7,21 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from kfp_image_classification.components.step.process_owner import leave_with_owner
-
 
 class Terminated(BaseException):
     """This process was told to end. Not an Exception: nothing that handles errors may take it for one."""
 
 
-def terminate_with_owner() -> None:
-    """Leaves when the process that started this one is gone, as at a SIGTERM: what was begun is undone first."""
-    leave_with_owner(lambda: os.kill(os.getpid(), signal.SIGTERM))
+def tell_to_end() -> None:
+    """Sends this process a SIGTERM, for what has to undo something first when its owner is gone."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
 def terminated_as_exception() -> Iterator[None]:
-    """Raises Terminated in the main thread at the first SIGTERM; later ones are ignored, so that undoing can finish."""
+    """Raises Terminated in the main thread at the first SIGTERM; later ones are ignored, so that undoing can finish.
+
+    Python lets only the main thread handle signals; what another thread does is its caller's to end.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,0 +1,118 @@
+"""The components' own commands under the rules of KFP's launcher: where outputs may lie, and what becomes of them."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfp_launcher import Artifact, Refused, Run
+
+from kfp_image_classification.components.contracts.deployed_model import DeployedModel
+from kfp_image_classification.components.contracts.model_card import read_model_card
+from kfp_image_classification.components.deploy import deploy
+from kfp_image_classification.components.deploy.kserve.storage_uri import kserve_storage_uri
+from kfp_image_classification.components.deploy.local_server import stop_server
+from kfp_image_classification.components.evaluate import evaluate
+from kfp_image_classification.components.ingest import ingest
+from kfp_image_classification.components.select import select
+from kfp_image_classification.components.train import train
+
+SCORES = {"val_loss": 0.1, "test_accuracy": 0.9, "test_macro_f1": 0.9, "parameters": 10, "bytes": 1000}
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """Two runs of one pipeline, which share the artifact store."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    return [Run(tmp_path / "store", tmp_path / "scratch") for _ in range(2)]
+
+
+def recorded(run: Run, name: str, schema: str, files: Path | None, /, **metadata: Any) -> Artifact:
+    uri = f"{run.prefix}/earlier/{name}"
+    if files:
+        shutil.copytree(files, run.store / uri.removeprefix("minio://"))
+    metadata = {key: float(value) if isinstance(value, int) else value for key, value in metadata.items()}
+    return {"name": "7", "type": {"schemaTitle": schema}, "uri": uri, "metadata": metadata}
+
+
+def written(run: Run, artifact: Artifact) -> dict[str, bytes]:
+    folder = run.store / artifact["uri"].removeprefix("minio://")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model" / "1"
+    (folder / "assets.extra").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"graph")
+    (folder / "assets.extra" / "model.json").write_text("{}")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["train from another run's cache", "train of this run"])
+def test_selected_model_is_an_output_of_its_own_run(runs: list[Run], model: Path, cached: bool) -> None:
+    earlier, run = runs
+    source = earlier if cached else run
+    models = [
+        recorded(source, name, "system.Model", model, model_type=name, run="r1", dataset_fingerprint="f1", workers=2)
+        for name in ("cnn", "cnn_dropout")
+    ]
+    evaluations = [
+        recorded(source, f"metrics-{accuracy}", "system.Metrics", None, val_accuracy=accuracy, **SCORES)
+        for accuracy in (0.8, 0.9)
+    ]
+    step = run.step(select, {"models": models, "evaluations": evaluations}, min_accuracy=0.5)
+    assert step.parameters == {"Output": True}
+    best = step.artifacts["best"]
+    assert best["uri"].startswith(f"{run.prefix}/select/")
+    assert written(run, best) == written(run, models[1])
+    assert {**models[1]["metadata"], "val_accuracy": 0.9, "test_accuracy": 0.9}.items() <= best["metadata"].items()
+    assert best["metadata"]["selected_uri"] == models[1]["uri"]
+    deployed = DeployedModel.of_artifact(best["uri"], best["metadata"], "r2")
+    assert (deployed.model_type, deployed.val_accuracy, deployed.dataset_fingerprint) == ("cnn_dropout", 0.9, "f1")
+    assert kserve_storage_uri(deployed.model_uri) == best["uri"].replace("minio://", "s3://")
+
+
+def test_selected_model_whose_files_are_gone(runs: list[Run]) -> None:
+    models = [recorded(runs[0], "cnn", "system.Model", None, model_type="cnn")]
+    evaluations = [recorded(runs[0], "metrics", "system.Metrics", None, val_accuracy=0.9, **SCORES)]
+    with pytest.raises(Refused, match="error: models: the best one's files are not at .* any more; train it again"):
+        runs[1].step(select, {"models": models, "evaluations": evaluations}, min_accuracy=0.5)
+
+
+def test_launcher_refuses_an_output_elsewhere(runs: list[Run]) -> None:
+    from kfp import dsl
+
+    @dsl.component(base_image="x", install_kfp_package=False)
+    def elsewhere(model: dsl.Output[dsl.Model]):
+        model.uri = "minio://mlpipeline/v2/artifacts/image-classification/another-run/train/model"
+
+    @dsl.component(base_image="x", install_kfp_package=False)
+    def unknown(model: dsl.Output[dsl.Model]):
+        model.metadata["accuracy"] = None
+
+    with pytest.raises(
+        Refused, match='failed to upload output artifact "model": URI .* not have expected bucket prefix'
+    ):
+        runs[0].step(elsewhere)
+    with pytest.raises(Refused, match="accuracy: unknown/unsupported value type"):
+        runs[0].step(unknown)
+
+
+@pytest.mark.slow
+def test_whole_pipeline_with_training_from_another_run(runs: list[Run]) -> None:
+    earlier, run = runs
+    shards = earlier.step(ingest, dataset="mnist_5k", workers=1).artifacts["shards"]
+    trained = earlier.step(
+        train, {"shards": [shards]}, model_type="cnn", workers=1, epochs=1, batch_size=64, backend="local"
+    ).artifacts["model"]
+    evaluated = run.step(evaluate, {"model": [trained], "shards": [shards]}).artifacts["metrics"]
+    step = run.step(select, {"models": [trained], "evaluations": [evaluated]}, min_accuracy=0.1)
+    best = step.artifacts["best"]
+    assert read_model_card(run.store / best["uri"].removeprefix("minio://")).model_type == "cnn"
+    assert written(run, best) == written(run, trained)
+    endpoint = run.step(deploy, {"model": [best]}, backend="local", service_name="digits").artifacts["endpoint"]
+    deployed = json.loads(written(run, endpoint)["endpoint.json"])
+    stop_server(deployed["pid"])
+    assert endpoint["metadata"]["predict_url"] == f"{deployed['url']}/v1/models/digits:predict"
