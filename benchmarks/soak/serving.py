@@ -152,7 +152,7 @@ class Server:
             cpu_seconds=times.user + times.system,
             threads=self.process.num_threads(),
             files=self.process.num_fds(),
-            maps=Path(f"/proc/{self.process.pid}/maps").read_text().count("\n"),
+            maps=Path(f"/proc/{self.process.pid}/maps").read_text(encoding="utf-8").count("\n"),
             rss=self.process.memory_info().rss,
         )
 
