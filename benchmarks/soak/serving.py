@@ -141,7 +141,7 @@ class Server:
         until = time.monotonic() + START_SECONDS
         while self.version != version:
             if self.process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"version {version} is not served:\n{self.log.read_text()[-2000:]}")
+                raise RuntimeError(f"version {version} is not served:\n{self.log.read_text(encoding='utf-8')[-2000:]}")
             time.sleep(0.05)
 
     def sample(self, requests: int, seconds: float) -> Sample:
@@ -152,7 +152,7 @@ class Server:
             cpu_seconds=times.user + times.system,
             threads=self.process.num_threads(),
             files=self.process.num_fds(),
-            maps=Path(f"/proc/{self.process.pid}/maps").read_text().count("\n"),
+            maps=Path(f"/proc/{self.process.pid}/maps").read_text(encoding="utf-8").count("\n"),
             rss=self.process.memory_info().rss,
         )
 
