@@ -20,7 +20,10 @@ from kfp_image_classification.components.step.direct_network import exempt_from_
 # Set in every container, by the kubelet and by Vertex AI's custom training.
 _WRITTEN_DOWN = ("KUBERNETES_SERVICE_HOST", "CLOUD_ML_PROJECT_ID")
 # Change what TensorFlow, Keras and their numerical libraries compute, or with how many threads.
-_OF_LIBRARIES = re.compile(r"(TF|KERAS|XLA|OMP|GOMP|KMP|MKL|OPENBLAS|GOTO|BLIS|NUMEXPR|ONEDNN|DNNL|MPL)_|MPLBACKEND$")
+_OF_LIBRARIES = re.compile(
+    r"(TF|TF2|KERAS|XLA|OMP|GOMP|KMP|MKL|OPENBLAS|GOTO|BLIS|NUMEXPR|ONEDNN|DNNL)_|"
+    r"(MPLBACKEND|NVIDIA_TF32_OVERRIDE|PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION)$"
+)
 _OF_PYTHON = re.compile(r"PYTHON[A-Z]")
 _TAKEN = re.compile(
     r"TF_CONFIG$|TF_CPP_|TF_FORCE_GPU_ALLOW_GROWTH$|TF_GPU_ALLOCATOR$|MPLCONFIGDIR$|"
