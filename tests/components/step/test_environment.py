@@ -70,6 +70,11 @@ def test_variable_of_a_container(place: str, name: str, value: str, becomes: str
     assert own_environment({**SHELL, place: "there", name: value}, cores=3).get(name) == becomes
 
 
+def test_steps_of_a_run_in_a_notebooks_pod_have_a_shell() -> None:
+    pod = {**SHELL, "KUBERNETES_SERVICE_HOST": "10.96.0.1", "OMP_NUM_THREADS": "9"}
+    assert own_environment({**pod, "RUN_OWNER_PID": "7"}, cores=3)["OMP_NUM_THREADS"] == "3"
+
+
 def test_only_vertex_has_googles_metadata_server() -> None:
     assert own_environment(SHELL, 1)["NO_GCE_CHECK"] == "true"
     assert "NO_GCE_CHECK" not in own_environment({**SHELL, "CLOUD_ML_PROJECT_ID": "p"}, 1)
