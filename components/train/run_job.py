@@ -4,6 +4,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,7 @@ def run_job(
     else:
         launcher = LocalLauncher(job, log)
     log.info("training with %d workers, backend %s", job.options.workers, job.options.resolved_backend)
+    submitted = time.time()
     with _terminated_as_exit():
         try:
             launcher.submit()
@@ -80,7 +82,7 @@ def run_job(
             launcher.cancel()
     if result.state != "succeeded":
         raise StageFailed(result.reason)
-    training = read_result(job.directory, job.options.workers, VISIBLE_SECONDS if on_cluster else 0)
+    training = read_result(job.directory, job.options.workers, VISIBLE_SECONDS if on_cluster else 0, submitted)
     take_model(Path(job.directory, MODEL_DIRECTORY), model_directory, keeps_copy=on_cluster)
     return training
 
