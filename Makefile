@@ -68,6 +68,10 @@ bench-train: .venv/installed ## measure training speed against the original's wa
 bench-reading: .venv/installed ## measure bytes read by each worker, and memory at 1x and 10x data (two minutes)
 	$(BIN)/python -m benchmarks.train.reading
 
+bench-soak: .venv/installed ## train 20,000 steps, and ask a server 500,000 times: nothing may grow or slow down (half an hour)
+	$(BIN)/python -m benchmarks.soak.training $(ARGS)
+	$(BIN)/python -m benchmarks.soak.serving
+
 bench-serve: .venv/installed .venv/mlserver/installed ## measure the model server against kserve's, mlserver and the bound (five minutes)
 	$(BIN)/python -m benchmarks.serve.run --mlserver-python .venv/mlserver/bin/python $(ARGS)
 
