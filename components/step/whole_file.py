@@ -1,14 +1,51 @@
 """Files and folders that others may read at any moment: there whole, or not at all."""
 
+import contextlib
+import os
+import secrets
 from pathlib import Path
-from uuid import uuid4
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes under another name in the same folder, one of its own for each writer, then renames."""
-    partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.rename(path)
+    """Writes under another name in the same folder, then renames; of two writers the last one's text is there."""
+    partial = _partial(path, text)
+    try:
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def create_whole(path: Path, text: str) -> bool:
+    """Writes a file unless there is one of that name.
+
+    Returns:
+        Whether it did: of several writers, one does.
+    """
+    partial = _partial(path, text)
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return False
+    except OSError:  # this file system has no links
+        if path.exists():
+            return False
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return True
+
+
+def _partial(path: Path, text: str) -> Path:
+    # A name that no other writer has: on a shared volume not even the process id is one.
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+    return partial
 
 
 def publish_folder(partial: Path, final: Path, last: str) -> None:

@@ -92,4 +92,6 @@ def train(
 
         result.fill(model, metrics, curves, dataset_uri=shards.uri, work_dir=training.directory)
         log.info("spent %s", ", ".join(f"{name} {time:.1f}" for name, time in result.seconds.items() if time > 0.5))
+        for number, restart in enumerate(result.restarts, 1):
+            log.info("restart %d: %s", number, restart.words)
         log.info("val_accuracy %.4f after %d epochs", result.last_epoch["val_accuracy"], len(result.history))

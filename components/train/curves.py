@@ -1,8 +1,6 @@
 """Learning curves: what the chief wrote down about each epoch, as pictures."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -10,10 +8,6 @@ from markupsafe import Markup
 from kfp_image_classification.components.report import html_report
 
 History = Sequence[Mapping[str, Any]]
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def curves_page(model_type: str, history: History) -> str:

@@ -1,13 +1,18 @@
 """A job's own folder: who may use it, the data set as the workers find it there, and how the model leaves it."""
 
+import secrets
 import shutil
+import time
 from pathlib import Path
 
 from kfp_image_classification.components.contracts.dataset_manifest import MANIFEST_FILE, Dataset
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
-from kfp_image_classification.components.step.whole_file import write_whole
+from kfp_image_classification.components.step.whole_file import create_whole, write_whole
 from kfp_image_classification.components.train.job_files import DATASET_DIRECTORY, JOB_FILE
 from kfp_image_classification.components.train.options import TrainingJob
+
+# A copy that nobody has gone on with for so long was left behind by a process that was killed.
+LEFT_SECONDS = 3600.0
 
 
 def claim_directory(job: TrainingJob) -> None:
@@ -19,9 +24,7 @@ def claim_directory(job: TrainingJob) -> None:
     directory, own = Path(job.directory), job.identity()
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / JOB_FILE
-    if not file.exists():
-        write_whole(file, own)
-    elif file.read_text(encoding="utf-8") != own:
+    if not create_whole(file, own) and file.read_text(encoding="utf-8") != own:
         raise InvalidInput(
             f"work_dir = {str(directory)!r}: holds the state of a job with other parameters or data; "
             "use another folder, or remove it"
@@ -31,7 +34,8 @@ def claim_directory(job: TrainingJob) -> None:
 def share_dataset(job: TrainingJob) -> TrainingJob:
     """Puts the data set's manifest into the job's folder, for workers that do not see the artifact.
 
-    Shards on the shared volume stay where they are; those beside the manifest are copied.
+    Shards on the shared volume stay where they are; those beside the manifest are copied, once: workers of a job that
+    is adopted are reading them.
 
     Returns:
         The same job with the data set in its own folder.
@@ -44,11 +48,23 @@ def share_dataset(job: TrainingJob) -> TrainingJob:
         if dataset.manifest.root:
             shared.mkdir(parents=True, exist_ok=True)
             write_whole(shared / MANIFEST_FILE, dataset.manifest.model_dump_json(indent=2))
-        else:
+        elif not _holds(shared, dataset):
             copy_whole(dataset.directory, shared)
     except OSError as error:
         raise StageFailed(f"{shared}: the data set cannot be written there: {error}") from None
     return job.model_copy(update={"dataset": str(shared)})
+
+
+def _holds(directory: Path, dataset: Dataset) -> bool:
+    try:
+        found = Dataset(directory).manifest
+        return found == dataset.manifest and all(
+            (directory / shard.file).stat().st_size == shard.bytes
+            for split in found.splits.values()
+            for shard in split.shards
+        )
+    except (OSError, StageFailed):
+        return False
 
 
 def copy_whole(source: Path, target: Path) -> None:
@@ -57,12 +73,19 @@ def copy_whole(source: Path, target: Path) -> None:
     Raises:
         OSError: When it cannot be copied.
     """
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial)
-    if target.is_dir():
-        shutil.rmtree(target)
-    partial.rename(target)
+    for left in target.parent.glob(f"{target.name}.*.partial"):
+        if time.time() - left.stat().st_mtime > LEFT_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+    # A name that no other process copies to.
+    partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        shutil.copytree(source, partial)
+        if target.is_dir():
+            shutil.rmtree(target)
+        partial.rename(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def take_model(trained: Path, model_directory: Path, keeps_copy: bool) -> None:

@@ -50,7 +50,7 @@ class TrainOptions(BaseModel):
         checkpoint_seconds: Time between two checkpoints, at least; what a lost worker costs, at most.
         hang_seconds: Without a sign of life for so long, a worker counts as lost.
         stuck_seconds: When all others wait for it for so long, a worker counts as lost, too; must be longer than any
-            checkpoint takes.
+            call of TensorFlow, checkpoint or export takes.
         peer_seconds: How long a worker waits for all others at the start; on a cluster at least as long as a pod may
             take to start.
     """

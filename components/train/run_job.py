@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+import time
 from pathlib import Path
 
 from kfp_image_classification.components.cluster.kubernetes_client import in_cluster
@@ -72,6 +73,7 @@ def run_job(
     else:
         launcher = LocalLauncher(job, log)
     log.info("training with %d workers, backend %s", job.options.workers, job.options.resolved_backend)
+    submitted = time.time()
     with terminated_as_exception(), in_use(data, Path(job.directory)):
         try:
             launcher.submit()
@@ -83,7 +85,7 @@ def run_job(
             launcher.cancel()
     if result.state != "succeeded":
         raise StageFailed(result.reason)
-    training = read_result(job.directory, job.options.workers, VISIBLE_SECONDS if on_cluster else 0)
+    training = read_result(job.directory, job.options.workers, VISIBLE_SECONDS if on_cluster else 0, submitted)
     take_model(Path(job.directory, MODEL_DIRECTORY), model_directory, keeps_copy=on_cluster)
     return training
 

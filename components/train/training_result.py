@@ -2,13 +2,15 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from kfp_image_classification.components.contracts.model_card import ModelCard, read_model_card
 from kfp_image_classification.components.step.errors import StageFailed
-from kfp_image_classification.components.train.curves import curves_page, read_history
+from kfp_image_classification.components.train.attempts import Restart, job_times
+from kfp_image_classification.components.train.curves import curves_page
+from kfp_image_classification.components.train.history import read_history
 from kfp_image_classification.components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY
 from kfp_image_classification.components.train.worker.worker_report import WorkerReport
 
@@ -22,12 +24,14 @@ class TrainingResult:
     Attributes:
         card: The model's metadata.
         history: One row an epoch.
-        seconds: The chief's wall-clock seconds by phase.
+        seconds: Wall-clock seconds by phase, from the job's submission to its end, with all that restarts cost.
+        restarts: Why the job started again, and what each time cost.
     """
 
     card: ModelCard
     history: list[dict[str, Any]]
     seconds: dict[str, float]
+    restarts: list[Restart]
 
     @property
     def last_epoch(self) -> dict[str, float]:
@@ -46,6 +50,7 @@ class TrainingResult:
             "images_per_second": self.history[-1]["images_per_second"],
             "history": self.history,
             "seconds": self.seconds,
+            "restarts": [asdict(restart) for restart in self.restarts],
         }
 
     def fill(self, model: Any, metrics: Any, curves: Any, **metadata: str) -> None:
@@ -66,16 +71,17 @@ class TrainingResult:
         model.metadata.update({**self.metadata, **metadata})
 
 
-def read_result(directory: str, workers: int, patience: float) -> TrainingResult:
+def read_result(directory: str, workers: int, patience: float, submitted: float | None = None) -> TrainingResult:
     """Reads and checks the results of a finished job.
 
     Args:
         directory: The job's folder.
         workers: How many workers the job had.
         patience: Seconds to wait until everything can be seen here.
+        submitted: When the job was submitted, in seconds of the Unix clock; None where that is not known.
 
     Raises:
-        StageFailed: When a worker left no report, the workers' weights differ, or there is no model.
+        StageFailed: When a worker left no report, the workers' weights differ, or there is no model or no history.
     """
     trained = Path(directory, MODEL_DIRECTORY)
     paths = [WorkerReport.path(directory, index) for index in range(workers)]
@@ -87,7 +93,11 @@ def read_result(directory: str, workers: int, patience: float) -> TrainingResult
         raise StageFailed("the workers ended with different weights: they were not in step")
     if not trained.is_dir():
         raise StageFailed(f"the job is done, but there is no model in {trained}")
-    return TrainingResult(read_model_card(trained), read_history(Path(directory, HISTORY_FILE)), reports[0].seconds)
+    history = read_history(Path(directory, HISTORY_FILE))
+    if not history:
+        raise StageFailed(f"the job is done, but there is no row in {Path(directory, HISTORY_FILE)}")
+    times = job_times(Path(directory), submitted, None if submitted is None else time.time())
+    return TrainingResult(read_model_card(trained), history, times.seconds, times.restarts)
 
 
 def _report(path: Path) -> WorkerReport:

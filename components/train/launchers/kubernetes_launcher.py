@@ -1,5 +1,6 @@
 """Runs a training job on a cluster: creates or adopts it, follows it to its end, and leaves none behind."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -17,6 +18,7 @@ from kfp_image_classification.components.cluster.kubernetes_client import (
     own_namespace,
 )
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.components.train.attempts import note_end
 from kfp_image_classification.components.train.job_files import MODEL_DIRECTORY
 from kfp_image_classification.components.train.launchers.base import Launcher, Verdict
 from kfp_image_classification.components.train.launchers.job_api import JobApi
@@ -108,13 +110,18 @@ class KubernetesLauncher(Launcher):
                 restarts,
                 self._limits.max_restarts,
             )
+            self._note_end(progress)
             self._make_anew(progress.job_uid)
 
     def _follow(self, progress: JobProgress) -> Verdict:
         with JobWatches(self._api, progress, self._log.info) as watches:
             verdict = progress.verdict(time.monotonic())
+            restarts = progress.restarts
             while verdict.state == "running":
                 watches.take_changes(POLL_SECONDS)
+                if progress.restarts > restarts:
+                    restarts = progress.restarts
+                    self._note_end(progress)
                 self._follow_logs(progress)
                 verdict = progress.verdict(time.monotonic())
             has_ended = self._has_ended()
@@ -257,6 +264,12 @@ class KubernetesLauncher(Launcher):
         deadline = time.monotonic() + seconds
         for log in self._logs.values():
             log.join(max(0.0, deadline - time.monotonic()))
+
+    def _note_end(self, progress: JobProgress) -> None:
+        """Writes down, where this step sees the job's folder, why its workers started again."""
+        pod = progress.culprit()
+        with contextlib.suppress(OSError):
+            note_end(self._result.parent, f"{pod.replica} (pod {pod.name}): {pod.words}" if pod else "")
 
     def _explained(self, verdict: Verdict, progress: JobProgress) -> Verdict:
         """Adds to a failure what the pod to blame did and printed last."""

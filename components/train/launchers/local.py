@@ -18,6 +18,7 @@ from kfp_image_classification.components.step.cpu_limit import usable_cores
 from kfp_image_classification.components.step.environment import own_environment
 from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.step.process_owner import OWNER_VARIABLE
+from kfp_image_classification.components.train.attempts import note_end
 from kfp_image_classification.components.train.job_folder import claim_directory
 from kfp_image_classification.components.train.launchers.base import Launcher, Verdict
 from kfp_image_classification.components.train.launchers.chatter import is_chatter
@@ -101,6 +102,7 @@ class LocalLauncher(Launcher):
                 return result
             tail = self._last_lines(result)
             self.cancel()
+            note_end(self._directory, result.reason)
             if not result.retryable or restarts >= self._job.options.max_restarts:
                 return Verdict("failed", f"{result.reason}; its last lines:\n{tail}", result.retryable)
             restarts += 1

@@ -1,22 +1,35 @@
 """What happens around each epoch: the learning rate is set, and the epoch's results are logged, plotted and kept."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
-from kfp_image_classification.components.train.job_files import HISTORY_FILE
+from kfp_image_classification.components.train.history import append_epoch, read_history
+from kfp_image_classification.components.train.job_files import HISTORY_FILE, TENSORBOARD_DIRECTORY
 from kfp_image_classification.components.train.learning_rate import LearningRateSteps
+
+VALIDATION_PREFIX = "val_"
 
 
 class EpochLog(keras.callbacks.Callback):
-    """Prints each epoch with its learning rate and speed, and appends it to a JSON-lines file."""
+    """Prints each epoch with its learning rate and speed, and keeps it in the history and for TensorBoard."""
 
-    def __init__(self, path: Path, epochs: int) -> None:
+    def __init__(self, directory: Path, epochs: int) -> None:
+        """Draws what the history has of earlier attempts.
+
+        Args:
+            directory: The job's folder.
+            epochs: Of the whole training.
+        """
         super().__init__()
-        self._path = path
+        self._history = directory / HISTORY_FILE
         self._epochs = epochs
+        self._curves = _Curves(directory / TENSORBOARD_DIRECTORY)
+        for row in read_history(self._history):
+            self._curves.draw(row)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         rate = float(self.model.optimizer.learning_rate.numpy())
@@ -25,14 +38,36 @@ class EpochLog(keras.callbacks.Callback):
             **{name: float(value) for name, value in (logs or {}).items()},
             "learning_rate": rate,
         }
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_epoch(self._history, row)
+        self._curves.draw(row)
         print(
             f"epoch {epoch + 1:>2}/{self._epochs}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
             f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
             f"learning rate {rate:.0e}  {row['images_per_second']:,.0f} images/s",
             flush=True,
         )
+
+
+class _Curves:
+    """The history for TensorBoard, under the names that Keras gives its curves.
+
+    Files of an earlier attempt know epochs that are run again, so each attempt draws all of them anew.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        for old in directory.rglob("events.out.tfevents.*"):
+            old.unlink(missing_ok=True)
+        self._train, self._validation = (
+            tf.summary.create_file_writer(str(directory / split)) for split in ("train", "validation")
+        )
+
+    def draw(self, row: Mapping[str, Any]) -> None:
+        for name in row.keys() - {"epoch"}:
+            writer = self._validation if name.startswith(VALIDATION_PREFIX) else self._train
+            with writer.as_default():
+                tf.summary.scalar(f"epoch_{name.removeprefix(VALIDATION_PREFIX)}", row[name], step=row["epoch"] - 1)
+        self._train.flush()
+        self._validation.flush()
 
 
 def training_callbacks(
@@ -42,16 +77,4 @@ def training_callbacks(
     callbacks: list[keras.callbacks.Callback] = [
         keras.callbacks.LearningRateScheduler(lambda epoch, _: schedule.at(epoch, epochs))
     ]
-    if is_chief:
-        callbacks += [
-            keras.callbacks.TensorBoard(str(directory / "tensorboard"), write_graph=False),
-            EpochLog(directory / HISTORY_FILE, epochs),
-        ]
-    return callbacks
-
-
-def forget_epochs_after(path: Path, epoch: int) -> None:
-    """Drops the rows of epochs that a restart will run again."""
-    if path.exists():
-        rows = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["epoch"] <= epoch]
-        path.write_text("".join(f"{line}\n" for line in rows), encoding="utf-8")
+    return [*callbacks, EpochLog(directory, epochs)] if is_chief else callbacks

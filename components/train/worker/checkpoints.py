@@ -1,6 +1,10 @@
 """Checkpoints of a training job: written by the chief, read by all."""
 
+import contextlib
+import secrets
+import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,15 +32,34 @@ class Position:
     totals: tuple[float, float]
 
 
+class CheckpointUnreadable(Exception):
+    """A worker cannot restore what its chief has restored."""
+
+
 class Checkpoints:
     """The last few states of model, optimizer and position in one folder.
 
-    A checkpoint counts when it can be read to its end: TensorFlow writes the index of a checkpoint last, and keeps a
-    checksum of every tensor.
+    A checkpoint counts when it can be read to its end: its index gets its name last, and TensorFlow keeps a checksum of
+    every tensor.
     """
 
-    def __init__(self, directory: Path, model: "keras.Model", optimizer: "keras.optimizers.Optimizer") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        model: "keras.Model",
+        optimizer: "keras.optimizers.Optimizer",
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Reads and writes nothing yet.
+
+        Args:
+            directory: The folder.
+            model: Whose state is saved and restored.
+            optimizer: The same.
+            check: Asked before a checkpoint gets its name; raises when this process must not write any more.
+        """
         self._directory = directory
+        self._check = check
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._totals = tf.Variable([0.0, 0.0], trainable=False)
         self._checkpoint = tf.train.Checkpoint(
@@ -51,14 +74,38 @@ class Checkpoints:
         """
         for path in reversed(self._paths()):
             try:
-                with literal_path(self._directory) as directory:
-                    self._checkpoint.read(str(directory / path.name)).assert_existing_objects_matched()
+                return self._read(path)
             except Exception as error:  # a damaged file can fail in any of TensorFlow's readers
                 print(f"checkpoint {path.name} is damaged ({type(error).__name__}); using the one before", flush=True)
-                continue
-            loss, correct = self._totals.numpy().tolist()
-            return Position(int(self._step.numpy()), (loss, correct))
         return None
+
+    def restore_step(self, step: int, patience: float) -> Position:
+        """Restores the checkpoint of one step, which the chief has restored.
+
+        Args:
+            step: Which.
+            patience: Seconds to wait until it can be read here.
+
+        Raises:
+            CheckpointUnreadable: When it cannot be read in time.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return self._read(self._path(step))
+            except Exception as error:  # as above; on a network file system it can also be late
+                if time.monotonic() > deadline:
+                    raise CheckpointUnreadable(
+                        f"the chief continues from {self._path(step)}, which cannot be read here: "
+                        f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                    ) from None
+            time.sleep(0.5)
+
+    def remove_partial(self) -> None:
+        """Removes what an earlier chief began to write. Only the chief calls this."""
+        for path in self._directory.glob("step-*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
 
     def save(self, position: Position) -> bool:
         """Saves the state at a position; the checkpoints before stay until it is whole. Only the chief calls this.
@@ -68,14 +115,20 @@ class Checkpoints:
         """
         self._step.assign(position.step)
         self._totals.assign(position.totals)
-        path = self._directory / f"step-{position.step:010d}"
+        name = self._path(position.step).name
+        # A folder that no other process writes to, not even a chief that was taken for dead.
+        partial = self._directory / f"{name}.{secrets.token_hex(4)}.partial"
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._checkpoint.write(str(path))
+            partial.mkdir(parents=True)
+            self._checkpoint.write(str(partial / name))
+            self._check()
+            for file in sorted(partial.iterdir(), key=_is_index):
+                file.replace(self._directory / file.name)
         except (tf.errors.OpError, OSError) as error:
-            self._remove(path)
             print(f"checkpoint after step {position.step} was not written: {error}; the one before stays", flush=True)
             return False
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         for old in self._paths()[:-KEPT]:
             self._remove(old)
         return True
@@ -86,23 +139,32 @@ class Checkpoints:
         A worker that left at once could take its part of the last sum with it, which the chief may not have fetched
         yet: the chief would take that for a lost peer, and save nothing.
         """
-        index = self._directory / f"step-{position.step:010d}.index"
+        index = self._path(position.step).with_suffix(".index")
         deadline = time.monotonic() + seconds
         while not index.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
+
+    def _read(self, path: Path) -> Position:
+        with literal_path(path.parent) as directory:
+            self._checkpoint.read(str(directory / path.name)).assert_existing_objects_matched()
+        loss, correct = self._totals.numpy().tolist()
+        return Position(int(self._step.numpy()), (loss, correct))
+
+    def _path(self, step: int) -> Path:
+        return self._directory / f"step-{step:010d}"
 
     def _paths(self) -> list[Path]:
         return sorted(path.with_suffix("") for path in self._directory.glob("step-*.index"))
 
     def _remove(self, path: Path) -> None:
         # The index first: without it, the rest is no checkpoint.
-        for file in sorted(self._directory.glob(f"{path.name}*"), key=lambda file: file.suffix != ".index"):
-            if file.is_dir():
-                for part in file.iterdir():
-                    part.unlink(missing_ok=True)
-                file.rmdir()
-            else:
-                file.unlink(missing_ok=True)
+        for file in sorted(self._directory.glob(f"{path.name}.*"), key=_is_index, reverse=True):
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+
+def _is_index(file: Path) -> bool:
+    return file.suffix == ".index"
 
 
 class TimedCheckpoints:

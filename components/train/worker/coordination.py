@@ -9,6 +9,7 @@ from tensorflow.python.eager import context
 from kfp_image_classification.components.train.options import TrainOptions
 from kfp_image_classification.components.train.worker.cluster import Cluster
 from kfp_image_classification.components.train.worker.steps import sum_over_workers
+from kfp_image_classification.components.train.worker.stuck_watch import StuckWatch
 
 KNOCK_SECONDS = 0.1
 
@@ -17,13 +18,14 @@ class PeersUnreachable(Exception):
     """Not all workers came together in time."""
 
 
-def connect(cluster: Cluster, options: TrainOptions) -> tf.distribute.MultiWorkerMirroredStrategy:
+def connect(cluster: Cluster, options: TrainOptions, watch: StuckWatch) -> tf.distribute.MultiWorkerMirroredStrategy:
     """Waits for all workers and joins them.
 
     Args:
         cluster: Who trains together.
         options: `peer_seconds` to wait for the others, `hang_seconds` without a sign of life and `stuck_seconds` behind
             them until one counts as lost.
+        watch: Told when the joining begins.
 
     Raises:
         PeersUnreachable: When not all are there in time; names those that are not.
@@ -31,12 +33,12 @@ def connect(cluster: Cluster, options: TrainOptions) -> tf.distribute.MultiWorke
     if cluster.workers == 1:
         return tf.distribute.MultiWorkerMirroredStrategy()
     _meet(cluster, options.peer_seconds)
+    watch.gets_on("connect")
     _configure_coordination(options)
+    # No time-out: TensorFlow would start a thread for each sum that sleeps so long, see `stuck_watch`.
+    ring = tf.distribute.experimental.CommunicationImplementation.RING
     strategy = tf.distribute.MultiWorkerMirroredStrategy(
-        communication_options=tf.distribute.experimental.CommunicationOptions(
-            implementation=tf.distribute.experimental.CommunicationImplementation.RING,
-            timeout_seconds=options.stuck_seconds,
-        )
+        communication_options=tf.distribute.experimental.CommunicationOptions(implementation=ring)
     )
     # The first message between them: only with it does TensorFlow set up what it needs, a signal handler among it.
     sum_over_workers(strategy, tf.zeros(1))
@@ -58,7 +60,7 @@ def _meet(cluster: Cluster, seconds: float) -> None:
         raise PeersUnreachable(f"the port {port} of this worker cannot be opened: {error.strerror}") from None
     with door:
         while missing:
-            missing = {index: address for index, address in missing.items() if not _answers(address)}
+            missing = {index: address for index, address in missing.items() if not answers(address)}
             if missing and time.monotonic() > deadline:
                 names = ", ".join(f"worker-{index} at {address}" for index, address in missing.items())
                 raise PeersUnreachable(
@@ -67,7 +69,8 @@ def _meet(cluster: Cluster, seconds: float) -> None:
             time.sleep(KNOCK_SECONDS)
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """Whether somebody listens at host:port."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=3):
@@ -89,6 +92,8 @@ def _configure_coordination(options: TrainOptions) -> None:
     context.context().configure_coordination_service(
         service_type="standalone",
         service_leader=f"/job:{leader}/replica:0/task:0",
+        # Joining holds Python's lock, so that no thread of this process could notice that it takes for ever.
+        cluster_register_timeout_in_ms=options.stuck_seconds * 1000,
         heartbeat_timeout_in_ms=options.hang_seconds * 1000,
         coordinated_jobs=jobs,
     )

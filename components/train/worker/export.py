@@ -15,8 +15,11 @@ that is written is compared. A GPU rounds float32 to 19 bits in products (TF32),
 
 import base64
 import os
+import secrets
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -43,7 +46,13 @@ TOLERANCE = 1e-4
 EXAMPLES_SEARCHED = 256
 
 
-def export_model(trained: keras.Model, job: TrainingJob, dataset: Dataset, directory: Path) -> None:
+def export_model(
+    trained: keras.Model,
+    job: TrainingJob,
+    dataset: Dataset,
+    directory: Path,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Writes a trained model, checks what was written, and only then gives it its name.
 
     Args:
@@ -51,20 +60,25 @@ def export_model(trained: keras.Model, job: TrainingJob, dataset: Dataset, direc
         job: What it was trained by.
         dataset: What it was trained on.
         directory: The model's folder, to be made.
+        check: Asked before the model gets its name; raises when this process must not write any more.
 
     Raises:
         StageFailed: When the exported model does not answer as the trained one does.
     """
     with tf.device("CPU:0"):
-        _export(trained, job, dataset, directory)
+        _export(trained, job, dataset, directory, check)
 
 
-def _export(trained: keras.Model, job: TrainingJob, dataset: Dataset, directory: Path) -> None:
+def _export(
+    trained: keras.Model, job: TrainingJob, dataset: Dataset, directory: Path, check: Callable[[], None]
+) -> None:
     manifest = dataset.manifest
     # Served in float32, whatever it was trained in: not every server has bfloat16.
     model = build_model(job.options.model_type, manifest.image_shape, len(manifest.class_names), "float32")
     model.set_weights(trained.get_weights())
-    partial = directory.with_name(directory.name + ".partial")
+    for left in directory.parent.glob(f"{directory.name}.*.partial"):
+        shutil.rmtree(left, ignore_errors=True)
+    partial = directory.with_name(f"{directory.name}.{secrets.token_hex(4)}.partial")
     served = partial / VERSION
     served.mkdir(parents=True, exist_ok=True)
     save_served_graph(model, manifest.image_shape, manifest.class_names, served)
@@ -75,6 +89,7 @@ def _export(trained: keras.Model, job: TrainingJob, dataset: Dataset, directory:
     (served / MODEL_CARD).parent.mkdir(exist_ok=True)
     (served / MODEL_CARD).write_text(card.model_dump_json(indent=2), encoding="utf-8")
     _verify(served, card)
+    check()
     publish_folder(partial, directory, last=f"{VERSION}/{MODEL_CARD}")
 
 

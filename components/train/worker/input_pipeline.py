@@ -10,15 +10,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset, Shard
 from kfp_image_classification.components.train.worker.augmentation import AUGMENTATIONS
 
-# Raw pixels that a worker shuffles at a time: a small data set whole, of a larger one a window.
-SHUFFLE_BYTES = 64 * 2**20
+# Raw pixels that a worker shuffles at a time of a share that is streamed. While a window is used up, the next one is
+# collected and put together: three times as much is in memory.
+SHUFFLE_BYTES = 16 * 2**20
+# A share of so many windows is kept in memory, and shuffled whole.
+WINDOWS_KEPT = 4
 FILES_READ_TOGETHER = 4
+# Records are parsed in pieces of a window at most, as their texts take as much memory again.
+PARSED_TOGETHER = 512
 
 EpochBatches = Callable[[tf.Tensor], tf.data.Dataset]
 
@@ -61,7 +67,7 @@ def training_batches(
     share = sum(shard.examples for shard in shards)
     first_epoch, skipped = divmod(first_batch, batches_per_epoch)
     plan = _EpochPlan(dataset, shards, batch_size, batches_per_epoch, tf.constant(seed, tf.int64))
-    in_memory = share * image_shape[0] * image_shape[1] * image_shape[2] <= SHUFFLE_BYTES
+    in_memory = share * image_shape[0] * image_shape[1] * image_shape[2] <= WINDOWS_KEPT * SHUFFLE_BYTES
     epoch_batches = plan.from_memory() if in_memory else plan.from_files()
     stream = tf.data.Dataset.counter(first_epoch, dtype=tf.int64).flat_map(epoch_batches).skip(skipped)
     # Workers have different shards, so this sets their augmentation apart.
@@ -91,10 +97,16 @@ class _EpochPlan:
     seed: tf.Tensor
 
     def from_memory(self) -> EpochBatches:
-        """For a share that fits in the shuffle window: read and decoded once, in a new order each epoch."""
+        """For a small share: read and decoded once, in a new order each epoch."""
         paths = [self.dataset.path(shard) for shard in self.shards]
         share = sum(shard.examples for shard in self.shards)
-        pixels, labels = next(iter(records.read_batches(paths, self.dataset.manifest.image_shape, share)))
+        all_pixels = np.empty((share, *self.dataset.manifest.image_shape), np.uint8)
+        all_labels = np.empty(share, np.int64)
+        filled = 0
+        for some_pixels, some_labels in records.read_batches(paths, self.dataset.manifest.image_shape, PARSED_TOGETHER):
+            part = slice(filled, filled := filled + len(some_labels))
+            all_pixels[part], all_labels[part] = some_pixels, some_labels
+        pixels, labels = tf.constant(all_pixels), tf.constant(all_labels)
 
         def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
             order = tf.random.experimental.stateless_shuffle(tf.range(share), tf.stack([self.seed, epoch]))
@@ -118,14 +130,25 @@ class _EpochPlan:
                 num_parallel_calls=1,
                 deterministic=True,
             )
-            windows = images.batch(window).enumerate(start=epoch * 2**20)
-            shuffled = windows.map(
-                lambda index, images: tf.random.experimental.stateless_shuffle(images, tf.stack([self.seed, index]))
+            parsed = images.batch(min(PARSED_TOGETHER, window)).map(
+                lambda batch: records.parse_batch(batch, image_shape), num_parallel_calls=1
             )
-            batches = shuffled.rebatch(self.batch_size, drop_remainder=True).take(self.batches_per_epoch)
-            return batches.map(lambda batch: records.parse_batch(batch, image_shape), num_parallel_calls=1)
+            windows = parsed.rebatch(window).enumerate(start=epoch * 2**20)
+            shuffled = windows.flat_map(self._shuffled)
+            return shuffled.rebatch(self.batch_size, drop_remainder=True).take(self.batches_per_epoch)
 
         return epoch_batches
+
+    def _shuffled(self, index: tf.Tensor, window: tuple[tf.Tensor, tf.Tensor]) -> tf.data.Dataset:
+        """A window's images in batches, in an order of their own: the window itself is not copied."""
+        pixels, labels = window
+        order = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(labels)[0]), tf.stack([self.seed, index]))
+
+        def batch(first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            indices = order[first : first + self.batch_size]
+            return tf.gather(pixels, indices), tf.gather(labels, indices)
+
+        return tf.data.Dataset.range(0, tf.size(order, tf.int64), self.batch_size).map(batch)
 
 
 def validation_batches(dataset: Dataset, shards: Sequence[Shard], batch_size: int) -> tf.data.Dataset:

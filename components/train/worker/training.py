@@ -15,19 +15,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset, Shard
 from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.step.whole_file import write_whole
+from kfp_image_classification.components.train.attempts import OwnAttempt
+from kfp_image_classification.components.train.history import forget_epochs_after
 from kfp_image_classification.components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY, PROGRESS_FILE
 from kfp_image_classification.components.train.learning_rate import LearningRateSteps
 from kfp_image_classification.components.train.options import TrainingJob, check_fit
-from kfp_image_classification.components.train.worker.callbacks import forget_epochs_after, training_callbacks
+from kfp_image_classification.components.train.worker.callbacks import training_callbacks
 from kfp_image_classification.components.train.worker.checkpoints import Checkpoints, Position, TimedCheckpoints
 from kfp_image_classification.components.train.worker.cluster import Cluster
-from kfp_image_classification.components.train.worker.coordination import connect
+from kfp_image_classification.components.train.worker.coordination import PeersUnreachable, answers, connect
 from kfp_image_classification.components.train.worker.export import export_model, is_exported
 from kfp_image_classification.components.train.worker.gradients import FusedAdam
 from kfp_image_classification.components.train.worker.input_pipeline import (
@@ -37,12 +41,21 @@ from kfp_image_classification.components.train.worker.input_pipeline import (
     worker_shards,
 )
 from kfp_image_classification.components.train.worker.models import build_model
+from kfp_image_classification.components.train.worker.phase_times import PhaseTimes
 from kfp_image_classification.components.train.worker.preemption import Preempted, PreemptionNotice
-from kfp_image_classification.components.train.worker.steps import Pace, build_train_steps, build_validation
+from kfp_image_classification.components.train.worker.steps import (
+    Pace,
+    build_train_steps,
+    build_validation,
+    sum_over_workers,
+)
+from kfp_image_classification.components.train.worker.stuck_watch import StuckWatch
 from kfp_image_classification.components.train.worker.worker_report import WorkerReport
 
 VALIDATION_BATCH = 512
-CHIEF_SECONDS = 120.0
+# A network file system takes its time to show here what another worker has written.
+VISIBLE_SECONDS = 30.0
+CHIEF_POLL_SECONDS = 0.2
 # Well within the 30 seconds that Kubernetes gives a pod to go.
 SAVE_SECONDS = 15.0
 
@@ -52,15 +65,16 @@ class NonFiniteLoss(StageFailed):
 
 
 def train_model(
-    job: TrainingJob, cluster: Cluster, report: WorkerReport, notice: PreemptionNotice
+    job: TrainingJob, cluster: Cluster, times: PhaseTimes, notice: PreemptionNotice, attempt: OwnAttempt | None
 ) -> tuple[object, ...]:
     """Trains one worker's part of a job; on the chief, exports the model in the end.
 
     Args:
         job: What to train.
         cluster: Who trains together, and which of them this process is.
-        report: Filled with times and the checksum of the final weights, and written.
+        times: Told which phase begins.
         notice: Whether this worker was told to go.
+        attempt: The job's attempt; the chief alone has one.
 
     Returns:
         What has to be kept until the process ends, the strategy first: its destruction can wait for lost workers.
@@ -70,12 +84,19 @@ def train_model(
         StageFailed: When a shard is not whole.
         NonFiniteLoss: When the loss is not a finite number.
         Preempted: When a worker was told to go; the state is saved then.
+        PeersUnreachable: When not all workers come together, or the chief is lost at the end.
+        CheckpointUnreadable: When this worker cannot restore what the chief has restored.
+        Superseded: When another attempt owns the job's folder.
         tf.errors.OpError: When another worker is lost.
     """
+    times.enter("data")
     share = _Share.of(job, cluster)
+    # Nobody waits for a worker that trains alone.
+    watch = StuckWatch(job.options.stuck_seconds if cluster.workers > 1 else math.inf)
+    report = WorkerReport(index=cluster.index)
+    times.enter("connect")
     report.reached(job.directory, "joining")
-    with report.phase("connect"):
-        strategy = connect(cluster, job.options)
+    strategy = connect(cluster, job.options, watch)
     report.reached(job.directory, "joined")
     size = _Size.of(job, cluster, share, strategy)
     print(
@@ -83,19 +104,41 @@ def train_model(
         f"{size.epoch_steps} steps an epoch, global batch {size.global_batch}",
         flush=True,
     )
-    with report.phase("build"):
-        training = _Training(job, cluster, share, size, strategy, report)
+    progress = _Progress(times, watch, attempt)
+    progress.enter("build")
+    training = _Training(job, cluster, share, size, strategy, progress)
     training.run(notice)
 
     directory = Path(job.directory)
-    report.weights_sha256 = _weights_sha256(training.model)
-    if cluster.is_chief and not is_exported(directory / MODEL_DIRECTORY):
-        with report.phase("export"):
-            export_model(training.model, job, share.dataset, directory / MODEL_DIRECTORY)
+    progress.enter("export")
+    weights_sha256 = _weights_sha256(training.model)
+    if attempt and not is_exported(directory / MODEL_DIRECTORY):
+        export_model(training.model, job, share.dataset, directory / MODEL_DIRECTORY, attempt.check)
+    progress.tell()
+    report.seconds, report.weights_sha256 = times.seconds(), weights_sha256
     report.write(job.directory)
+    watch.rests()
     if not cluster.is_chief:
-        _wait_for_chief(job)
+        _wait_for_chief(job, cluster)
     return strategy, training
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """All that has to know what this worker does at the moment."""
+
+    times: PhaseTimes
+    watch: StuckWatch
+    attempt: OwnAttempt | None
+
+    def enter(self, phase: str) -> None:
+        self.times.enter(phase)
+        self.watch.gets_on(phase)
+
+    def tell(self, **news: Any) -> None:
+        """Writes down how far the attempt is; on the chief alone."""
+        if self.attempt:
+            self.attempt.tell(told=time.time(), seconds=self.times.seconds(), **news)
 
 
 @dataclass(frozen=True)
@@ -170,11 +213,11 @@ class _Training:
         share: _Share,
         size: _Size,
         strategy: tf.distribute.Strategy,
-        report: WorkerReport,
+        progress: _Progress,
     ) -> None:
         """Builds the model, or restores it from the newest checkpoint."""
         self._options, self._directory = job.options, Path(job.directory)
-        self._cluster, self._share, self._size, self._report = cluster, share, size, report
+        self._cluster, self._share, self._size, self._progress = cluster, share, size, progress
         keras.utils.set_random_seed(self._options.seed)
         manifest = share.dataset.manifest
         with strategy.scope():
@@ -185,15 +228,22 @@ class _Training:
             self._optimizer.build(self.model.trainable_variables)
             self._optimizer.average_also(self.model.non_trainable_variables)
             self.model.compile(optimizer=self._optimizer)
-        checkpoints = Checkpoints(self._directory / "checkpoints", self.model, self._optimizer)
-        self._position = checkpoints.restore() or Position(0, (0.0, 0.0))
+        check = progress.attempt.check if progress.attempt else lambda: None
+        checkpoints = Checkpoints(self._directory / "checkpoints", self.model, self._optimizer, check)
+        self._position = _restored(checkpoints, strategy, cluster)
         self._checkpoints = TimedCheckpoints(checkpoints, self._options.checkpoint_seconds, cluster.is_chief)
         _tell_resumption(self._position, self._directory)
-        forget_epochs_after(self._directory / HISTORY_FILE, self._position.step // size.epoch_steps)
+        if cluster.is_chief:
+            check()
+            checkpoints.remove_partial()
+            forget_epochs_after(self._directory / HISTORY_FILE, self._position.step // size.epoch_steps)
+            progress.tell(first_step=self._position.step, step=self._position.step)
         # Each worker drops other features than its peers, and after a restart not those it dropped before.
         _place_random_layers(self.model, [self._options.seed + cluster.index, self._position.step])
         self._train_steps = build_train_steps(strategy, self.model, self._optimizer, size.global_batch)
         self._validate = build_validation(strategy, self.model)
+        # Made once: each data set brings functions of its own, which have to be traced.
+        self._validation_batches = validation_batches(share.dataset, share.validation, VALIDATION_BATCH)
         self._batches = iter(strategy.distribute_datasets_from_function(self._own_batches))
         self._pace = Pace(cluster.workers)
         schedule = LearningRateSteps.parse(self._options.learning_rates)
@@ -219,18 +269,20 @@ class _Training:
         epoch_end = (epoch + 1) * self._size.epoch_steps
         self._callbacks.on_epoch_begin(epoch)
         started, first_step = time.monotonic(), self._position.step
-        with self._report.phase("train"):
-            told_to_go = self._take_steps(epoch_end, notice)
+        told_to_go = self._take_steps(epoch_end, notice)
         if self._position.step < epoch_end:
             self._checkpoints.wait_for(self._position, SAVE_SECONDS)
             raise Preempted(f"told to go; saved after step {self._position.step}")
         speed = (epoch_end - first_step) * self._size.global_batch / (time.monotonic() - started)
-        with self._report.phase("validate"):
-            scores = self._scores()
+        self._progress.enter("validate")
+        scores = self._scores()
+        self._progress.enter("log")
+        if self._progress.attempt:
+            self._progress.attempt.check()
         self._callbacks.on_epoch_end(epoch, {**scores, "images_per_second": speed})
         self._position = Position(epoch_end, (0.0, 0.0))
-        with self._report.phase("checkpoint"):
-            self._checkpoints.save(self._position, at_once=told_to_go or epoch + 1 == self._options.epochs)
+        self._progress.enter("checkpoint")
+        self._checkpoints.save(self._position, at_once=told_to_go or epoch + 1 == self._options.epochs)
         if told_to_go:
             self._checkpoints.wait_for(self._position, SAVE_SECONDS)
             raise Preempted(f"told to go; saved after step {epoch_end}, the end of epoch {epoch + 1}")
@@ -239,8 +291,10 @@ class _Training:
         """Goes on to the end of the epoch, or until a worker is told to go; returns whether one was."""
         told_to_go = False
         while self._position.step < epoch_end and not told_to_go:
+            self._progress.enter("train")
             told_to_go = self._call(epoch_end - self._position.step, notice)
             if self._position.step < epoch_end:
+                self._progress.enter("checkpoint")
                 self._checkpoints.save(self._position, at_once=told_to_go)
         return told_to_go
 
@@ -256,11 +310,12 @@ class _Training:
         _check_finite(loss, self._position.step, self._optimizer)
         if self._cluster.is_chief:
             _note_progress(self._position, self._directory)
+            self._progress.tell(step=self._position.step)
         return bool(told_to_go)
 
     def _scores(self) -> dict[str, float]:
-        batches = validation_batches(self._share.dataset, self._share.validation, VALIDATION_BATCH)
-        val_loss, val_accuracy = self._validate(batches)
+        watched = self._progress.watch.over("validate", self._validation_batches)
+        val_loss, val_accuracy = self._validate(watched)
         images = self._size.epoch_steps * self._size.global_batch
         loss, accuracy = (total / images for total in self._position.totals)
         return {"loss": loss, "accuracy": accuracy, "val_loss": val_loss, "val_accuracy": val_accuracy}
@@ -278,6 +333,19 @@ class _Training:
         )
 
 
+def _restored(checkpoints: Checkpoints, strategy: tf.distribute.Strategy, cluster: Cluster) -> Position:
+    """Restores on every worker what the chief restores: another may not see its newest checkpoint yet."""
+    start = Position(0, (0.0, 0.0))
+    own = (checkpoints.restore() or start) if cluster.is_chief else start
+    if cluster.workers == 1:
+        return own
+    # In float64, which holds any number of steps.
+    step = int(sum_over_workers(strategy, tf.constant(own.step, tf.float64)).numpy())
+    if cluster.is_chief or not step:
+        return own
+    return checkpoints.restore_step(step, VISIBLE_SECONDS)
+
+
 def _tell_resumption(position: Position, directory: Path) -> None:
     if position.step:
         reached = position.step
@@ -290,7 +358,7 @@ def _tell_resumption(position: Position, directory: Path) -> None:
 def _note_progress(position: Position, directory: Path) -> None:
     # Only to tell how much a restart repeats: not worth failing for.
     with contextlib.suppress(OSError):
-        (directory / PROGRESS_FILE).write_text(str(position.step), encoding="utf-8")
+        write_whole(directory / PROGRESS_FILE, str(position.step))
 
 
 def _check_finite(loss: float, step: int, optimizer: keras.optimizers.Optimizer) -> None:
@@ -307,18 +375,29 @@ def _place_random_layers(model: keras.Model, state: list[int]) -> None:
             layer.seed_generator.state.assign(state)
 
 
-def _wait_for_chief(job: TrainingJob) -> None:
+def _wait_for_chief(job: TrainingJob, cluster: Cluster) -> None:
     """Keeps this worker alive until the chief has written its report, the last thing it does.
 
     A worker that left at once could take its part of the last sum with it, which the chief may not have fetched yet. A
     barrier in TensorFlow would have the same flaw: whoever leaves it first can leave the other waiting, for 30 seconds.
+    And a chief that is lost now needs its peers again, to do the rest.
+
+    Raises:
+        PeersUnreachable: When the chief is lost before it has written its report.
     """
     # TensorFlow's alarm about a chief that is done and gone is of no use to anybody.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     report = WorkerReport.path(job.directory, 0)
-    deadline = time.monotonic() + CHIEF_SECONDS
-    while not report.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    # The chief ends by itself when it is stuck, a little after stuck_seconds.
+    deadline = time.monotonic() + job.options.stuck_seconds + VISIBLE_SECONDS
+    answered = time.monotonic()
+    while not report.exists():
+        now = time.monotonic()
+        if answers(cluster.addresses[0]):
+            answered = now
+        if now - answered > VISIBLE_SECONDS or now > deadline:
+            raise PeersUnreachable("the chief was lost while it exported the model")
+        time.sleep(CHIEF_POLL_SECONDS)
 
 
 def _weights_sha256(model: keras.Model) -> str:

@@ -10,15 +10,17 @@ Operator's ExitCode restart policy, where 1 to 127 are permanent failures and 12
 | 0 | the whole job is done |
 | 2 | bad input |
 | 3 | the loss is NaN or infinite |
-| 138 | another worker was lost, or did not come |
+| 138 | another worker was lost or did not come, or this one is stuck |
 | 143 | told to go (SIGTERM, to any worker): the state is saved |
 """
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
 from typing import NoReturn
 
+import psutil
 from pydantic import ValidationError
 
 from kfp_image_classification.components.step.direct_network import exempt_from_proxies
@@ -27,6 +29,7 @@ from kfp_image_classification.components.step.errors import InvalidInput, StageF
 from kfp_image_classification.components.step.lean_import import import_without
 from kfp_image_classification.components.step.output import steady_streams
 from kfp_image_classification.components.step.process_owner import leave_with_owner
+from kfp_image_classification.components.train.attempts import OwnAttempt, Superseded, note_end
 from kfp_image_classification.components.train.options import TrainingJob
 from kfp_image_classification.components.train.worker.cluster import (
     Cluster,
@@ -34,6 +37,7 @@ from kfp_image_classification.components.train.worker.cluster import (
     tf_config_of_jobset,
 )
 from kfp_image_classification.components.train.worker.exit_codes import BAD_INPUT, BAD_LOSS, PEER_LOST, PREEMPTED, leave
+from kfp_image_classification.components.train.worker.phase_times import PhaseTimes
 from kfp_image_classification.components.train.worker.preemption import Preempted, PreemptionNotice
 from kfp_image_classification.components.train.worker.worker_report import WorkerReport
 
@@ -64,27 +68,43 @@ def main() -> NoReturn:
 
 
 def _train(job: TrainingJob, cluster: Cluster, notice: PreemptionNotice) -> NoReturn:
-    Path(job.directory).mkdir(parents=True, exist_ok=True)
-    report = WorkerReport(index=cluster.index)
+    times = PhaseTimes(psutil.Process().create_time())
+    try:
+        Path(job.directory).mkdir(parents=True, exist_ok=True)
+        # Of an attempt before: its peers would take this worker for done.
+        WorkerReport.path(job.directory, cluster.index).unlink(missing_ok=True)
+        attempt = OwnAttempt(Path(job.directory), times.started) if cluster.is_chief else None
+    except OSError as error:
+        leave(BAD_INPUT, f"error: the job's folder cannot be used: {error}")
 
     with import_without("sklearn", "pandas"):
         import keras  # noqa: F401
         import tensorflow as tf
 
+    from kfp_image_classification.components.train.worker.checkpoints import CheckpointUnreadable
     from kfp_image_classification.components.train.worker.coordination import PeersUnreachable
     from kfp_image_classification.components.train.worker.training import NonFiniteLoss, train_model
 
-    report.process_started()
     try:
-        held = train_model(job, cluster, report, notice)
+        held = train_model(job, cluster, times, notice, attempt)
     except NonFiniteLoss as error:
         leave(BAD_LOSS, f"error: {error}")
     except (InvalidInput, StageFailed, OSError) as error:
         leave(BAD_INPUT, f"error: {error}")
-    except PeersUnreachable as error:
+    except Superseded as error:
         leave(PEER_LOST, f"error: {error}")
-    except Preempted as notice:
-        leave(PREEMPTED, str(notice))
+    except (PeersUnreachable, CheckpointUnreadable) as error:
+        _leave_to_return(PEER_LOST, f"error: {error}", job, cluster)
+    except Preempted as error:
+        _leave_to_return(PREEMPTED, str(error), job, cluster)
     except tf.errors.OpError as error:
-        leave(PEER_LOST, f"another worker was lost: {type(error).__name__}: {error.message.splitlines()[0]}")
+        words = error.message.splitlines()[0] if error.message else ""
+        _leave_to_return(PEER_LOST, f"another worker was lost: {type(error).__name__}: {words}", job, cluster)
     leave(0, f"trained under {type(held[0]).__name__}")
+
+
+def _leave_to_return(code: int, message: str, job: TrainingJob, cluster: Cluster) -> NoReturn:
+    """Leaves, and writes down why, where the launcher does not know better."""
+    with contextlib.suppress(OSError):
+        note_end(job.directory, f"worker-{cluster.index}: {message.removeprefix('error: ')}", overrides=False)
+    leave(code, message)

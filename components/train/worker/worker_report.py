@@ -1,12 +1,8 @@
 """What a worker tells its launcher when it is done: where its time went, and a checksum of its weights."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-import psutil
 from pydantic import BaseModel, Field
 
 from kfp_image_classification.components.step.whole_file import write_whole
@@ -20,24 +16,13 @@ class WorkerReport(BaseModel):
 
     Attributes:
         index: The worker's index.
-        seconds: Wall-clock seconds by phase; `start` runs from the start of the process to the start of the training.
+        seconds: Wall-clock seconds of this process by phase, from its start on.
         weights_sha256: Checksum of the final weights: equal on all workers, or they were not in step.
     """
 
     index: int
     seconds: dict[str, float] = Field(default_factory=dict)
     weights_sha256: str = ""
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
-
-    def process_started(self) -> None:
-        self.seconds["start"] = time.time() - psutil.Process().create_time()
 
     @staticmethod
     def sign(directory: str, index: int, stage: JoiningStage) -> Path:

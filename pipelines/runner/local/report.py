@@ -25,7 +25,7 @@ def report_page(record: RunRecord, links: Mapping[str, str]) -> str:
     """
     sections = [
         *[_failed(step) for step in record.failed_steps],
-        Section("Pipeline", pipeline_picture(record) + _timeline(record)),
+        Section("Pipeline", pipeline_picture(record) + _timeline(record) + _restarts(record)),
         *_models(record),
         *_curves(record),
         *_evaluation(record, links),
@@ -83,6 +83,10 @@ def _timeline(record: RunRecord) -> Markup:
         if step.started is not None and step.seconds is not None
     ]
     return html_report.timeline("Where the time went", rows, record.seconds) if rows else Markup("")
+
+
+def _restarts(record: RunRecord) -> Markup:
+    return Markup().join(html_report.note(f"{sentence}.") for sentence in record.restarts)
 
 
 def _models(record: RunRecord) -> list[Section]:

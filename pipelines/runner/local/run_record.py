@@ -12,8 +12,11 @@ from kfp_image_classification.components.contracts.model_card import ModelCard, 
 from kfp_image_classification.components.deploy.endpoint import ENDPOINT_FILE, Endpoint
 from kfp_image_classification.components.select.leaderboard import Leaderboard
 from kfp_image_classification.components.step.whole_file import write_whole
+from kfp_image_classification.components.train.attempts import Restart
 
 RECORD_FILE = "run.json"
+
+SHORT_SECONDS = 0.5
 
 State = Literal["waiting", "running", "done", "cached", "failed", "skipped"]
 
@@ -42,6 +45,26 @@ class Step(BaseModel):
     @property
     def title(self) -> str:
         return f"{self.stage} {self.model}".strip()
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Seconds of a training's phases, which add up to the step's: `other` is its own work and what is short."""
+        phases: dict[str, float] = self._trained.get("seconds", {})
+        if self.seconds is None or not phases:
+            return {}
+        long = {name: seconds for name, seconds in phases.items() if seconds > SHORT_SECONDS}
+        return {**long, "other": max(0.0, self.seconds - sum(long.values()))}
+
+    @property
+    def restarts(self) -> list[Restart]:
+        """Each restart of a training."""
+        return [Restart(**restart) for restart in self._trained.get("restarts", [])]
+
+    @property
+    def _trained(self) -> dict[str, Any]:
+        model = self.artifact("model") if self.stage == "train" else None
+        metadata: dict[str, Any] = model["metadata"] if model else {}
+        return metadata
 
     def artifact(self, name: str) -> dict[str, Any] | None:
         """An output as the step recorded it, with `uri` and `metadata`; None when the step did not come so far."""
@@ -111,6 +134,11 @@ class RunRecord(BaseModel):
         titles = " and ".join(step.title for step in self.failed_steps)
         return f"{titles} failed." if titles and self.failure else self.failure
 
+    @property
+    def restarts(self) -> list[str]:
+        """A sentence about each training that started again; of steps from the cache an earlier run has told."""
+        return [_restarts_of(step) for step in self.steps if step.restarts and step.state != "cached"]
+
     @cached_property
     def ranking(self) -> Leaderboard | None:
         """The leaderboard; None when the run did not come so far."""
@@ -134,3 +162,10 @@ class RunRecord(BaseModel):
     @classmethod
     def read(cls, directory: Path) -> "RunRecord":
         return cls.model_validate_json((directory / RECORD_FILE).read_text(encoding="utf-8"))
+
+
+def _restarts_of(step: Step) -> str:
+    times = "once" if len(step.restarts) == 1 else f"{len(step.restarts)} times"
+    lost = sum(restart.seconds for restart in step.restarts)
+    each = ", ".join(restart.words for restart in step.restarts)
+    return f"{step.title} started again {times}, which cost {lost:.1f} s: {each}"

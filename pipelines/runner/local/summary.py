@@ -9,7 +9,7 @@ from rich.text import Text
 
 from kfp_image_classification.components.select.leaderboard import Leaderboard
 from kfp_image_classification.pipelines.runner.commands import ask_command, serve_command, tensorboard_command
-from kfp_image_classification.pipelines.runner.local.run_record import RunRecord, Step
+from kfp_image_classification.pipelines.runner.local.run_record import RunRecord
 
 
 def print_summary(record: RunRecord, keeps_serving: bool) -> None:
@@ -25,6 +25,8 @@ def print_summary(record: RunRecord, keeps_serving: bool) -> None:
     console.print(record.ranking.decision)
     console.print()
     console.print(_times(record))
+    for sentence in record.restarts:
+        console.print(sentence)
     console.print(_titled("model", f"{shown}/model"))
     console.print(_titled("logs", f"{shown}/run.log"))
     console.print(_titled("curves", tensorboard_command(shown / "tensorboard", python)))
@@ -74,7 +76,7 @@ def _models(ranking: Leaderboard) -> Table:
 
 
 def _times(record: RunRecord) -> Table:
-    title = "Where the time went (models overlap; `start` is the loading of TensorFlow)"
+    title = "Where the time went (models overlap; `start` is the loading of TensorFlow, `wait` that for free cores)"
     table = Table(title=title, title_justify="left", show_footer=True)
     table.add_column("stage", footer="whole run")
     table.add_column("seconds", justify="right", footer=f"{record.seconds:.1f}")
@@ -83,14 +85,8 @@ def _times(record: RunRecord) -> Table:
         if step.state == "cached":
             table.add_row(step.title, "from cache")
         elif step.seconds is not None:
-            table.add_row(step.title, f"{step.seconds:.1f}", _phases(step))
+            table.add_row(step.title, f"{step.seconds:.1f}", ", ".join(f"{n} {s:.1f}" for n, s in step.phases.items()))
     return table
-
-
-def _phases(step: Step) -> str:
-    model = step.artifact("model") if step.stage == "train" else None
-    phases = model["metadata"]["seconds"] if model else {}
-    return ", ".join(f"{name} {seconds:.1f}" for name, seconds in phases.items() if seconds > 0.5)
 
 
 def _relative(path: Path) -> Path:

@@ -1,9 +1,10 @@
 """How far a training job is and how fast it goes, from the files that its chief writes into the job's folder."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from kfp_image_classification.components.train.history import read_history
 from kfp_image_classification.components.train.job_files import HISTORY_FILE, PROGRESS_FILE
 
 
@@ -69,12 +70,9 @@ class TrainingPace:
     def _step(self) -> int:
         try:
             return int((self._job / PROGRESS_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # not there yet, or just being written
+        except (OSError, ValueError):  # not there yet
             return 0
 
-    def _last_epoch(self) -> dict[str, float]:
-        try:
-            last: dict[str, float] = json.loads((self._job / HISTORY_FILE).read_text(encoding="utf-8").splitlines()[-1])
-        except (OSError, ValueError, IndexError):
-            return {}
-        return last
+    def _last_epoch(self) -> dict[str, Any]:
+        rows = read_history(self._job / HISTORY_FILE)
+        return rows[-1] if rows else {}

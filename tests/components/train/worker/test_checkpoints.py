@@ -1,4 +1,5 @@
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,13 @@ import numpy as np
 import pytest
 from skips import Need, skip
 
-from kfp_image_classification.components.train.worker.checkpoints import KEPT, Checkpoints, Position
+from kfp_image_classification.components.train.attempts import OwnAttempt, Superseded
+from kfp_image_classification.components.train.worker.checkpoints import (
+    KEPT,
+    Checkpoints,
+    CheckpointUnreadable,
+    Position,
+)
 
 
 def checkpoints(directory: Path, seed: int) -> tuple[Checkpoints, keras.Model]:
@@ -93,3 +100,50 @@ def test_full_disk_leaves_the_checkpoint_before(small_disk: Path, capsys: pytest
     assert read.restore() == Position(10, (0.0, 0.0))
     assert np.array_equal(model.get_weights()[0], other.get_weights()[0])
     assert written.save(Position(30, (0, 0)))
+
+
+def test_chief_that_was_taken_for_lost_publishes_nothing(tmp_path: Path) -> None:
+    old, new = OwnAttempt(tmp_path, 1.0), OwnAttempt(tmp_path, 2.0)
+    _, model = checkpoints(tmp_path / "checkpoints", 0)
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(model.trainable_variables)
+    assert Checkpoints(tmp_path / "checkpoints", model, optimizer, new.check).save(Position(10, (0, 0)))
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").iterdir()}
+    with pytest.raises(Superseded, match="attempt 2 trains in"):
+        Checkpoints(tmp_path / "checkpoints", model, optimizer, old.check).save(Position(10, (0, 0)))
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").iterdir()} == before
+
+
+def test_two_chiefs_that_write_one_step_at_once_leave_a_whole_checkpoint(tmp_path: Path) -> None:
+    written = [checkpoints(tmp_path, seed) for seed in (0, 1)]
+    threads = [threading.Thread(target=one.save, args=(Position(10, (0, 0)),)) for one, _ in written]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(files(tmp_path)) == 2
+
+
+def test_what_a_killed_chief_began_is_removed(tmp_path: Path) -> None:
+    written, _ = checkpoints(tmp_path, 0)
+    written.save(Position(10, (0, 0)))
+    before = files(tmp_path)
+    (tmp_path / "step-0000000020.0a1b2c3d.partial").mkdir()
+    (tmp_path / "step-0000000020.0a1b2c3d.partial" / "part").write_bytes(b"x")
+    assert written.restore() == Position(10, (0.0, 0.0))
+    written.remove_partial()
+    assert files(tmp_path) == before
+
+
+def test_others_restore_what_the_chief_restores(tmp_path: Path) -> None:
+    written, _ = checkpoints(tmp_path, 0)
+    for step in (10, 20):
+        written.save(Position(step, (0, 0)))
+    other, _ = checkpoints(tmp_path, 1)
+    assert other.restore_step(10, patience=0) == Position(10, (0.0, 0.0))
+    late = threading.Timer(0.3, written.save, args=(Position(30, (0, 0)),))
+    late.start()
+    assert other.restore_step(30, patience=20) == Position(30, (0.0, 0.0))
+    late.join()
+    with pytest.raises(CheckpointUnreadable, match="the chief continues from .*step-0000000040"):
+        other.restore_step(40, patience=0)

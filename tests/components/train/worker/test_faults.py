@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -83,6 +84,7 @@ def disturbed_run(
             results.append(error)
 
     thread = threading.Thread(target=run)
+    started = time.monotonic()
     thread.start()
     log.wait_for(r"epoch +3/")
     disturb(workers(psutil.Process()))
@@ -90,6 +92,7 @@ def disturbed_run(
     assert not thread.is_alive()
     if isinstance(results[0], BaseException):
         raise results[0]
+    assert sum(results[0].seconds.values()) == pytest.approx(time.monotonic() - started, abs=2), results[0].seconds
     return log, results[0]
 
 
@@ -138,16 +141,127 @@ def test_job_recovers_with_the_same_weights(
     assert told in log.text, log.text
     restarted = next(when for when, line in log.lines if "restart 1 of 3" in line)
     assert restarted - at[0] < most_seconds, "noticed too late"
+    (restart,) = result.restarts
+    assert restart.reason in log.text
+    # Noticing, loading TensorFlow, joining, building.
+    assert restarted - at[0] < restart.seconds == pytest.approx(result.seconds["restarts"])
     resumed = re.search(r"resumed after step (\d+); (\d+) steps are repeated", log.text)
     assert resumed, log.text
     assert int(resumed[1]) > 0
     assert re.search(r"back in training [\d.]+ s after the loss", log.text)
     if sent == signal.SIGTERM:
         assert "told to go; saved after step" in log.text
-        assert int(resumed[2]) == 0, "a preempted job repeats nothing"
+        assert int(resumed[2]) == restart.steps == 0, "a preempted job repeats nothing"
     assert [row["epoch"] for row in result.history] == list(range(1, 17))
     expected = [row["val_accuracy"] for row in undisturbed[1].history]
     assert [row["val_accuracy"] for row in result.history] == pytest.approx(expected, abs=1e-6)
+
+
+# Patches one function of a worker, once: at its second call (or first) the worker named stands still in it.
+STALLS = """
+import importlib.util, json, os, sys, time
+
+module, name, call, worker, how, flag = json.loads(os.environ["STALL"])
+calls = [0]
+
+def stall():
+    calls[0] += 1
+    if calls[0] == call and not os.path.exists(flag):
+        open(flag, "w").close()
+        if how == "python":
+            time.sleep(1000)
+        import ctypes
+        ctypes.PyDLL(None).sleep(1000)  # which keeps Python's lock
+
+def patch(loaded):
+    *owner, last = name.split(".")
+    place = loaded
+    for part in owner:
+        place = getattr(place, part)
+    original = getattr(place, last)
+    def stalling(*arguments, **named):
+        stall()
+        return original(*arguments, **named)
+    setattr(place, last, stalling)
+
+class Finder:
+    def find_spec(self, wanted, path=None, target=None):
+        if wanted != module:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(wanted)
+        load = spec.loader.exec_module
+        def exec_module(loaded):
+            load(loaded)
+            patch(loaded)
+        spec.loader.exec_module = exec_module
+        return spec
+
+config = os.environ.get("TF_CONFIG")
+if config and json.loads(config)["task"]["index"] == worker:
+    sys.meta_path.insert(0, Finder())
+"""
+WORKER = "kfp_image_classification.components.train.worker"
+
+
+@dataclass(frozen=True)
+class Stall:
+    """Where one worker stands still: in which call of which function, and whether it keeps Python's lock."""
+
+    phase: str
+    module: str
+    function: str
+    call: int
+    worker: int
+    how: str = "python"
+    quick: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.phase}, {'chief' if self.worker == 0 else 'worker'}, {self.how}"
+
+
+STALL_TABLE = [
+    Stall("connect", "coordination", "_configure_coordination", 1, 1),
+    Stall("connect", "coordination", "_configure_coordination", 1, 0),
+    Stall("connect", "coordination", "sum_over_workers", 1, 1),
+    Stall("build", "models", "build_model", 1, 1),
+    Stall("restore", "checkpoints", "Checkpoints.restore", 1, 0),
+    Stall("train", "steps", "Pace.steps", 1, 1),
+    Stall("train", "steps", "Pace.steps", 9, 0, "lock"),
+    Stall("train", "steps", "Pace.steps", 9, 1, quick=True),
+    Stall("validate", "training", "_Training._scores", 3, 1),
+    Stall("log", "callbacks", "EpochLog.on_epoch_end", 3, 0),
+    Stall("checkpoint", "checkpoints", "Checkpoints.save", 2, 0),
+    Stall("export", "onnx_export", "write_onnx", 1, 0),
+    Stall("report", "worker_report", "WorkerReport.write", 1, 1),
+]
+
+
+@pytest.mark.parametrize(
+    "stall", [pytest.param(one, marks=[] if one.quick else pytest.mark.slow, id=str(one)) for one in STALL_TABLE]
+)
+def test_worker_that_stands_still_in_any_phase_is_noticed(
+    stall: Stall,
+    digits: Dataset,
+    undisturbed: tuple[str, TrainingResult],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STALLS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    told = [f"{WORKER}.{stall.module}", stall.function, stall.call, stall.worker, stall.how, str(tmp_path / "stalled")]
+    monkeypatch.setenv("STALL", json.dumps(told))
+    log = LogLines()
+    result = run_job(make_job(digits, tmp_path, stuck_seconds=10), tmp_path / "model", log.logger)
+    assert weights(make_job(digits, tmp_path)) == undisturbed[0]
+    assert "restart 1 of 3" in log.text, log.text
+    assert "restart 2 of 3" not in log.text, log.text
+    assert re.search(
+        r"did not get on for (more than )?stuck_seconds = 10|another worker was lost|chief was lost", log.text
+    )
+    assert [row["epoch"] for row in result.history] == list(range(1, 17))
+    assert [restart.steps >= 0 for restart in result.restarts] == [True]
+    assert result.restarts[0].seconds > 10
 
 
 def test_rerun_after_the_launcher_was_killed(

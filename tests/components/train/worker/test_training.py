@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from benchmarks.soak.training import Watch
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
@@ -97,6 +98,27 @@ def test_bfloat16_learns_as_well_and_is_served_in_float32(trained: SimpleNamespa
     }
     assert not [node for node in served_nodes(tmp_path / "model") if "BFLOAT16" in str(node.attr.get("T"))]
     assert result.card.onnx_sha256
+
+
+def test_nothing_piles_up_with_the_steps(trained: SimpleNamespace, tmp_path: Path) -> None:
+    """The short form of `make bench-soak`."""
+    options = trained.job.options.model_copy(update={"model_type": "cnn_small", "epochs": 10, "checkpoint_seconds": 1})
+    job = trained.job.model_copy(update={"options": options, "directory": str(tmp_path / "job")})
+    watch = Watch(tmp_path / "job", 0.1)
+    watch.start()
+    try:
+        run_job(job, tmp_path / "model", stage_log("test"))
+    finally:
+        watch.stop()
+    assert sorted(watch.samples) == [0, 1]
+    for samples in watch.samples.values():
+        # The last moments are those of the export.
+        start, end = (max((s for s in samples if s.step <= step), key=lambda s: s.step) for step in (150, 500))
+        assert start.step >= 50
+        assert end.step >= 400
+        assert end.threads <= start.threads + 10
+        assert end.files <= start.files + 4
+        assert end.maps <= start.maps + 100
 
 
 def test_every_workers_log_is_kept(trained: SimpleNamespace) -> None:
