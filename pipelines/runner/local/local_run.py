@@ -2,9 +2,6 @@
 
 import builtins
 import contextlib
-import hashlib
-import importlib.metadata
-import json
 import logging
 import os
 import re
@@ -22,16 +19,14 @@ import psutil
 from kfp import local
 from kfp.dsl.base_component import BaseComponent
 
-from kfp_image_classification import components
-from kfp_image_classification.components.contracts.dataset_manifest import is_whole
 from kfp_image_classification.components.deploy.endpoint import ENDPOINT_FILE, REQUEST_FILE, Endpoint
 from kfp_image_classification.components.deploy.local_server import stop_server
-from kfp_image_classification.components.ingest.recipe import source_state
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.step.process_owner import OWNER_VARIABLE, adopt_orphans, end_all_below
 from kfp_image_classification.pipelines.runner.local.latency import measure_latency
 from kfp_image_classification.pipelines.runner.local.literal_values import literal_values
 from kfp_image_classification.pipelines.runner.local.progress import Progress, RunningStep
+from kfp_image_classification.pipelines.runner.local.run_cache import cache_key, forget_damaged
 from kfp_image_classification.pipelines.runner.local.run_folder import (
     LOG_FILE,
     REPORT_FILE,
@@ -87,14 +82,14 @@ class LocalRun:
         """
         os.environ[OWNER_VARIABLE] = str(os.getpid())
         adopt_orphans()
-        cache = self.directory.parent / ".cache" / _cache_key(parameters)
+        cache = self.directory.parent / ".cache" / cache_key(parameters)
         local.init(
             local.SubprocessRunner(use_venv=False),
             pipeline_root=str(self.directory),
             enable_caching=self._use_cache,
             cache_root=str(cache),
         )
-        _forget_damaged(cache)
+        forget_damaged(cache)
         started, progress = datetime.now(), Progress(parameters["models"], cache, on_start=self._step_started)
         failure = self._run_steps(pipeline, parameters, progress)
         for step in progress.unexplained():
@@ -226,23 +221,3 @@ def _print_restored() -> Iterator[None]:
 
 def _plain(text: str) -> str:
     return re.sub(r"\x1b\[\d+m", "", text)
-
-
-def _forget_damaged(cache: Path) -> None:
-    """Keeps the cache from handing on a data set whose shards are gone or altered: kfp.local sees only the folder."""
-    for entry in cache.glob("*.json"):
-        shards = json.loads(entry.read_text(encoding="utf-8")).get("shards")
-        if shards and Path(shards["uri"]).exists() and not is_whole(shards["uri"]):
-            print(f"{shards['uri']} is damaged: the data set is made anew", flush=True)
-            entry.unlink()
-
-
-def _cache_key(parameters: Mapping[str, Any]) -> str:
-    """What KFP's own cache key does not see: the code of the components, TensorFlow's version, and the data's files."""
-    digest = hashlib.sha256(importlib.metadata.version("tensorflow").encode())
-    root = Path(components.__file__).parent
-    for path in sorted([*root.rglob("*.py"), *root.rglob("*.j2")]):
-        digest.update(path.read_bytes())
-    for line in source_state(str(parameters["dataset"]), str(parameters["data_dir"])):
-        digest.update(line)
-    return digest.hexdigest()[:16]

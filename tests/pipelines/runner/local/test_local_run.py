@@ -4,7 +4,6 @@ import inspect
 import json
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -13,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from kfp import components as kfp_components
 from kfp import local
-from real_run import REPOSITORY, START_SECONDS, assert_nothing_left, latest, left_over, read_until, start
+from real_run import REPOSITORY, assert_nothing_left, left_over, read_until, start
 
 from kfp_image_classification.pipelines.e2e import e2e
 from kfp_image_classification.pipelines.runner.parameters import local_parameters
@@ -90,27 +89,6 @@ def test_second_run_is_cached_and_leaves_nothing(cached: SimpleNamespace) -> Non
         assert f"[{step}] taken over from an earlier run" in cached.shown
     assert "nothing is deployed" in cached.shown
     assert "curl" not in cached.shown
-
-
-@pytest.mark.slow
-def test_a_run_finds_what_is_gone_before_it_believes_the_cache(tmp_path: Path) -> None:
-    options = ["--models", "cnn_small", "--epochs", "1", "--min-accuracy", "1.0"]
-
-    def run(*more: str) -> str:
-        shown, _ = start(tmp_path, *options, *more).communicate(timeout=START_SECONDS)
-        assert "leaderboard" in shown, shown
-        assert "error" not in shown, shown
-        return shown
-
-    run()
-    first = latest(tmp_path)
-    next(first.glob("*/ingest/shards/train-*")).unlink()
-    assert "is damaged: the data set is made anew" in run("--learning-rates", "0:1e-2")
-    again = run("--learning-rates", "0:2e-2")
-    assert "[ingest] taken over from an earlier run" in again
-    for old in (tmp_path / "runs").glob("2*"):
-        shutil.rmtree(old)
-    assert "taken over" not in run()
 
 
 @pytest.mark.parametrize(
