@@ -83,8 +83,8 @@ def collect_results(record: RunRecord) -> None:
     pages = step_pages(record)
     for name, page in pages.items():
         shutil.copyfile(page, record.directory / PAGES / f"{name}.html")
-    if record.ranking:
-        _link(record.directory / "model", Path(record.ranking.best.uri))
+    if best := record.step("select").path("best"):
+        _link(record.directory / "model", best)
     if service := record.step("deploy").path("endpoint"):
         _link(record.directory / "service", service)
     for step in record.steps:
