@@ -113,7 +113,8 @@ JOBSET_FAILED = "jobset failed due to one or more job failures (first failed job
         ("TFJob", BY_ITS_PODS, "", {**RUNNING, "conditions": [DISRUPTED]}, True),
         ("TFJob", BY_ITS_PODS, "", {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}, True),
         ("TFJob", BY_ITS_PODS, "", container({"terminated": {"exitCode": 2}}, "Failed"), False),
-        ("TFJob", BY_ITS_PODS, "", RUNNING, False),
+        ("TFJob", BY_ITS_PODS, "", RUNNING, True),
+        ("TFJob", 'job "j" is failing because "Worker" replica(s) failed.', "", RUNNING, False),
         (
             "TFJob",
             "Job j has failed because it has reached the specified backoff limit",
