@@ -18,8 +18,9 @@ _SUSPENDED = "Suspended"
 # Of a permanent exit code it says `job "NAME" is failing because ...` (ReconcilePods in
 # pkg/controller.v1/common/pod.go), and of a limit that was reached `Job NAME has failed because it ...`.
 _BY_ITS_PODS = re.compile(r"has failed because \d+ \w+ replica\(s\) failed")
-# Of a TrainJob: TrainJobDeadlineExceededReason in Trainer's pkg/apis/trainer/v1alpha1/trainjob_types.go.
-_DEADLINE = "DeadlineExceeded"
+# Of a TrainJob: TrainJobDeadlineExceededReason in Trainer's pkg/apis/trainer/v1alpha1/trainjob_types.go, and
+# FailJobSetActionReason in JobSet's pkg/constants/constants.go: the runtime's rule for permanent failures.
+_FINAL = ("DeadlineExceeded", "FailJobSetFailurePolicyAction")
 
 
 def job_verdict(job: Mapping[str, Any]) -> Verdict:
@@ -42,7 +43,7 @@ def failed_by_its_pods(job: Mapping[str, Any]) -> bool:
         if condition["type"] == _FAILURE:
             if job.get("kind") == "TFJob":
                 return bool(_BY_ITS_PODS.search(condition.get("message", "")))
-            return bool(condition.get("reason") != _DEADLINE)
+            return condition.get("reason") not in _FINAL
     return False
 
 

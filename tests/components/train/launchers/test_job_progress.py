@@ -132,6 +132,7 @@ JOBSET_FAILED = "jobset failed due to one or more job failures (first failed job
         # A runtime of the user's, whose Job allows less failures than max_restarts.
         ("TrainJob", JOBSET_FAILED, "FailedJobs", container({"terminated": {"exitCode": 137}}, "Failed"), True),
         ("TrainJob", JOBSET_FAILED, "FailedJobs", container({"terminated": {"exitCode": 2}}, "Failed"), False),
+        ("TrainJob", "rule", "FailJobSetFailurePolicyAction", {**RUNNING, "conditions": [DISRUPTED]}, False),
         ("TrainJob", "deadline", "DeadlineExceeded", container({"terminated": {"exitCode": 143}}, "Failed"), False),
         ("TrainJob", JOBSET_FAILED, "FailedJobs", RUNNING, False),
     ],
