@@ -15,7 +15,7 @@ from kfp_image_classification.components.cluster.permissions import BY_BACKEND, 
 from kfp_image_classification.components.deploy.kserve.manifest import MODEL_READER
 from kfp_image_classification.components.preflight.checks import apply_manifests
 from kfp_image_classification.components.train.launchers.trainjob import CONTAINER, REPLICATED_JOB
-from kfp_image_classification.components.train.worker.exit_codes import BAD_INPUT, BAD_LOSS
+from kfp_image_classification.components.train.worker.exit_codes import BAD_INPUT, BAD_LOSS, PEER_LOST, PREEMPTED
 
 MANIFESTS = REPOSITORY / "manifests"
 OWN = ("base", "kserve", "trainer", "overlays")
@@ -110,10 +110,23 @@ def test_the_training_runtime_is_the_one_that_jobs_ask_for() -> None:
     (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
     assert job["name"] == REPLICATED_JOB
     assert [one["name"] for one in job["template"]["spec"]["template"]["spec"]["containers"]] == [CONTAINER]
-    policy = job["template"]["spec"]["podFailurePolicy"]["rules"]
-    (permanent,) = [rule["onExitCodes"]["values"] for rule in policy if rule["action"] == "FailJob"]
-    assert set(permanent) >= {BAD_INPUT, BAD_LOSS}
-    assert max(permanent) <= 128, "a signal is worth another try; 128 is a container that cannot start at all"
+
+
+def test_the_training_runtime_makes_the_whole_job_anew_at_once_or_not_at_all() -> None:
+    (runtime,) = objects("ClusterTrainingRuntime")
+    spec = runtime["spec"]["template"]["spec"]
+    (job,) = spec["replicatedJobs"]
+    assert job["template"]["spec"]["backoffLimit"] == 0, "a Job that tries again by itself waits 20 s, then 80"
+    (rule,) = job["template"]["spec"]["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob"
+    permanent = rule["onExitCodes"]["values"]
+    # 128 is that of a container that cannot be started; from 129 on a signal ended it.
+    assert permanent == list(range(1, 129))
+    assert {BAD_INPUT, BAD_LOSS} <= set(permanent)
+    assert not {PEER_LOST, PREEMPTED} & set(permanent)
+    (rule,) = spec["failurePolicy"]["rules"]
+    assert (rule["action"], rule["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
+    assert spec["failurePolicy"]["maxRestarts"] >= 100
 
 
 def test_images_are_those_of_the_components() -> None:

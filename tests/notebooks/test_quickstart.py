@@ -23,7 +23,7 @@ def test_it_runs_from_top_to_bottom(kfp_api: KfpApi, monkeypatch: pytest.MonkeyP
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
 
     shown = nbformat.writes(notebook)
-    for expected in ("[ingest] running", "the run succeeded", "97.50%", "cnn is the best"):
+    for expected in ("[Ingest] running", "the run succeeded", "97.50%", "cnn is the best"):
         assert expected in shown
     assert TOKEN not in shown
     (run,) = kfp_api.runs

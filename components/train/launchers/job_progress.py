@@ -157,7 +157,7 @@ class JobProgress:
         failures, disrupted = self._history.failures, self._history.disrupted
         if not failed_by_its_pods(self._job) or any(state.is_permanent for state in failures):
             return Verdict("failed", reason)
-        if not failures and not disrupted:
+        if self._kind != "TFJob" and not failures and not disrupted:
             return Verdict("failed", reason)
         if disrupted:
             state = disrupted[0]

@@ -4,6 +4,7 @@ The conditions of a TFJob are Created, Running, Restarting, Suspended, Succeeded
 Suspended, Complete and Failed.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,12 +13,14 @@ from kfp_image_classification.components.train.launchers.base import Verdict
 _SUCCESS = ("Succeeded", "Complete")
 _FAILURE = "Failed"
 _SUSPENDED = "Suspended"
-# The Training Operator says this when a pod failed, and when a running one has a deletionTimestamp
-# (UpdateJobReplicaStatuses in pkg/core/status.go, UpdateJobStatus in pkg/controller.v1/tensorflow/tfjob_controller.go);
-# a limit that was reached has other words (ReconcileJobs in pkg/controller.v1/common/job.go).
-_BY_ITS_PODS = "replica(s) failed"
-# Of a TrainJob: TrainJobDeadlineExceededReason in Trainer's pkg/apis/trainer/v1alpha1/trainjob_types.go.
-_DEADLINE = "DeadlineExceeded"
+# The Training Operator says this when a running pod has a deletionTimestamp: it counts it as failed
+# (UpdateJobReplicaStatuses in pkg/core/status.go, UpdateJobStatus in pkg/controller.v1/tensorflow/tfjob_controller.go).
+# Of a permanent exit code it says `job "NAME" is failing because ...` (ReconcilePods in
+# pkg/controller.v1/common/pod.go), and of a limit that was reached `Job NAME has failed because it ...`.
+_BY_ITS_PODS = re.compile(r"has failed because \d+ \w+ replica\(s\) failed")
+# Of a TrainJob: TrainJobDeadlineExceededReason in Trainer's pkg/apis/trainer/v1alpha1/trainjob_types.go, and
+# FailJobSetActionReason in JobSet's pkg/constants/constants.go: the runtime's rule for permanent failures.
+_FINAL = ("DeadlineExceeded", "FailJobSetFailurePolicyAction")
 
 
 def job_verdict(job: Mapping[str, Any]) -> Verdict:
@@ -32,12 +35,15 @@ def job_verdict(job: Mapping[str, Any]) -> Verdict:
 
 
 def failed_by_its_pods(job: Mapping[str, Any]) -> bool:
-    """Whether a job has failed because of what became of its pods, and not at a limit that was set for it."""
+    """Whether a job has failed because of what became of its pods, and not at a limit that was set for it.
+
+    Of a TFJob that means that a pod had to go; of a TrainJob, whose operator says less, it may have failed as well.
+    """
     for condition in _true_conditions(job):
         if condition["type"] == _FAILURE:
             if job.get("kind") == "TFJob":
-                return _BY_ITS_PODS in condition.get("message", "")
-            return bool(condition.get("reason") != _DEADLINE)
+                return bool(_BY_ITS_PODS.search(condition.get("message", "")))
+            return condition.get("reason") not in _FINAL
     return False
 
 

@@ -33,10 +33,14 @@ from kfp_image_classification.components.train.launchers.pod_template import Pod
 from kfp_image_classification.components.train.launchers.watch import Item
 
 SPEC_ANNOTATION = "kfp-image-classification/spec-sha256"
+# ValidateObjects in Trainer's pkg/runtime/core/clustertrainingruntime.go
+NO_RUNTIME = "specified clusterTrainingRuntime must be created"
 POLL_SECONDS = 0.5
 LOG_SECONDS = 20.0
 # Within the half minute that a pod that is told to go has by default.
 CANCEL_SECONDS = 20.0
+# Longer than that half minute: only pods of a node that is lost, or that somebody keeps, are there after it.
+GONE_SECONDS = 35.0
 CREATE_ATTEMPTS = 5
 
 
@@ -131,7 +135,7 @@ class KubernetesLauncher(Launcher):
         for pod in self._api.pods(CANCEL_SECONDS):
             progress.pod_changed(pod, time.monotonic())
         self._follow_logs(progress)
-        self._finish_logs(LOG_SECONDS if has_ended else POLL_SECONDS)
+        self._finish_logs(LOG_SECONDS if has_ended and not verdict.retryable else POLL_SECONDS)
         known_better = progress.verdict(time.monotonic())
         return known_better if known_better.state == verdict.state else verdict
 
@@ -179,7 +183,7 @@ class KubernetesLauncher(Launcher):
             self._deleted.add(uid)
             api = self._api.named(name)
             api.delete(CANCEL_SECONDS, uid)
-            self._wait_until_gone(api, CANCEL_SECONDS)
+            self._wait_until_gone(api, GONE_SECONDS)
 
     def _create(self, known: list[Item]) -> bool:
         """Creates the job under the first free name; returns whether it did: not when another launcher was faster.
@@ -246,6 +250,12 @@ class KubernetesLauncher(Launcher):
             return StageFailed(
                 f"the cluster does not know {self._kind.kind} ({self._kind.group}/{self._kind.version}): is the "
                 f"{self._kind.operator} installed? {explained(error)}"
+            )
+        if NO_RUNTIME in message:
+            runtime = self._manifest["spec"]["runtimeRef"]["name"]
+            return InvalidInput(
+                f"job.runtime = {runtime!r}: the cluster has no ClusterTrainingRuntime of that name; "
+                f"kubectl apply -k manifests/trainer brings this project's own ({explained(error)})"
             )
         if error.status in (FORBIDDEN, UNAUTHORIZED) and "admission webhook" not in message:
             return StageFailed(f"{message}; the step's service account needs this permission")
