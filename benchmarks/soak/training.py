@@ -230,7 +230,7 @@ def main() -> None:
                 started = time.monotonic()
                 soaks.append(soak(title, shards, IMAGES[title], arguments.steps, seed))
                 print(f"{title}, seed {seed}: {time.monotonic() - started:.0f} s", flush=True)
-    Console(soft_wrap=True).print(table(soaks))
+    Console(soft_wrap=True, markup=False, emoji=False).print(table(soaks))
     faults = [fault for one in soaks for fault in one.faults]
     sys.exit("\n".join(faults) if faults else 0)
 
