@@ -13,8 +13,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import yaml
 from kubernetes_api import KubernetesApi
 from kubernetes_api.store import ApiError
+from repository import REPOSITORY
 
 from kfp_image_classification.components.train.launchers.job_kind import JobKind
 from kfp_image_classification.components.train.launchers.tfjob import TFJOB
@@ -22,6 +24,7 @@ from kfp_image_classification.components.train.launchers.trainjob import TRAINJO
 
 KINDS = {"tfjob": TFJOB, "trainjob": TRAINJOB}
 NODE = "node-a"
+RUNTIME = REPOSITORY / "manifests" / "trainer" / "training-runtime.yaml"
 # Keeps a pod that is told to go, as a kubelet does until its containers have ended.
 KUBELET = "test/kubelet"
 NO_EXIT_CODE = 0xBEEF
@@ -34,6 +37,8 @@ class TrainingOperator:
         self.api = api
         self.kind: JobKind = KINDS[backend]
         self._made = itertools.count()
+        if backend == "trainjob" and not api.objects("clustertrainingruntimes", ""):
+            api.create(yaml.safe_load(RUNTIME.read_text()))
 
     def wait_for_job(self) -> dict[str, Any]:
         return self.api.wait_for(lambda: self.api.objects(self.kind.plural), 30)[0]

@@ -18,6 +18,7 @@ from kubernetes_api.crds import definitions, schema_errors, unknown_fields
 from kubernetes_api.faults import Fault, Faults
 from kubernetes_api.pod_log import PodLog
 from kubernetes_api.store import ApiError, Change, Object, Resource, Store
+from kubernetes_api.training_webhooks import refusal
 
 USER = "system:serviceaccount:kubeflow:pipeline-runner"
 TOKEN = "token-of-the-test"
@@ -91,7 +92,7 @@ class KubernetesApi(Cluster):
     def __init__(self) -> None:
         self.store = Store()
         self.requests: list[tuple[str, str]] = []
-        self.admission: list[Admission] = []
+        self.admission: list[Admission] = [self._training_webhooks]
         self.token = self.admin_token = TOKEN
         self._faults = Faults()
         self._rules: list[Rule] = []
@@ -348,6 +349,14 @@ class KubernetesApi(Cluster):
                 return self._admitted(request, asked)
 
         return self.store.change(resource, request.namespace, request.name, change, sub)
+
+    def _training_webhooks(self, resource: Resource, item: Object) -> str | None:
+        def lookup(plural: str, name: str) -> Object | None:
+            with contextlib.suppress(ApiError, StopIteration):
+                return self.store.get(self.resource(plural), "", name)
+            return None
+
+        return refusal(resource.plural, item, lookup)
 
     def _admitted(self, request: "_Request", item: Object) -> Object:
         resource = request.resource

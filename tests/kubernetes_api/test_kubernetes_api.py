@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from kubernetes.client import ApiClient, ApiException, AuthorizationV1Api, CoreV1Api, CustomObjectsApi
 from kubernetes.watch import Watch
+from repository import REPOSITORY
 
 from kfp_image_classification.components.cluster.kubernetes_client import api_client, own_namespace, patiently
+from kfp_image_classification.components.cluster.outage import Outage
 from kfp_image_classification.components.step.errors import StageFailed
 from kubernetes_api import KubernetesApi
 from kubernetes_api.crds import needs_definitions
 from kubernetes_api.selectors import matches_labels
 
+RUNTIME = REPOSITORY / "manifests" / "trainer" / "training-runtime.yaml"
 JOBS = ("trainer.kubeflow.org", "v1alpha1", "kubeflow", "trainjobs")
 
 
@@ -50,6 +54,7 @@ def client(kubernetes_api: KubernetesApi, tmp_path: Path, monkeypatch: pytest.Mo
     """One that may do everything."""
     config = kubernetes_api.write_kubeconfig(tmp_path / "admin", token=kubernetes_api.admin_token)
     monkeypatch.setenv("KUBECONFIG", str(config))
+    kubernetes_api.create(yaml.safe_load(RUNTIME.read_text()))
     return api_client()
 
 
@@ -210,7 +215,27 @@ def test_client_is_patient_with_what_passes(
     told: list[str] = []
     pods = patiently(client, lambda: CoreV1Api(client).list_namespaced_pod("kubeflow"), told.append)
     assert pods.items == []
-    assert len(told) == len(faults)
+    assert len(told) == 2, "an outage is told once, and its end"
+    assert told[0].startswith("the cluster's API: ")
+    assert told[1].startswith("the cluster's API answers again, after ")
+
+
+def test_long_outage_is_told_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was 70 lines in 110 s, from the watches and logs of one job."""
+    now, told = [0.0], list[str]()
+    monkeypatch.setattr("kfp_image_classification.components.cluster.outage.time.monotonic", lambda: now[0])
+    outage = Outage()
+    for second in range(600):
+        now[0] = float(second)
+        for _ in range(5):
+            outage.failed("connection refused", 15.0, told.append)
+    outage.answered(told.append)
+    outage.answered(told.append)
+    assert told == [
+        "the cluster's API: connection refused; trying again in 15.0 s, and then until it answers",
+        *(f"the cluster's API is still away after {second} s: connection refused" for second in (30, 90, 210, 450)),
+        "the cluster's API answers again, after 599.0 s",
+    ]
 
 
 @pytest.mark.fake_api

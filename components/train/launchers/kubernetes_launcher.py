@@ -35,6 +35,8 @@ POLL_SECONDS = 0.5
 LOG_SECONDS = 20.0
 # Within the half minute that a pod that is told to go has by default.
 CANCEL_SECONDS = 20.0
+# Longer than that half minute: only pods of a node that is lost, or that somebody keeps, are there after it.
+GONE_SECONDS = 35.0
 CREATE_ATTEMPTS = 5
 
 
@@ -172,7 +174,7 @@ class KubernetesLauncher(Launcher):
             self._deleted.add(uid)
             api = self._api.named(name)
             api.delete(CANCEL_SECONDS, uid)
-            self._wait_until_gone(api, CANCEL_SECONDS)
+            self._wait_until_gone(api, GONE_SECONDS)
 
     def _create(self, known: list[Item]) -> bool:
         """Creates the job under the first free name; returns whether it did: not when another launcher was faster.

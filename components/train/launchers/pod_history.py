@@ -67,8 +67,8 @@ class PodHistory:
     def disrupted(self) -> list[PodState]:
         """The pods that had to go though nothing was wrong with them, the first one first.
 
-        An operator that gives up deletes the other pods, in the same second often. So those of which the cluster says
-        why they had to go are before those that were just deleted; else the order is that in which they were seen to go.
+        An operator that gives up deletes the other pods at once. So those of which the cluster says why they had to go
+        are before those that were just deleted; else the order is that in which they were seen to go.
         """
         return sorted((self._states[uid] for uid in self._disrupted), key=lambda state: state.disruption == DELETED)
 

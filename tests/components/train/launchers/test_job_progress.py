@@ -102,6 +102,93 @@ def test_worker_that_failed_for_good_is_not_waited_for_when_the_operator_does_no
     assert progress.verdict(61).reason == "TrainJob j goes on without worker-0, which failed for good"
 
 
+DISRUPTED = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "evicting"}
+BY_ITS_PODS = "TFJob ns/j has failed because 1 Worker replica(s) failed."
+JOBSET_FAILED = "jobset failed due to one or more job failures (first failed job: j-node-0)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "reason", "status", "retryable"),
+    [
+        ("TFJob", BY_ITS_PODS, "", {**RUNNING, "conditions": [DISRUPTED]}, True),
+        ("TFJob", BY_ITS_PODS, "", {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}, True),
+        ("TFJob", BY_ITS_PODS, "", container({"terminated": {"exitCode": 2}}, "Failed"), False),
+        ("TFJob", BY_ITS_PODS, "", RUNNING, False),
+        (
+            "TFJob",
+            "Job j has failed because it has reached the specified backoff limit",
+            "",
+            {**RUNNING, "conditions": [DISRUPTED]},
+            False,
+        ),
+        (
+            "TFJob",
+            "Job j has failed because it was active longer than specified deadline",
+            "",
+            {**RUNNING, "conditions": [DISRUPTED]},
+            False,
+        ),
+        # A runtime of the user's, whose Job allows less failures than max_restarts.
+        ("TrainJob", JOBSET_FAILED, "FailedJobs", container({"terminated": {"exitCode": 137}}, "Failed"), True),
+        ("TrainJob", JOBSET_FAILED, "FailedJobs", container({"terminated": {"exitCode": 2}}, "Failed"), False),
+        ("TrainJob", "deadline", "DeadlineExceeded", container({"terminated": {"exitCode": 143}}, "Failed"), False),
+        ("TrainJob", JOBSET_FAILED, "FailedJobs", RUNNING, False),
+    ],
+)
+def test_job_that_its_operator_gave_up_for_what_passes_may_be_made_anew(
+    kind: str, message: str, reason: str, status: dict[str, Any], retryable: bool
+) -> None:
+    progress = JobProgress(kind, "operator", "node", Limits(1, 1, 10, 1000), lambda _: None)
+    condition = {"type": "Failed", "status": "True", "message": message, "reason": reason}
+    progress.pod_changed(pod(**status), 0)
+    progress.job_changed({"kind": kind, "metadata": {"name": "j"}, "status": {"conditions": [condition]}})
+    verdict = progress.verdict(0)
+    assert (verdict.state, verdict.retryable) == ("failed", retryable)
+
+
+def test_restarts_of_the_jobs_before_count() -> None:
+    told: list[str] = []
+    progress = JobProgress("TFJob", "operator", "node", Limits(1, 2, 10, 1000), told.append, restarts_before=2)
+    progress.job_changed(job())
+    progress.pod_changed(pod(uid="a", **RUNNING), 0)
+    assert progress.verdict(0).state == "running"
+    progress.pod_changed(pod(uid="b", **RUNNING), 1)
+    assert "after max_restarts = 2 restarts" in progress.verdict(1).reason
+
+
+def test_containers_restart_in_its_pod_counts_and_is_told() -> None:
+    told: list[str] = []
+    progress = JobProgress("TrainJob", "operator", "node", Limits(1, 1, 10, 1000), told.append)
+    progress.job_changed(job())
+    again = {"name": "node", "restartCount": 1, "state": {"running": {}}}
+    again["lastState"] = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    for _ in range(2):
+        progress.pod_changed(pod(phase="Running", containerStatuses=[again]), 0)
+    assert progress.restarts == 1
+    assert progress.verdict(0).state == "running"
+    assert [line for line in told if "OOMKilled" in line] == [
+        "worker-0 (pod j-0): OOMKilled (exit code 137): it needed more memory than its limit; raise worker_memory"
+    ]
+    progress.pod_changed(pod(phase="Running", containerStatuses=[{**again, "restartCount": 2}]), 0)
+    assert "after max_restarts = 1 restarts" in progress.verdict(0).reason
+    culprit = progress.culprit()
+    assert culprit is not None
+    assert culprit.reason == "OOMKilled"
+
+
+def test_worker_that_failed_for_good_is_not_started_again(progress: JobProgress) -> None:
+    progress.job_changed(job())
+    progress.pod_changed(pod(uid="a", **container({"terminated": {"exitCode": 2}}, "Failed")), 0)
+    progress.pod_changed(pod(uid="b", **RUNNING), 1)
+    assert progress.verdict(1).reason == "TrainJob j starts worker-0 again, which failed for good"
+
+
+def test_program_that_cannot_be_started_ends_the_job_at_once(progress: JobProgress) -> None:
+    progress.job_changed(job())
+    progress.pod_changed(pod(**container({"terminated": {"exitCode": 128, "reason": "StartError"}}, "Failed")), 0)
+    assert progress.verdict(0).reason == "TrainJob j cannot start its workers"
+
+
 def test_deadline_is_the_launchers_as_well(progress: JobProgress) -> None:
     progress.job_changed(job())
     progress.pod_changed(pod(**RUNNING), 0)

@@ -435,7 +435,7 @@ def test_lost_node_keeps_its_pod_and_the_job_gets_another_name_that_a_restarted_
     trained: SimpleNamespace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("kfp_image_classification.components.train.launchers.kubernetes_launcher.CANCEL_SECONDS", 1.0)
+    monkeypatch.setattr("kfp_image_classification.components.train.launchers.kubernetes_launcher.GONE_SECONDS", 1.0)
     operator, launched = TrainingOperator(kubernetes_api), launch()
     with operator.at_work():
         job = operator.wait_for_job()
@@ -464,7 +464,7 @@ def test_lost_node_of_a_trainjob_is_noticed_by_the_launcher(
 ) -> None:
     """Nobody else does: the Job waits for the end of a pod that is told to go."""
     launchers = "kfp_image_classification.components.train.launchers"
-    monkeypatch.setattr(f"{launchers}.kubernetes_launcher.CANCEL_SECONDS", 1.0)
+    monkeypatch.setattr(f"{launchers}.kubernetes_launcher.GONE_SECONDS", 1.0)
     monkeypatch.setattr(f"{launchers}.job_progress.LOST_NODE_SECONDS", 1.0)
     monkeypatch.setattr(f"{launchers}.pod_status.DEFAULT_GRACE_SECONDS", 0)
     operator, launched = TrainingOperator(kubernetes_api, "trainjob"), launch("trainjob")
