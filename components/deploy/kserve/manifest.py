@@ -34,7 +34,6 @@ MODE_ANNOTATION = "serving.kserve.io/deploymentMode"
 # Which keys of the metadata the user's options set last, so that those left out later can be taken away again.
 SET_KEYS_ANNOTATION = "kfp-image-classification/set-keys"
 MODEL_READER = "model-reader"
-CANARY_PREFIX = "v"
 # A canary has a fixed number of replicas. KServe gives it an autoscaler all the same and leaves that behind when the
 # canary goes, except where the canary asks for none.
 AUTOSCALER_ANNOTATION = "serving.kserve.io/autoscalerClass"
@@ -307,16 +306,16 @@ def _with_standard_canary(service: Manifest, options: DeployOptions, version: Ma
     stable = service["spec"]["predictor"]
     if revision_of(stable) == revision_of(version):
         raise _is_served_already(options, service["metadata"]["name"])
-    replicas = math.ceil(stable.get("minReplicas", 1) * options.canary_percent / 100)
-    if not replicas:
+    share = math.ceil(stable.get("minReplicas", 1) * options.canary_percent / 100)
+    if not share:
         raise InvalidInput(
             f"canary_percent = {options.canary_percent}: the stable version of {service['metadata']['name']} has "
             "minReplicas = 0, of which a canary cannot have a share; deploy it with min_replicas = 1 first"
         )
     canary = {key: value for key, value in copy.deepcopy(version).items() if key not in _AUTOSCALING_FIELDS}
-    canary["name"] = f"{CANARY_PREFIX}{revision_of(version)[:8]}"
+    canary["name"] = f"v{revision_of(version)[:8]}"
     # Given, as KServe would count none when the canary's share becomes 0.
-    canary["minReplicas"] = replicas
+    canary["minReplicas"] = share
     canary["model"]["name"] = CONTAINER
     current = newest_version(service)
     if revision_of(current) == revision_of(version):
