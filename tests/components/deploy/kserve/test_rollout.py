@@ -496,6 +496,7 @@ def test_deployment_mode_cannot_change(deployer: Deployer) -> None:
         deployer.deploy(3, deployment_mode="Knative")
 
 
+@pytest.mark.fake_api
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -515,12 +516,14 @@ def test_trouble_that_passes(deployer: Deployer, trouble: dict[str, Any]) -> Non
     assert champion(deployer.service).val_accuracy == 0.92
 
 
+@pytest.mark.fake_api
 def test_made_by_somebody_else_at_the_same_moment(deployer: Deployer) -> None:
     deployer.api.fail(verb="create", path="inferenceservices", status=409)
     deployer.deploy(1)
     assert deployer.writes() == ["create", "create"]
 
 
+@pytest.mark.fake_api
 @pytest.mark.parametrize("is_first", [True, False], ids=["first", "update"])
 def test_answer_that_is_lost(deployer: Deployer, is_first: bool) -> None:
     """The cluster takes the write, the answer does not arrive, and the write that is sent again is a conflict."""
@@ -572,7 +575,7 @@ def test_missing_runtime_is_named_with_those_that_there_are(deployer: Deployer) 
 def test_refused_by_kserves_webhook(deployer: Deployer) -> None:
     deployer.deploy(1)
     before = deployer.service
-    deployer.api.admission.append(lambda resource, item: '"inferenceservice.validator" denied the request: no!')
+    deployer.api.admission.append(lambda resource, item: '"inferenceservice.kserve-webhook-server.validator" denied the request: no!')
     with pytest.raises(StageFailed, match="^the cluster refuses: .*denied the request: no! .HTTP 403.$"):
         deployer.deploy(2)
     assert deployer.service == before
