@@ -284,7 +284,7 @@ class KServe:
                 "metadata": {
                     "generateName": f"{name}-predictor-",
                     "labels": {
-                        **service["metadata"]["labels"],
+                        **service["metadata"].get("labels", {}),
                         **version.get("labels", {}),
                         SERVICE_LABEL: name,
                         **labels,

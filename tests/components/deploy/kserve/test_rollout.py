@@ -374,6 +374,7 @@ def test_promotion_that_was_cut_short_goes_on(deployer: Deployer) -> None:
     assert champion(deployer.service).val_accuracy == 0.91
 
 
+@pytest.mark.fake_api  # a real one's webhook refuses everybody what an older version did
 def test_promoted_by_name_before_keeps_its_name(deployer: Deployer) -> None:
     """Earlier releases of this package promoted as KServe suggests: by the canary's name, which is the address now."""
     deployer.deploy(1)
@@ -423,6 +424,7 @@ def test_ingress_that_does_not_split_requests(deployer: Deployer) -> None:
     assert "canary" not in deployer.spec
 
 
+@pytest.mark.fake_api  # a definition of 2 MB takes a real server 20 s
 @needs_definitions
 def test_canary_of_a_kserve_that_knows_none(deployer: Deployer) -> None:
     """A field that the cluster does not know is refused; dropped, all requests would go to the new version."""
@@ -593,6 +595,7 @@ def test_missing_permissions_are_told_with_the_role_before_anything_is_done(depl
     assert not deployer.is_there
 
 
+@pytest.mark.fake_api  # a definition of 2 MB takes a real server 20 s
 def test_no_kserve(deployer: Deployer) -> None:
     deployer.api.delete("customresourcedefinitions", "inferenceservices.serving.kserve.io", namespace="")
     with pytest.raises(StageFailed, match="KServe is not installed"):

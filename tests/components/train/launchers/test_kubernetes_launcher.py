@@ -829,6 +829,7 @@ def test_killed_launcher_leaves_a_job_that_goes_with_its_pod_or_is_adopted(
 # Really trained
 
 
+@pytest.mark.fake_api  # the training is what counts
 @skip_unless(hasattr(os, "sched_setaffinity"), Need.SYSTEM, "this system cannot pin processes to cores")
 @BACKENDS
 def test_real_workers_of_the_manifest(
