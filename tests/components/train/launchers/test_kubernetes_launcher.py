@@ -649,13 +649,8 @@ def test_job_deleted_by_somebody(launch: Callable[..., Launch], kubernetes_api: 
             StageFailed,
             r"does not know TFJob \(kubeflow.org/v1\): is the Training Operator installed\?",
         ),
-        (
-            lambda api: setattr(api, "token", "another"),
-            StageFailed,
-            r"the cluster's API cannot be used: Unauthorized \(HTTP 401\)",
-        ),
     ],
-    ids=["webhook", "permission", "no operator", "credentials"],
+    ids=["webhook", "permission", "no operator"],
 )
 def test_refusals_in_words(
     prepare: Callable[[KubernetesApi], Any],
@@ -666,6 +661,12 @@ def test_refusals_in_words(
 ) -> None:
     prepare(kubernetes_api)
     assert re.search(expected, launch().failure(error))
+
+
+@pytest.mark.fake_api
+def test_credentials_that_are_refused(launch: Callable[..., Launch], kubernetes_api: KubernetesApi) -> None:
+    kubernetes_api.token = "another"
+    assert "the cluster's API cannot be used: Unauthorized (HTTP 401)" in launch().failure()
 
 
 def test_without_a_shared_volume_nothing_is_created(
