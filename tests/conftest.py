@@ -155,7 +155,7 @@ def free_port() -> Callable[[], int]:
 @pytest.fixture(scope="session")
 def mlflow_server(free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real MLflow server, started as `make mlflow` starts it."""
-    directory = tmp_path_factory.mktemp("mlflow") / "it's [a] #folder %20 ?é"
+    directory = tmp_path_factory.mktemp("mlflow") / "it's [a] #folder ?é"
     directory.mkdir()
     port = free_port()
     command = ["make", "-o", ".venv/installed", "mlflow", f"BIN={Path(sys.executable).parent}", f"MLFLOW_PORT={port}"]

@@ -27,6 +27,7 @@ from rich.table import Table
 
 from benchmarks.serve.run import START_SECONDS, make_model
 from benchmarks.soak.traffic import Client
+from kfp_image_classification.components.step.direct_network import http_client
 from kfp_image_classification.components.train.launchers.machine import free_ports
 
 NAME = "digits"
@@ -127,7 +128,8 @@ class Server:
     def version(self) -> str:
         """Of the model that answers now; empty while nothing does."""
         try:
-            answer = httpx.get(f"http://127.0.0.1:{self.http_port}/v2/models/{NAME}", timeout=5)
+            with http_client("http://127.0.0.1", timeout=5) as client:
+                answer = client.get(f"http://127.0.0.1:{self.http_port}/v2/models/{NAME}")
         except httpx.HTTPError:
             return ""
         return str(answer.json()["versions"][0])
@@ -141,7 +143,7 @@ class Server:
         until = time.monotonic() + START_SECONDS
         while self.version != version:
             if self.process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"version {version} is not served:\n{self.log.read_text()[-2000:]}")
+                raise RuntimeError(f"version {version} is not served:\n{self.log.read_text(encoding='utf-8')[-2000:]}")
             time.sleep(0.05)
 
     def sample(self, requests: int, seconds: float) -> Sample:
@@ -152,7 +154,7 @@ class Server:
             cpu_seconds=times.user + times.system,
             threads=self.process.num_threads(),
             files=self.process.num_fds(),
-            maps=Path(f"/proc/{self.process.pid}/maps").read_text().count("\n"),
+            maps=Path(f"/proc/{self.process.pid}/maps").read_text(encoding="utf-8").count("\n"),
             rss=self.process.memory_info().rss,
         )
 

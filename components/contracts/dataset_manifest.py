@@ -155,7 +155,7 @@ class Dataset:
 
     def _checked(self) -> dict[str, list[int]]:
         try:
-            checked = json.loads(self._checked_file.read_text())
+            checked = json.loads(self._checked_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return checked if isinstance(checked, dict) else {}

@@ -35,10 +35,10 @@ def prepare_data(
     from kfp_image_classification.components.ingest.options import IngestOptions
     from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.options import options_from
-    from kfp_image_classification.components.step.process_owner import leave_with_owner
+    from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
 
-    leave_with_owner()
+    start_process()
     with reported("prepare-data"):
         log = stage_log("prepare-data")
         options = options_from(IngestOptions, arguments)

@@ -16,11 +16,15 @@ from pathlib import Path
 
 from kfp_image_classification.components.step.cpu_limit import usable_cores
 from kfp_image_classification.components.step.direct_network import exempt_from_proxies
+from kfp_image_classification.components.step.process_owner import OWNER_VARIABLE
 
 # Set in every container, by the kubelet and by Vertex AI's custom training.
 _WRITTEN_DOWN = ("KUBERNETES_SERVICE_HOST", "CLOUD_ML_PROJECT_ID")
 # Change what TensorFlow, Keras and their numerical libraries compute, or with how many threads.
-_OF_LIBRARIES = re.compile(r"(TF|KERAS|XLA|OMP|GOMP|KMP|MKL|OPENBLAS|GOTO|BLIS|NUMEXPR|ONEDNN|DNNL|MPL)_|MPLBACKEND$")
+_OF_LIBRARIES = re.compile(
+    r"(TF|TF2|KERAS|XLA|OMP|GOMP|KMP|MKL|OPENBLAS|GOTO|BLIS|NUMEXPR|ONEDNN|DNNL)_|"
+    r"(MPLBACKEND|NVIDIA_TF32_OVERRIDE|PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION)$"
+)
 _OF_PYTHON = re.compile(r"PYTHON[A-Z]")
 _TAKEN = re.compile(
     r"TF_CONFIG$|TF_CPP_|TF_FORCE_GPU_ALLOW_GROWTH$|TF_GPU_ALLOCATOR$|MPLCONFIGDIR$|"
@@ -31,8 +35,8 @@ _CUDA_FOLDER = re.compile(r"--xla_gpu_cuda_data_dir=\S+")
 
 
 def written_down(environment: Mapping[str, str]) -> bool:
-    """Whether a manifest, and no shell, decided what is in an environment."""
-    return any(environment.get(name) for name in _WRITTEN_DOWN)
+    """Whether a manifest, and no shell, decided what is in an environment; a run from a notebook's pod has a shell."""
+    return any(environment.get(name) for name in _WRITTEN_DOWN) and OWNER_VARIABLE not in environment
 
 
 def own_environment(environment: Mapping[str, str], cores: int) -> dict[str, str]:

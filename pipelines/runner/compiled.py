@@ -48,7 +48,7 @@ def compile_to(component: BaseComponent, output: Path) -> None:
         compiler.Compiler().compile(component, str(compiled))
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(output, compiled.read_text())
+            write_whole(output, compiled.read_text(encoding="utf-8"))
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InvalidInput(f"output = {str(output)!r}: cannot be written ({reason})") from None

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from repository import REPOSITORY
+from skips import Need, skip
 
 from kfp_image_classification.components.cluster import images
 from kfp_image_classification.components.cluster.storage import CLAIM, CLAIM_MANIFEST, claim_command, datasets_directory
@@ -36,7 +37,7 @@ def pod(name: str) -> Object:
 def volume(tmp_path: Path) -> Path:
     """A new volume as a storage driver leaves it: it belongs to root, who alone may write."""
     if os.getuid() != 0 or not shutil.which("setpriv"):
-        pytest.skip("needs root, who can become another user, and setpriv")
+        skip(Need.SYSTEM, "needs root, who can become another user, and setpriv")
     folder = tmp_path / "volume"
     folder.mkdir(mode=0o755)
     for parent in (tmp_path, *tmp_path.parents[:2]):

@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 
+from kfp_image_classification.components.step.direct_network import http_client
+
 SECONDS = 10.0
 NOT_FOUND = 404
 Object = dict[str, Any]
@@ -28,8 +30,8 @@ class RunApi:
             token: Gives the bearer token of each request; empty for none.
             ca_cert: File with the certificates to trust; empty for the usual ones.
         """
-        self._client = httpx.Client(
-            base_url=host, verify=ssl.create_default_context(cafile=ca_cert or None), timeout=SECONDS
+        self._client = http_client(
+            host, base_url=host, verify=ssl.create_default_context(cafile=ca_cert or None), timeout=SECONDS
         )
         self._run_id, self._token = run_id, token
         self.has_workflows = True

@@ -231,7 +231,7 @@ def _plain(text: str) -> str:
 def _forget_damaged(cache: Path) -> None:
     """Keeps the cache from handing on a data set whose shards are gone or altered: kfp.local sees only the folder."""
     for entry in cache.glob("*.json"):
-        shards = json.loads(entry.read_text()).get("shards")
+        shards = json.loads(entry.read_text(encoding="utf-8")).get("shards")
         if shards and Path(shards["uri"]).exists() and not is_whole(shards["uri"]):
             print(f"{shards['uri']} is damaged: the data set is made anew", flush=True)
             entry.unlink()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from skips import Need, skip, skip_unless
 
 from kfp_image_classification.components.step.cpu_limit import usable_cores
 
@@ -141,7 +142,7 @@ def real_group() -> Iterator[Path]:
         yield folder
         folder.rmdir()
         return
-    pytest.skip("no control group can be made here (needs root, and the cpu controller)")
+    skip(Need.SYSTEM, "no control group can be made here (needs root, and the cpu controller)")
 
 
 COUNT_THREADS = """
@@ -157,7 +158,7 @@ print(names.count("tf_Compute"), os.environ["OMP_NUM_THREADS"])
 """
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores, of which one may be used")
+@skip_unless(len(os.sched_getaffinity(0)) > 1, Need.SYSTEM, "needs two cores, of which one may be used")
 def test_tensorflow_computes_with_as_many_threads_as_a_real_group_allows(real_group: Path) -> None:
     join = f'echo $$ > {real_group}/cgroup.procs && exec "$@"'
     told = subprocess.run(

@@ -1,6 +1,7 @@
 """What is reached directly, and what by the proxy that the environment names: with real servers, and a real proxy."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
+from repository import REPOSITORY
 
 from kfp_image_classification.components.step.direct_network import (
     exempt_from_proxies,
@@ -176,3 +178,11 @@ def test_clients_that_read_the_variables_themselves_obey(
     assert subprocess.run(command, capture_output=True, check=False).returncode != 0, "the proxy does not show"
     exempt_from_proxies(os.environ)
     subprocess.run(command, check=True)
+
+
+@pytest.mark.parametrize("folder", ["components", "pipelines", "benchmarks"])
+def test_no_client_is_made_elsewhere(folder: str) -> None:
+    made = re.compile(r"httpx\.(Client|AsyncClient|get|post|put|request|stream)\(|urlopen\(|import requests")
+    for path in (REPOSITORY / folder).rglob("*.py"):
+        if path.name != "direct_network.py":
+            assert not made.search(path.read_text(encoding="utf-8")), path

@@ -34,6 +34,10 @@ SHELL = {"PATH": "/bin", "HOME": "/home/me"}
         ("OPENBLAS_NUM_THREADS", "9", None),
         ("ONEDNN_MAX_CPU_ISA", "SSE41", None),
         ("MPLBACKEND", "module://inline", None),
+        ("TF2_BEHAVIOR", "0", None),
+        ("NVIDIA_TF32_OVERRIDE", "0", None),
+        ("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python", None),
+        ("MPLCONFIGDIR", "/there", "/there"),
         ("PYTHONWARNINGS", "error", None),
         ("PYTHONSTARTUP", "/x.py", None),
         ("PYTHONIOENCODING", "latin-1", None),
@@ -64,6 +68,11 @@ def test_left_over_variable(name: str, value: str, becomes: str | None) -> None:
 )
 def test_variable_of_a_container(place: str, name: str, value: str, becomes: str | None) -> None:
     assert own_environment({**SHELL, place: "there", name: value}, cores=3).get(name) == becomes
+
+
+def test_steps_of_a_run_in_a_notebooks_pod_have_a_shell() -> None:
+    pod = {**SHELL, "KUBERNETES_SERVICE_HOST": "10.96.0.1", "OMP_NUM_THREADS": "9"}
+    assert own_environment({**pod, "RUN_OWNER_PID": "7"}, cores=3)["OMP_NUM_THREADS"] == "3"
 
 
 def test_only_vertex_has_googles_metadata_server() -> None:

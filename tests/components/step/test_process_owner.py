@@ -4,7 +4,7 @@ import sys
 import time
 
 import psutil
-import pytest
+from skips import Need, skip_unless
 
 CHILD = """
 import time
@@ -59,7 +59,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
+@skip_unless(sys.platform == "linux", Need.SYSTEM, "only Linux tells a process of its parent's end")
 def test_process_in_which_no_thread_can_run_ends_with_its_owner() -> None:
     owner = subprocess.Popen([sys.executable, "-c", OWNER, STUCK_CHILD], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
@@ -82,7 +82,7 @@ end_all_below(0.5)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process adopt others")
+@skip_unless(sys.platform == "linux", Need.SYSTEM, "only Linux lets a process adopt others")
 def test_orphan_that_ignores_signals_is_ended() -> None:
     before = {process.pid for process in psutil.process_iter()}
     subprocess.run([sys.executable, "-c", ORPHANED], check=True, timeout=20)
