@@ -577,7 +577,9 @@ def test_missing_runtime_is_named_with_those_that_there_are(deployer: Deployer) 
 def test_refused_by_kserves_webhook(deployer: Deployer) -> None:
     deployer.deploy(1)
     before = deployer.service
-    deployer.api.admission.append(lambda resource, item: '"inferenceservice.kserve-webhook-server.validator" denied the request: no!')
+    deployer.api.admission.append(
+        lambda resource, item: '"inferenceservice.kserve-webhook-server.validator" denied the request: no!'
+    )
     with pytest.raises(StageFailed, match="^the cluster refuses: .*denied the request: no! .HTTP 403.$"):
         deployer.deploy(2)
     assert deployer.service == before

@@ -633,11 +633,13 @@ def test_job_deleted_by_somebody(launch: Callable[..., Launch], kubernetes_api: 
         (
             lambda api: api.admission.append(
                 lambda resource, item: (
-                    '"validator.tfjob.training-operator.kubeflow.org" denied the request: spec.tfReplicaSpecs[Worker]: must be > 0'
+                    '"validator.tfjob.training-operator.kubeflow.org" denied the request: spec.tfReplicaSpecs[Worker]: '
+                    "must be > 0"
                 )
             ),
             InvalidInput,
-            r'job: TFJob train-cnn-\S+ was refused: admission webhook "validator.tfjob.training-operator.kubeflow.org" denied the request: spec.tfRep',
+            r'job: TFJob train-cnn-\S+ was refused: admission webhook "validator.tfjob.training-operator.kubeflow.org" '
+            "denied the request: spec.tfRep",
         ),
         (
             lambda api: api.forbid("create", "tfjobs"),
@@ -799,9 +801,7 @@ def test_terminated_launcher_deletes_its_job(
     operator.start(operator.wait_for_job())
     read_until(process, "running on")
     process.send_signal(signal.SIGTERM)
-    read_until(
-        process, r"told to go \(signal 15\): deleting its job and pods; started again, the training goes on from"
-    )
+    read_until(process, r"told to end: deleting its job and pods; started again, the training goes on from")
     read_until(process, "deleting TFJob")
     assert process.wait(30) == 143
     assert operator.jobs() == []
@@ -823,8 +823,7 @@ def test_killed_launcher_leaves_a_job_that_goes_with_its_pod_or_is_adopted(
     again.kill()
     again.wait()
     kubernetes_api.delete("pods", "step")
-    assert operator.jobs() == []
-    assert kubernetes_api.objects("pods") == []
+    kubernetes_api.wait_for(lambda: operator.jobs() == [] and kubernetes_api.objects("pods") == [])
 
 
 # Really trained
