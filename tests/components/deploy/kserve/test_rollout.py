@@ -164,6 +164,7 @@ def _with_label(item: dict[str, Any], name: str, value: str) -> dict[str, Any]:
     return item
 
 
+@pytest.mark.slow_on_real_api
 @MODES
 def test_deploying_the_same_again_changes_nothing(deployer: Deployer, mode: str) -> None:
     deployer.deploy(1, run="first", deployment_mode=mode)
@@ -201,6 +202,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize("fate", FAILURES)
 def test_failed_update_puts_the_version_before_back(deployer: Deployer, fate: str) -> None:
     deployer.deploy(1)
@@ -235,6 +237,7 @@ def test_failed_update_of_what_was_not_ready_before(deployer: Deployer) -> None:
     deployer.deploy(3)
 
 
+@pytest.mark.slow_on_real_api
 @MODES
 def test_failed_smoke_prediction_puts_the_version_before_back(deployer: Deployer, mode: str) -> None:
     deployer.deploy(1, deployment_mode=mode)
@@ -321,6 +324,7 @@ def _standing(deployer: Deployer) -> dict[str, list[str]]:
 ONE_OF_EACH = {kind: ["digits-predictor"] for kind in ("services", "deployments", "horizontalpodautoscalers")}
 
 
+@pytest.mark.slow_on_real_api
 def test_promoted_under_load_at_the_address_that_it_was(deployer: Deployer) -> None:
     """As on 2026-11-25, when KServe took the address away: 123 of 123 requests failed from the promotion on."""
     deployer.kserve.route_delay = 0.1
@@ -404,6 +408,7 @@ def test_canary_rolled_back(deployer: Deployer, mode: str) -> None:
         promote_canary(deployer.change, LOG)
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize("fate", ["image", "wrong", "silent"])
 @MODES
 def test_failed_canary_is_taken_away(deployer: Deployer, mode: str, fate: str) -> None:
@@ -662,6 +667,7 @@ with reported("deploy"):
 """
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize("how", ["first", "update", "owner killed"])
 def test_ended_in_the_middle_puts_the_version_before_back(deployer: Deployer, how: str) -> None:
     is_first = how == "first"

@@ -204,6 +204,7 @@ def test_job_of_the_same_name_with_another_spec_is_refused_and_left_alone(
     assert [found["metadata"]["uid"] for found in operator.jobs()] == [job["metadata"]["uid"]]
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize("ended", ["failed", "without its model"])
 def test_failed_job_is_started_anew(
     ended: str,
@@ -355,6 +356,7 @@ def run_to_the_end(operator: TrainingOperator, job: dict[str, Any], launched: La
     launched.result()
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize(("reason", "message"), DISRUPTIONS)
 def test_drained_node_costs_a_tfjob_one_restart(
     reason: str, message: str, launch: Callable[..., Launch], kubernetes_api: KubernetesApi, trained: SimpleNamespace
@@ -394,6 +396,7 @@ def test_pod_that_is_deleted_by_force_costs_a_tfjob_one_restart(
     assert "had to go: the pod was deleted; restart 1 of 3" in launched.log.text
 
 
+@pytest.mark.slow_on_real_api
 def test_drained_nodes_cost_no_more_than_max_restarts(
     launch: Callable[..., Launch], kubernetes_api: KubernetesApi
 ) -> None:
@@ -429,6 +432,7 @@ def test_permanent_failure_stays_one_though_the_operator_deletes_the_others(
     assert "made anew" not in launched.log.text
 
 
+@pytest.mark.slow_on_real_api
 def test_lost_node_keeps_its_pod_and_the_job_gets_another_name_that_a_restarted_launcher_finds(
     launch: Callable[..., Launch],
     kubernetes_api: KubernetesApi,
@@ -456,6 +460,7 @@ def test_lost_node_keeps_its_pod_and_the_job_gets_another_name_that_a_restarted_
     ]
 
 
+@pytest.mark.slow_on_real_api
 def test_lost_node_of_a_trainjob_is_noticed_by_the_launcher(
     launch: Callable[..., Launch],
     kubernetes_api: KubernetesApi,
@@ -479,6 +484,7 @@ def test_lost_node_of_a_trainjob_is_noticed_by_the_launcher(
     assert "does not go, its node may be lost: DeletionByTaintManager" in launched.log.text
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize("max_restarts", [1, 3])
 def test_one_fault_of_a_trainjob_is_one_restart(
     max_restarts: int, launch: Callable[..., Launch], kubernetes_api: KubernetesApi, trained: SimpleNamespace
@@ -507,6 +513,7 @@ def test_one_fault_of_a_trainjob_is_one_restart(
     assert "restart 2 of" not in launched.log.text
 
 
+@pytest.mark.slow_on_real_api
 @BACKENDS
 def test_program_that_is_not_in_the_image_is_not_tried_again(
     backend: str, launch: Callable[..., Launch], kubernetes_api: KubernetesApi
@@ -522,6 +529,7 @@ def test_program_that_is_not_in_the_image_is_not_tried_again(
     assert launched.log.text.count("created T") == 1
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize("why", ["InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"])
 def test_container_that_cannot_be_made_is_not_waited_for(
     why: str, launch: Callable[..., Launch], kubernetes_api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
@@ -536,6 +544,7 @@ def test_container_that_cannot_be_made_is_not_waited_for(
     assert operator.jobs() == []
 
 
+@pytest.mark.slow_on_real_api
 def test_error_names_the_worker_without_memory_and_not_its_peer(
     launch: Callable[..., Launch], kubernetes_api: KubernetesApi
 ) -> None:
@@ -556,6 +565,7 @@ def test_error_names_the_worker_without_memory_and_not_its_peer(
     )
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize(
     ("happens", "expected"),
     [
@@ -593,6 +603,7 @@ def test_job_that_can_never_start(
     assert operator.jobs() == []
 
 
+@pytest.mark.slow_on_real_api
 def test_job_that_gets_no_pods(launch: Callable[..., Launch], kubernetes_api: KubernetesApi) -> None:
     operator, launched = TrainingOperator(kubernetes_api), launch(job={"start_seconds": 2})
     job = operator.wait_for_job()
@@ -602,6 +613,7 @@ def test_job_that_gets_no_pods(launch: Callable[..., Launch], kubernetes_api: Ku
     )
 
 
+@pytest.mark.slow_on_real_api
 def test_job_that_waits_in_a_queue_may_wait(
     launch: Callable[..., Launch], kubernetes_api: KubernetesApi, trained: SimpleNamespace
 ) -> None:
