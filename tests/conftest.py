@@ -81,8 +81,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits: Dataset, train_opt
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test of a cluster runs on our API server and on a real one, but those marked `fake_api`."""
-    if "kubernetes_api" in metafunc.fixturenames and not metafunc.definition.get_closest_marker("fake_api"):
-        metafunc.parametrize("kubernetes_api", ["fake", "real"], indirect=True)
+    if "kubernetes_api" not in metafunc.fixturenames or metafunc.definition.get_closest_marker("fake_api"):
+        return
+    slow = [pytest.mark.slow] if metafunc.definition.get_closest_marker("slow_on_real_api") else []
+    metafunc.parametrize("kubernetes_api", ["fake", pytest.param("real", marks=slow)], indirect=True)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from kubernetes_api.cluster import NAMESPACE, Cluster
 from kubernetes_api.crds import definitions
 from kubernetes_api.server import resources_of
 from kubernetes_api.store import ApiError, Change, Object, Resource
+from kubernetes_api.training_webhooks import refusal
 from repository import REPOSITORY
 from skips import Need, skip
 
@@ -77,7 +78,7 @@ class RealKubernetesApi(Cluster):
 
     def __init__(self, plane: ControlPlane, admin: AdminClient, node: Node, directory: Path) -> None:
         self.token, self.admin_token = "", plane.admin_token
-        self.admission: list[Refusal] = []
+        self.admission: list[Refusal] = [self._training_webhooks]
         self._plane, self._admin, self._node, self._directory = plane, admin, node, directory
         self._definitions = {crd["metadata"]["name"]: _without_status(crd) for crd in definitions()}
         self._changed_definitions: set[str] = set()
@@ -139,7 +140,7 @@ class RealKubernetesApi(Cluster):
         for resource in self.resources():
             if resource.plural not in KEPT:
                 self._remove_all(resource)
-        self.admission.clear()
+        self.admission[:] = [self._training_webhooks]
         if self._forbidden:
             self._restore_roles()
         self._audited = len(self._audit_lines())
@@ -284,6 +285,14 @@ class RealKubernetesApi(Cluster):
         return {"certificate-authority-data": base64.b64encode(self._plane.certificate.read_bytes()).decode()}
 
     # Between tests
+
+    def _training_webhooks(self, resource: Resource, item: Object) -> str | None:
+        def lookup(plural: str, name: str) -> Object | None:
+            with contextlib.suppress(ApiError):
+                return self.get(plural, name, "")
+            return None
+
+        return refusal(resource.plural, item, lookup)
 
     def _make_if_absent(self, item: Object) -> None:
         with contextlib.suppress(ApiError):

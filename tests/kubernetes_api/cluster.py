@@ -1,4 +1,4 @@
-"""What a test does on the cluster's side of an API, a real one or ours: it plays operators, kubelets and other users."""
+"""What a test does on the cluster's side of an API, a real one or ours: it plays operators, kubelets, other users."""
 
 import contextlib
 import time

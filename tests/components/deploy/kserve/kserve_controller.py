@@ -32,6 +32,9 @@ CRASH = {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting faile
 NO_NODE = {"reason": "Unschedulable", "message": "0/3 nodes are available: 3 Insufficient cpu."}
 QUOTA = {"reason": "FailedCreate", "message": 'pods "x" is forbidden: exceeded quota: compute'}
 NO_RUNTIME = {"reason": "RuntimeNotRecognized", "message": "Waiting for runtime to become available"}
+POD = {"containers": [{"name": "kserve-container", "image": "tensorflow/serving"}]}
+APP = {"app": "model"}
+DEPLOYMENT = {"selector": {"matchLabels": APP}, "template": {"metadata": {"labels": APP}, "spec": POD}}
 NOT_LOADED = {"reason": "ModelLoadFailed", "message": "Op type not registered", "exitCode": 1}
 
 
@@ -80,7 +83,7 @@ class KServe:
                 "apiVersion": "serving.kserve.io/v1alpha1",
                 "kind": "ClusterServingRuntime",
                 "metadata": {"name": "kserve-tensorflow-serving"},
-                "spec": {},
+                "spec": {"containers": [{"name": "kserve-container", "image": "tensorflow/serving"}]},
             }
         )
         with self.api.controller("inferenceservices", self._act):
@@ -179,11 +182,13 @@ class KServe:
         """Makes a version's Service, Deployment and autoscaler; says whether its pods are ready."""
         name = service["metadata"]["name"]
         own = _predictor_name(name, version)
-        self._make("v1", "Service", own, service, {})
-        self._make("apps/v1", "Deployment", own, service, {})
+        self._make("v1", "Service", own, service, {"clusterIP": "None"})
+        self._make("apps/v1", "Deployment", own, service, DEPLOYMENT)
         annotations = {**service["metadata"]["annotations"], **version.get("annotations", {})}
         if annotations.get("serving.kserve.io/autoscalerClass", "hpa") == "hpa":
-            self._make("autoscaling/v2", "HorizontalPodAutoscaler", own, service, {"scaleTargetRef": {"name": own}})
+            target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": own}
+            scaling = {"scaleTargetRef": target, "maxReplicas": 3}
+            self._make("autoscaling/v2", "HorizontalPodAutoscaler", own, service, scaling)
         app = f"isvc.{own}"
         ready = self._make_pods(service, version, {"app": app}, replicas)
         if ready:
@@ -265,6 +270,7 @@ class KServe:
                     "generateName": f"{name}-predictor-",
                     "labels": {SERVICE_LABEL: name},
                 },
+                "spec": DEPLOYMENT,
                 "status": {"conditions": [{"type": "ReplicaFailure", "status": "True", **QUOTA}]},
             }
             self.api.create(deployment)
@@ -278,7 +284,7 @@ class KServe:
                 "metadata": {
                     "generateName": f"{name}-predictor-",
                     "labels": {
-                        **service["metadata"]["labels"],
+                        **service["metadata"].get("labels", {}),
                         **version.get("labels", {}),
                         SERVICE_LABEL: name,
                         **labels,
@@ -289,7 +295,7 @@ class KServe:
                         "test/digest": _digest_of(version),
                     },
                 },
-                "spec": {"containers": [{"name": "kserve-container"}]},
+                "spec": POD if fate == "unschedulable" else {**POD, "nodeName": "node-a"},
                 "status": _pod_status(fate, serves),
             }
             made = self.api.create(pod)
@@ -354,7 +360,7 @@ def _same(pod: Object, labels: Object) -> bool:
 
 
 def _is_ready(pod: Object) -> bool:
-    return {"type": "Ready", "status": "True"} in pod["status"]["conditions"]
+    return any(READY.items() <= condition.items() for condition in pod["status"].get("conditions", []))
 
 
 class _Server(ThreadingHTTPServer):

@@ -164,6 +164,7 @@ def _with_label(item: dict[str, Any], name: str, value: str) -> dict[str, Any]:
     return item
 
 
+@pytest.mark.slow_on_real_api
 @MODES
 def test_deploying_the_same_again_changes_nothing(deployer: Deployer, mode: str) -> None:
     deployer.deploy(1, run="first", deployment_mode=mode)
@@ -201,6 +202,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize("fate", FAILURES)
 def test_failed_update_puts_the_version_before_back(deployer: Deployer, fate: str) -> None:
     deployer.deploy(1)
@@ -235,6 +237,7 @@ def test_failed_update_of_what_was_not_ready_before(deployer: Deployer) -> None:
     deployer.deploy(3)
 
 
+@pytest.mark.slow_on_real_api
 @MODES
 def test_failed_smoke_prediction_puts_the_version_before_back(deployer: Deployer, mode: str) -> None:
     deployer.deploy(1, deployment_mode=mode)
@@ -321,6 +324,7 @@ def _standing(deployer: Deployer) -> dict[str, list[str]]:
 ONE_OF_EACH = {kind: ["digits-predictor"] for kind in ("services", "deployments", "horizontalpodautoscalers")}
 
 
+@pytest.mark.slow_on_real_api
 def test_promoted_under_load_at_the_address_that_it_was(deployer: Deployer) -> None:
     """As on 2026-11-25, when KServe took the address away: 123 of 123 requests failed from the promotion on."""
     deployer.kserve.route_delay = 0.1
@@ -374,6 +378,7 @@ def test_promotion_that_was_cut_short_goes_on(deployer: Deployer) -> None:
     assert champion(deployer.service).val_accuracy == 0.91
 
 
+@pytest.mark.fake_api  # a real one's webhook refuses everybody what an older version did
 def test_promoted_by_name_before_keeps_its_name(deployer: Deployer) -> None:
     """Earlier releases of this package promoted as KServe suggests: by the canary's name, which is the address now."""
     deployer.deploy(1)
@@ -403,6 +408,7 @@ def test_canary_rolled_back(deployer: Deployer, mode: str) -> None:
         promote_canary(deployer.change, LOG)
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize("fate", ["image", "wrong", "silent"])
 @MODES
 def test_failed_canary_is_taken_away(deployer: Deployer, mode: str, fate: str) -> None:
@@ -423,6 +429,7 @@ def test_ingress_that_does_not_split_requests(deployer: Deployer) -> None:
     assert "canary" not in deployer.spec
 
 
+@pytest.mark.fake_api  # a definition of 2 MB takes a real server 20 s
 @needs_definitions
 def test_canary_of_a_kserve_that_knows_none(deployer: Deployer) -> None:
     """A field that the cluster does not know is refused; dropped, all requests would go to the new version."""
@@ -496,6 +503,7 @@ def test_deployment_mode_cannot_change(deployer: Deployer) -> None:
         deployer.deploy(3, deployment_mode="Knative")
 
 
+@pytest.mark.fake_api
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -515,12 +523,14 @@ def test_trouble_that_passes(deployer: Deployer, trouble: dict[str, Any]) -> Non
     assert champion(deployer.service).val_accuracy == 0.92
 
 
+@pytest.mark.fake_api
 def test_made_by_somebody_else_at_the_same_moment(deployer: Deployer) -> None:
     deployer.api.fail(verb="create", path="inferenceservices", status=409)
     deployer.deploy(1)
     assert deployer.writes() == ["create", "create"]
 
 
+@pytest.mark.fake_api
 @pytest.mark.parametrize("is_first", [True, False], ids=["first", "update"])
 def test_answer_that_is_lost(deployer: Deployer, is_first: bool) -> None:
     """The cluster takes the write, the answer does not arrive, and the write that is sent again is a conflict."""
@@ -572,7 +582,9 @@ def test_missing_runtime_is_named_with_those_that_there_are(deployer: Deployer) 
 def test_refused_by_kserves_webhook(deployer: Deployer) -> None:
     deployer.deploy(1)
     before = deployer.service
-    deployer.api.admission.append(lambda resource, item: '"inferenceservice.validator" denied the request: no!')
+    deployer.api.admission.append(
+        lambda resource, item: '"inferenceservice.kserve-webhook-server.validator" denied the request: no!'
+    )
     with pytest.raises(StageFailed, match="^the cluster refuses: .*denied the request: no! .HTTP 403.$"):
         deployer.deploy(2)
     assert deployer.service == before
@@ -590,6 +602,7 @@ def test_missing_permissions_are_told_with_the_role_before_anything_is_done(depl
     assert not deployer.is_there
 
 
+@pytest.mark.fake_api  # a definition of 2 MB takes a real server 20 s
 def test_no_kserve(deployer: Deployer) -> None:
     deployer.api.delete("customresourcedefinitions", "inferenceservices.serving.kserve.io", namespace="")
     with pytest.raises(StageFailed, match="KServe is not installed"):
@@ -654,6 +667,7 @@ with reported("deploy"):
 """
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize("how", ["first", "update", "owner killed"])
 def test_ended_in_the_middle_puts_the_version_before_back(deployer: Deployer, how: str) -> None:
     is_first = how == "first"

@@ -204,6 +204,7 @@ def test_job_of_the_same_name_with_another_spec_is_refused_and_left_alone(
     assert [found["metadata"]["uid"] for found in operator.jobs()] == [job["metadata"]["uid"]]
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize("ended", ["failed", "without its model"])
 def test_failed_job_is_started_anew(
     ended: str,
@@ -355,6 +356,7 @@ def run_to_the_end(operator: TrainingOperator, job: dict[str, Any], launched: La
     launched.result()
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize(("reason", "message"), DISRUPTIONS)
 def test_drained_node_costs_a_tfjob_one_restart(
     reason: str, message: str, launch: Callable[..., Launch], kubernetes_api: KubernetesApi, trained: SimpleNamespace
@@ -394,6 +396,7 @@ def test_pod_that_is_deleted_by_force_costs_a_tfjob_one_restart(
     assert "had to go: the pod was deleted; restart 1 of 3" in launched.log.text
 
 
+@pytest.mark.slow_on_real_api
 def test_drained_nodes_cost_no_more_than_max_restarts(
     launch: Callable[..., Launch], kubernetes_api: KubernetesApi
 ) -> None:
@@ -428,6 +431,7 @@ def test_permanent_failure_stays_one_though_the_operator_deletes_the_others(
     assert "made anew" not in launched.log.text
 
 
+@pytest.mark.slow_on_real_api
 def test_lost_node_keeps_its_pod_and_the_job_gets_another_name_that_a_restarted_launcher_finds(
     launch: Callable[..., Launch],
     kubernetes_api: KubernetesApi,
@@ -455,6 +459,7 @@ def test_lost_node_keeps_its_pod_and_the_job_gets_another_name_that_a_restarted_
     ]
 
 
+@pytest.mark.slow_on_real_api
 def test_lost_node_of_a_trainjob_is_noticed_by_the_launcher(
     launch: Callable[..., Launch],
     kubernetes_api: KubernetesApi,
@@ -478,6 +483,7 @@ def test_lost_node_of_a_trainjob_is_noticed_by_the_launcher(
     assert "does not go, its node may be lost: DeletionByTaintManager" in launched.log.text
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize("max_restarts", [1, 3])
 def test_one_fault_of_a_trainjob_is_one_restart(
     max_restarts: int, launch: Callable[..., Launch], kubernetes_api: KubernetesApi, trained: SimpleNamespace
@@ -506,6 +512,7 @@ def test_one_fault_of_a_trainjob_is_one_restart(
     assert "restart 2 of" not in launched.log.text
 
 
+@pytest.mark.slow_on_real_api
 @BACKENDS
 def test_program_that_is_not_in_the_image_is_not_tried_again(
     backend: str, launch: Callable[..., Launch], kubernetes_api: KubernetesApi
@@ -521,6 +528,7 @@ def test_program_that_is_not_in_the_image_is_not_tried_again(
     assert launched.log.text.count("created T") == 1
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize("why", ["InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"])
 def test_container_that_cannot_be_made_is_not_waited_for(
     why: str, launch: Callable[..., Launch], kubernetes_api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
@@ -535,6 +543,7 @@ def test_container_that_cannot_be_made_is_not_waited_for(
     assert operator.jobs() == []
 
 
+@pytest.mark.slow_on_real_api
 def test_error_names_the_worker_without_memory_and_not_its_peer(
     launch: Callable[..., Launch], kubernetes_api: KubernetesApi
 ) -> None:
@@ -555,6 +564,7 @@ def test_error_names_the_worker_without_memory_and_not_its_peer(
     )
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize(
     ("happens", "expected"),
     [
@@ -592,6 +602,7 @@ def test_job_that_can_never_start(
     assert operator.jobs() == []
 
 
+@pytest.mark.slow_on_real_api
 def test_job_that_gets_no_pods(launch: Callable[..., Launch], kubernetes_api: KubernetesApi) -> None:
     operator, launched = TrainingOperator(kubernetes_api), launch(job={"start_seconds": 2})
     job = operator.wait_for_job()
@@ -601,6 +612,7 @@ def test_job_that_gets_no_pods(launch: Callable[..., Launch], kubernetes_api: Ku
     )
 
 
+@pytest.mark.slow_on_real_api
 def test_job_that_waits_in_a_queue_may_wait(
     launch: Callable[..., Launch], kubernetes_api: KubernetesApi, trained: SimpleNamespace
 ) -> None:
@@ -632,11 +644,13 @@ def test_job_deleted_by_somebody(launch: Callable[..., Launch], kubernetes_api: 
         (
             lambda api: api.admission.append(
                 lambda resource, item: (
-                    '"validator.tfjob.training-operator.kubeflow.org" denied the request: spec.tfReplicaSpecs[Worker]: must be > 0'
+                    '"validator.tfjob.training-operator.kubeflow.org" denied the request: spec.tfReplicaSpecs[Worker]: '
+                    "must be > 0"
                 )
             ),
             InvalidInput,
-            r'job: TFJob train-cnn-\S+ was refused: admission webhook "validator.tfjob.training-operator.kubeflow.org" denied the request: spec.tfRep',
+            r'job: TFJob train-cnn-\S+ was refused: admission webhook "validator.tfjob.training-operator.kubeflow.org" '
+            "denied the request: spec.tfRep",
         ),
         (
             lambda api: api.forbid("create", "tfjobs"),
@@ -648,13 +662,8 @@ def test_job_deleted_by_somebody(launch: Callable[..., Launch], kubernetes_api: 
             StageFailed,
             r"does not know TFJob \(kubeflow.org/v1\): is the Training Operator installed\?",
         ),
-        (
-            lambda api: setattr(api, "token", "another"),
-            StageFailed,
-            r"the cluster's API cannot be used: Unauthorized \(HTTP 401\)",
-        ),
     ],
-    ids=["webhook", "permission", "no operator", "credentials"],
+    ids=["webhook", "permission", "no operator"],
 )
 def test_refusals_in_words(
     prepare: Callable[[KubernetesApi], Any],
@@ -667,6 +676,7 @@ def test_refusals_in_words(
     assert re.search(expected, launch().failure(error))
 
 
+@pytest.mark.fake_api
 def test_missing_runtime_is_named_with_what_brings_it(
     launch: Callable[..., Launch], kubernetes_api: KubernetesApi
 ) -> None:
@@ -676,6 +686,12 @@ def test_missing_runtime_is_named_with_what_brings_it(
         "manifests/trainer brings this project's own (admission webhook"
     )
     assert kubernetes_api.objects("trainjobs") == []
+
+
+@pytest.mark.fake_api
+def test_credentials_that_are_refused(launch: Callable[..., Launch], kubernetes_api: KubernetesApi) -> None:
+    kubernetes_api.token = "another"
+    assert "the cluster's API cannot be used: Unauthorized (HTTP 401)" in launch().failure()
 
 
 def test_without_a_shared_volume_nothing_is_created(
@@ -808,9 +824,7 @@ def test_terminated_launcher_deletes_its_job(
     operator.start(operator.wait_for_job())
     read_until(process, "running on")
     process.send_signal(signal.SIGTERM)
-    read_until(
-        process, r"told to go \(signal 15\): deleting its job and pods; started again, the training goes on from"
-    )
+    read_until(process, r"told to end: deleting its job and pods; started again, the training goes on from")
     read_until(process, "deleting TFJob")
     assert process.wait(30) == 143
     assert operator.jobs() == []
@@ -832,13 +846,13 @@ def test_killed_launcher_leaves_a_job_that_goes_with_its_pod_or_is_adopted(
     again.kill()
     again.wait()
     kubernetes_api.delete("pods", "step")
-    assert operator.jobs() == []
-    assert kubernetes_api.objects("pods") == []
+    kubernetes_api.wait_for(lambda: operator.jobs() == [] and kubernetes_api.objects("pods") == [])
 
 
 # Really trained
 
 
+@pytest.mark.fake_api  # the training is what counts
 @skip_unless(hasattr(os, "sched_setaffinity"), Need.SYSTEM, "this system cannot pin processes to cores")
 @BACKENDS
 def test_real_workers_of_the_manifest(
