@@ -5,17 +5,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-
 from kfp_image_classification.components.cluster.kubernetes_client import FORBIDDEN, NOT_FOUND, explained, patiently
 from kfp_image_classification.components.cluster.local_backend import deploy_backend_problem, train_backend_problem
 from kfp_image_classification.components.cluster.permissions import TRAINING_RUNTIME, denied, needed
 from kfp_image_classification.components.cluster.storage import claim_command
+from kfp_image_classification.components.preflight.operators import KINDS, Kind, apply_manifests
+from kfp_image_classification.components.preflight.options import PreflightOptions
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
-
-OVERLAYS_NAMESPACE = "kubeflow"
 
 
 class State(StrEnum):
@@ -41,86 +39,6 @@ class Finding:
     remedy: str = ""
 
 
-class PreflightOptions(BaseModel):
-    """What to look for.
-
-    Attributes:
-        namespace: Where the pipeline's steps run.
-        train_backend: As `train` takes it; `auto` is `tfjob` here.
-        deploy_backend: As `deploy` takes it; `auto` is `kserve` here.
-        pvc: The volume claim that the steps and the training workers mount; empty for none.
-        service_account: Whose permissions to ask about; empty for those of the client itself.
-        in_pods: Whether the steps run in pods of their own.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    namespace: str
-    train_backend: str = "auto"
-    deploy_backend: str = "auto"
-    pvc: str = ""
-    service_account: str = ""
-    in_pods: bool = True
-
-    @property
-    def backends(self) -> list[str]:
-        return [
-            "tfjob" if self.train_backend == "auto" else self.train_backend,
-            "kserve" if self.deploy_backend == "auto" else self.deploy_backend,
-        ]
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """A kind of object that a backend creates, and how its operator is installed."""
-
-    group: str
-    version: str
-    plural: str
-    kind: str
-    install: str
-
-
-# The versions are those that cluster/versions.sh installs.
-_KINDS = {
-    "tfjob": _Kind(
-        "kubeflow.org",
-        "v1",
-        "tfjobs",
-        "TFJob",
-        'kubectl apply --server-side -k "https://github.com/kubeflow/training-operator.git/manifests/overlays/standalone'
-        '?ref=v1.9.3"',
-    ),
-    "trainjob": _Kind(
-        "trainer.kubeflow.org",
-        "v1alpha1",
-        "trainjobs",
-        "TrainJob",
-        'kubectl apply --server-side -k "https://github.com/kubeflow/trainer.git/manifests/overlays/manager?ref=v2.3.0"',
-    ),
-    "kserve": _Kind(
-        "serving.kserve.io",
-        "v1beta1",
-        "inferenceservices",
-        "InferenceService",
-        "kubectl apply --server-side -f https://github.com/kserve/kserve/releases/download/v0.21.0/kserve.yaml",
-    ),
-}
-
-
-def install_command(backend: str) -> str:
-    """The command that installs what a backend creates its objects for."""
-    return _KINDS[backend].install
-
-
-def apply_manifests(namespace: str, overlay: str = "local") -> str:
-    """The command that brings this project's own objects into a namespace."""
-    command = f"kubectl apply --server-side -k manifests/overlays/{overlay}"
-    if namespace == OVERLAYS_NAMESPACE:
-        return command
-    return f"{command}, with namespace {namespace} in its kustomization.yaml"
-
-
 def check_cluster(client: "ApiClient", options: PreflightOptions, tell: Callable[[str], None]) -> list[Finding]:
     """Looks for everything; changes nothing.
 
@@ -133,7 +51,7 @@ def check_cluster(client: "ApiClient", options: PreflightOptions, tell: Callable
         StageFailed: When the API cannot be reached, or refuses the credentials.
     """
     checks = _Checks(client, options, tell)
-    kinds = [_KINDS[backend] for backend in options.backends if backend in _KINDS]
+    kinds = [KINDS[backend] for backend in options.backends if backend in KINDS]
     return [
         *_local_backends(options),
         *(checks.kind(kind) for kind in kinds),
@@ -158,7 +76,7 @@ class _Checks:
         self._client, self._options, self._tell = client, options, tell
         self._core, self._custom, self._groups = CoreV1Api(client), CustomObjectsApi(client), ApisApi(client)
 
-    def kind(self, kind: _Kind) -> Finding:
+    def kind(self, kind: Kind) -> Finding:
         """Looks in what the API says it serves, which every account may ask."""
         from kubernetes.client import ApiException
 
@@ -177,7 +95,7 @@ class _Checks:
             )
         return Finding(State.MISSING, f"{name}: the cluster does not know it", kind.install)
 
-    def _served_versions(self, kind: _Kind) -> list[str]:
+    def _served_versions(self, kind: Kind) -> list[str]:
         groups = self._ask(self._groups.get_api_versions).groups
         versions = [version.version for group in groups if group.name == kind.group for version in group.versions]
         return [version for version in versions if kind.plural in self._plurals(kind.group, version)]
@@ -235,7 +153,7 @@ class _Checks:
     def training_runtime(self) -> Finding:
         from kubernetes.client import ApiException
 
-        kind = _KINDS["trainjob"]
+        kind = KINDS["trainjob"]
         name = f"ClusterTrainingRuntime {TRAINING_RUNTIME}"
         try:
             self._ask(

@@ -5,7 +5,8 @@ from logging import Logger
 
 from kfp_image_classification.components.cluster.kubernetes_client import api_client, in_cluster, own_namespace
 from kfp_image_classification.components.cluster.local_backend import in_step_pod
-from kfp_image_classification.components.preflight.checks import Finding, PreflightOptions, State, check_cluster
+from kfp_image_classification.components.preflight.checks import Finding, State, check_cluster
+from kfp_image_classification.components.preflight.options import PreflightOptions
 from kfp_image_classification.components.step.errors import StageFailed
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from repository import REPOSITORY
 
-from kfp_image_classification.components.preflight.checks import install_command
+from kfp_image_classification.components.preflight.operators import install_command
 
 RECORDER = """#!{python}
 import json, os, sys

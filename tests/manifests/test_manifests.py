@@ -13,7 +13,7 @@ from repository import REPOSITORY
 from kfp_image_classification.components.cluster import images
 from kfp_image_classification.components.cluster.permissions import BY_BACKEND, TRAINING_RUNTIME, Permission, needed
 from kfp_image_classification.components.deploy.kserve.manifest import MODEL_READER
-from kfp_image_classification.components.preflight.checks import apply_manifests
+from kfp_image_classification.components.preflight.operators import apply_manifests
 from kfp_image_classification.components.train.launchers.trainjob import CONTAINER, REPLICATED_JOB
 from kfp_image_classification.components.train.worker.exit_codes import BAD_INPUT, BAD_LOSS, PEER_LOST, PREEMPTED
 

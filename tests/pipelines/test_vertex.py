@@ -32,7 +32,7 @@ from kfp_image_classification.components.deploy.vertex import servable_uri
 from kfp_image_classification.components.train.launchers.machine import free_ports
 from kfp_image_classification.components.train.options import TrainingJob
 from kfp_image_classification.components.train.vertex import collect_custom_job, plan_custom_job
-from kfp_image_classification.components.train.worker.cluster import cluster_from_environment
+from kfp_image_classification.components.train.worker.tf_config import cluster_from_environment
 from kfp_image_classification.pipelines.vertex import vertex
 
 IR = yaml.safe_load((REPOSITORY / "compiled" / "vertex.yaml").read_text())

@@ -19,7 +19,7 @@ from kfp_image_classification.components.deploy.endpoint import REQUEST_FILE, En
 from kfp_image_classification.components.deploy.kserve import manifest
 from kfp_image_classification.components.deploy.kserve.address import Address, service_address
 from kfp_image_classification.components.deploy.kserve.client import InferenceServices
-from kfp_image_classification.components.deploy.kserve.permissions import check_permissions
+from kfp_image_classification.components.deploy.kserve.missing_role import check_permissions
 from kfp_image_classification.components.deploy.kserve.rollout import Rollout
 from kfp_image_classification.components.deploy.kserve.runtimes import check_runtime
 from kfp_image_classification.components.deploy.kserve.storage_uri import kserve_storage_uri

@@ -7,9 +7,9 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from kfp_image_classification.components.train.options import TrainOptions
-from kfp_image_classification.components.train.worker.cluster import Cluster
 from kfp_image_classification.components.train.worker.steps import sum_over_workers
 from kfp_image_classification.components.train.worker.stuck_watch import StuckWatch
+from kfp_image_classification.components.train.worker.tf_config import Cluster
 
 KNOCK_SECONDS = 0.1
 

@@ -30,7 +30,6 @@ from kfp_image_classification.components.train.learning_rate import LearningRate
 from kfp_image_classification.components.train.options import TrainingJob, check_fit
 from kfp_image_classification.components.train.worker.callbacks import training_callbacks
 from kfp_image_classification.components.train.worker.checkpoints import Checkpoints, Position, TimedCheckpoints
-from kfp_image_classification.components.train.worker.cluster import Cluster
 from kfp_image_classification.components.train.worker.coordination import PeersUnreachable, answers, connect
 from kfp_image_classification.components.train.worker.export import export_model, is_exported
 from kfp_image_classification.components.train.worker.gradients import FusedAdam
@@ -50,6 +49,7 @@ from kfp_image_classification.components.train.worker.steps import (
     sum_over_workers,
 )
 from kfp_image_classification.components.train.worker.stuck_watch import StuckWatch
+from kfp_image_classification.components.train.worker.tf_config import Cluster
 from kfp_image_classification.components.train.worker.worker_report import WorkerReport
 
 VALIDATION_BATCH = 512

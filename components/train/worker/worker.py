@@ -31,14 +31,14 @@ from kfp_image_classification.components.step.output import steady_streams
 from kfp_image_classification.components.step.process_owner import leave_with_owner
 from kfp_image_classification.components.train.attempts import OwnAttempt, Superseded, note_end
 from kfp_image_classification.components.train.options import TrainingJob
-from kfp_image_classification.components.train.worker.cluster import (
+from kfp_image_classification.components.train.worker.exit_codes import BAD_INPUT, BAD_LOSS, PEER_LOST, PREEMPTED, leave
+from kfp_image_classification.components.train.worker.phase_times import PhaseTimes
+from kfp_image_classification.components.train.worker.preemption import Preempted, PreemptionNotice
+from kfp_image_classification.components.train.worker.tf_config import (
     Cluster,
     cluster_from_environment,
     tf_config_of_jobset,
 )
-from kfp_image_classification.components.train.worker.exit_codes import BAD_INPUT, BAD_LOSS, PEER_LOST, PREEMPTED, leave
-from kfp_image_classification.components.train.worker.phase_times import PhaseTimes
-from kfp_image_classification.components.train.worker.preemption import Preempted, PreemptionNotice
 from kfp_image_classification.components.train.worker.worker_report import WorkerReport
 
 

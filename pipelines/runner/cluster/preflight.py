@@ -5,13 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE, SERVER_IMAGE, TENSORFLOW_IMAGE
 from kfp_image_classification.components.cluster.kubernetes_client import NOT_FOUND, api_client, explained, patiently
-from kfp_image_classification.components.preflight.checks import (
-    Finding,
-    PreflightOptions,
-    State,
-    apply_manifests,
-    check_cluster,
-)
+from kfp_image_classification.components.preflight.checks import Finding, State, check_cluster
+from kfp_image_classification.components.preflight.operators import apply_manifests
+from kfp_image_classification.components.preflight.options import PreflightOptions
 from kfp_image_classification.components.preflight.report import lines, missing
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.pipelines.runner.cluster.image_probe import probe_images

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from kfp_image_classification.components.step.errors import InvalidInput
-from kfp_image_classification.components.train.worker.cluster import (
+from kfp_image_classification.components.train.worker.tf_config import (
     Cluster,
     cluster_from_environment,
     tf_config_of_jobset,
