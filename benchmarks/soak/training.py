@@ -92,7 +92,7 @@ class Watch(threading.Thread):
 
     def _step(self) -> int:
         try:
-            return int((self._job / PROGRESS_FILE).read_text())
+            return int((self._job / PROGRESS_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return 0
 
