@@ -123,6 +123,11 @@ class JobProgress:
             self._warnings[name, message] = event.get("reason", "")
             self._tell(f"{name}: warning {event.get('reason', '')}: {message}")
 
+    @property
+    def knows_why(self) -> bool:
+        """Whether a pod failed, or had to go."""
+        return bool(self._history.failures or self._history.disrupted)
+
     def culprit(self) -> PodState | None:
         """The pod to blame for a failure."""
         return self._history.culprit()

@@ -37,6 +37,8 @@ SPEC_ANNOTATION = "kfp-image-classification/spec-sha256"
 NO_RUNTIME = "specified clusterTrainingRuntime must be created"
 POLL_SECONDS = 0.5
 LOG_SECONDS = 20.0
+# How long after a job's failure its pods may take to tell why.
+TOLD_SECONDS = 3.0
 # Within the half minute that a pod that is told to go has by default.
 CANCEL_SECONDS = 20.0
 # Longer than that half minute: only pods of a node that is lost, or that somebody keeps, are there after it.
@@ -131,7 +133,10 @@ class KubernetesLauncher(Launcher):
             has_ended = self._has_ended()
             self._may_run = not has_ended
             # The job's end can be told before that of its pods.
+            told_by = time.monotonic() + TOLD_SECONDS
             watches.take_changes(POLL_SECONDS)
+            while verdict.state == "failed" and not progress.knows_why and time.monotonic() < told_by:
+                watches.take_changes(POLL_SECONDS)
         for pod in self._api.pods(CANCEL_SECONDS):
             progress.pod_changed(pod, time.monotonic())
         self._follow_logs(progress)
