@@ -1,13 +1,25 @@
 """What these tests share: a run that serves, one whose steps come from the first one's cache, and one that fails."""
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from PIL import Image
 from real_run import START_SECONDS, assert_nothing_left, latest, read_until, start
+
+
+@pytest.fixture(autouse=True)
+def nothing_survives_a_failure() -> Iterator[None]:
+    """A run that a failed test left behind would hold the cores for which all later ones wait."""
+    before = {*psutil.Process().children(recursive=True)}
+    yield
+    for process in {*psutil.Process().children(recursive=True)} - before:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def case(number: signal.Signals, whole_group: bool, moment: str, slow: bool = Tr
         case(signal.SIGTERM, False, TRAINED),
         case(signal.SIGINT, True, TRAINED),
         case(signal.SIGHUP, True, TRAINED),
-        case(signal.SIGHUP, False, TRAINED, slow=False),
+        case(signal.SIGHUP, False, TRAINED),
         case(signal.SIGHUP, False, SERVING),
         case(signal.SIGQUIT, True, TRAINED),
         case(signal.SIGKILL, True, TRAINED),
@@ -88,7 +88,7 @@ def test_nothing_is_left(number: signal.Signals, whole_group: bool, moment: str,
 @pytest.mark.parametrize(
     ("number", "program"),
     [
-        pytest.param(signal.SIGKILL, "executor_main", id="step killed"),
+        pytest.param(signal.SIGKILL, "executor_main", id="step killed", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, "executor_main", id="step told to end", marks=pytest.mark.slow),
         pytest.param(signal.SIGKILL, "sh", id="shell around the step killed", marks=pytest.mark.slow),
     ],
@@ -108,6 +108,7 @@ def test_run_whose_step_is_ended_fails_and_leaves_nothing(
     assert_nothing_left(directory)
 
 
+@pytest.mark.slow
 def test_run_under_nohup_outlives_its_terminal(directory: Path) -> None:
     process = start(directory, "--models", "cnn", "--epochs", "500", before=["nohup"])
     read_until(process, TRAINING)
