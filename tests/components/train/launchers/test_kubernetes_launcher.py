@@ -407,7 +407,7 @@ def test_drained_nodes_cost_no_more_than_max_restarts(
             pods = operator.wait_for_pods(job)
             for pod in pods:
                 operator.run(pod)
-            launched.log.wait_for(rf"(?s)(pod {pods[1]}.: running on node-a.*){{{start}}}")
+            launched.log.wait_for(rf"(?ms)(^worker-1 \(pod {pods[1]}\): running on node-a$.*){{{start}}}")
             drained(operator, pods, "EvictionByEvictionAPI", "evicting")
             job = anew(operator, job) if start == 1 else job
         reason = launched.failure()
