@@ -700,7 +700,6 @@ def test_refusals_in_words(
     assert re.search(expected, launch().failure(error))
 
 
-@pytest.mark.fake_api
 def test_missing_runtime_is_named_with_what_brings_it(
     launch: Callable[..., Launch], kubernetes_api: KubernetesApi
 ) -> None:
@@ -712,9 +711,8 @@ def test_missing_runtime_is_named_with_what_brings_it(
     assert kubernetes_api.objects("trainjobs") == []
 
 
-@pytest.mark.fake_api
 def test_credentials_that_are_refused(launch: Callable[..., Launch], kubernetes_api: KubernetesApi) -> None:
-    kubernetes_api.token = "another"
+    kubernetes_api.write_kubeconfig(Path(os.environ["KUBECONFIG"]), token="another")
     assert "the cluster's API cannot be used: Unauthorized (HTTP 401)" in launch().failure()
 
 
