@@ -224,6 +224,8 @@ class RealKubernetesApi(Cluster):
         self._admin.delete(resource, item, 0 if plural == "pods" else None)
         if not set(finalizers) - {PROTECTION}:
             self.wait_for(lambda: not self._is_there(resource, item), SETTLE_SECONDS)
+        if plural == "customresourcedefinitions":
+            self._wait_until_not_served(item)
 
     def bind(self, pod: str, node: str, namespace: str = NAMESPACE) -> None:
         self._node.register(node)
@@ -343,6 +345,11 @@ class RealKubernetesApi(Cluster):
         self.wait_for(lambda: wanted <= self._admin.served(), SETTLE_SECONDS)
         for kind in kinds:
             self.wait_for(lambda kind=kind: self._admin.ask("GET", path(kind)), SETTLE_SECONDS)
+
+    def _wait_until_not_served(self, crd: Object) -> None:
+        """The definition goes first; for a moment its kinds are still found."""
+        gone = {(kind.group, kind.version, kind.plural) for kind in resources_of([crd]) if kind.is_custom}
+        self.wait_for(lambda: not gone & self._admin.found(), SETTLE_SECONDS)
 
     def _restore_roles(self) -> None:
         for kind, role in self._roles:

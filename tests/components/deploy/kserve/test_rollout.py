@@ -429,7 +429,7 @@ def test_ingress_that_does_not_split_requests(deployer: Deployer) -> None:
     assert "canary" not in deployer.spec
 
 
-@pytest.mark.fake_api  # a definition of 2 MB takes a real server 20 s
+@pytest.mark.slow_on_real_api
 @needs_definitions
 def test_canary_of_a_kserve_that_knows_none(deployer: Deployer) -> None:
     """A field that the cluster does not know is refused; dropped, all requests would go to the new version."""
@@ -602,7 +602,7 @@ def test_missing_permissions_are_told_with_the_role_before_anything_is_done(depl
     assert not deployer.is_there
 
 
-@pytest.mark.fake_api  # a definition of 2 MB takes a real server 20 s
+@pytest.mark.slow_on_real_api
 def test_no_kserve(deployer: Deployer) -> None:
     deployer.api.delete("customresourcedefinitions", "inferenceservices.serving.kserve.io", namespace="")
     with pytest.raises(StageFailed, match="KServe is not installed"):
