@@ -147,8 +147,8 @@ class TrainingOperator:
 
     def _reconcile_trainjob(self, job: dict[str, Any]) -> None:
         """Trainer, JobSet (executeFailurePolicy in pkg/controllers/failure_policy.go) and the Job controller, with the
-        runtime in manifests/trainer: a worker that is lost costs the whole Job, which is made anew at once. Trainer makes
-        the JobSet anew also of a TrainJob that is told to go: Reconcile in pkg/controller/trainjob_controller.go."""
+        runtime in manifests/trainer: a worker that is lost costs the whole Job, which is made anew at once. Trainer
+        makes the JobSet anew also of a TrainJob that is to go: Reconcile in pkg/controller/trainjob_controller.go."""
         pods, name = self._pods_of(job), job["metadata"]["name"]
         if "deletionTimestamp" in job["metadata"]:
             pods = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]

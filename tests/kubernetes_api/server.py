@@ -496,7 +496,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(error.code, error.status(), error.headers)
 
     def _verb(self, path: str, parameters: dict[str, str]) -> tuple[str, re.Match[str] | None]:
-        found = _PATH.match(path)
+        # An empty name is none: NewRequestInfo in Kubernetes' apiserver/pkg/endpoints/request splits without the slashes.
+        found = _PATH.match(path.rstrip("/"))
         named = bool(found and found["name"])
         if self.command == "GET":
             if found and found["sub"] == "log":
