@@ -71,14 +71,23 @@ class TrainingOperator:
         """Deletes a pod that its kubelet keeps; a reason is that of an eviction, a preemption or a lost node."""
 
         def change(item: dict[str, Any]) -> dict[str, Any]:
-            item["metadata"]["finalizers"] = [KUBELET]
             if reason:
                 condition = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
                 item["status"]["conditions"] = [*item["status"].get("conditions", []), condition]
             return item
 
+        self.keep(pod)
         self.api.update("pods", pod, change)
         self.api.delete("pods", pod)
+
+    def keep(self, pod: str) -> None:
+        """Lets a pod that will be told to go be there until `let_go`, as a kubelet does."""
+
+        def change(item: dict[str, Any]) -> dict[str, Any]:
+            item["metadata"]["finalizers"] = [KUBELET]
+            return item
+
+        self.api.update("pods", pod, change)
 
     def let_go(self, pod: str) -> None:
         """The kubelet says that the containers have ended."""
@@ -99,8 +108,6 @@ class TrainingOperator:
         ]
 
     def _reconcile(self, job: dict[str, Any]) -> None:
-        if "deletionTimestamp" in job["metadata"]:
-            return
         if self.kind is TFJOB:
             self._reconcile_tfjob(job)
         else:
@@ -108,7 +115,9 @@ class TrainingOperator:
 
     def _reconcile_tfjob(self, job: dict[str, Any]) -> None:
         """ReconcileJobs and ReconcilePods in pkg/controller.v1/common of the Training Operator, and UpdateJobStatus in
-        pkg/controller.v1/tensorflow/tfjob_controller.go."""
+        pkg/controller.v1/tensorflow/tfjob_controller.go, whose Reconcile leaves a job alone that is told to go."""
+        if "deletionTimestamp" in job["metadata"]:
+            return
         pods, name = self._pods_of(job), job["metadata"]["name"]
         if _is_finished(job):  # DeletePodsAndServices, with cleanPodPolicy Running
             for pod in pods:
@@ -138,8 +147,11 @@ class TrainingOperator:
 
     def _reconcile_trainjob(self, job: dict[str, Any]) -> None:
         """Trainer, JobSet (executeFailurePolicy in pkg/controllers/failure_policy.go) and the Job controller, with the
-        runtime in manifests/trainer: a worker that is lost costs the whole Job, which is made anew at once."""
+        runtime in manifests/trainer: a worker that is lost costs the whole Job, which is made anew at once. Trainer
+        makes the JobSet anew also of a TrainJob that is to go: Reconcile in pkg/controller/trainjob_controller.go."""
         pods, name = self._pods_of(job), job["metadata"]["name"]
+        if "deletionTimestamp" in job["metadata"]:
+            pods = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         if _is_finished(job):
             return
         failed = [pod for pod in pods if pod["status"].get("phase") == "Failed"]

@@ -136,7 +136,7 @@ class _Checks:
         try:
             claim = self._ask(lambda: self._core.read_namespaced_persistent_volume_claim(name, namespace))
         except ApiException as error:
-            return _not_read(f"volume claim {name}", error, claim_command(name, namespace))
+            return self._not_read(f"volume claim {name}", error, claim_command(name, namespace))
         modes = ", ".join(claim.spec.access_modes or [])
         phase = (claim.status and claim.status.phase) or "Pending"
         if phase == "Bound":
@@ -162,7 +162,7 @@ class _Checks:
                 )
             )
         except ApiException as error:
-            return _not_read(name, error, self._apply_trainer())
+            return self._not_read(name, error, self._apply_trainer())
         return Finding(State.OK, name)
 
     def _last_event(self, claim: str) -> tuple[str, str]:
@@ -187,8 +187,9 @@ class _Checks:
     def _ask(self, call: Callable[[], Any]) -> Any:
         return patiently(self._client, call, self._tell)
 
-
-def _not_read(what: str, error: Any, remedy: str) -> Finding:
-    if error.status == NOT_FOUND:
-        return Finding(State.MISSING, f"{what}: there is none", remedy)
-    return Finding(State.MISSING if error.status == FORBIDDEN else State.UNKNOWN, f"{what}: {explained(error)}", remedy)
+    def _not_read(self, what: str, error: Any, remedy: str) -> Finding:
+        if error.status == NOT_FOUND:
+            return Finding(State.MISSING, f"{what}: there is none", remedy)
+        # The step must be allowed to read it; whoever asks about the step need not.
+        lacks_right = error.status == FORBIDDEN and not self._options.service_account
+        return Finding(State.MISSING if lacks_right else State.UNKNOWN, f"{what}: {explained(error)}", remedy)

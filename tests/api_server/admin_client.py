@@ -47,20 +47,29 @@ class AdminClient:
 
     def served(self) -> set[tuple[str, str, str]]:
         """Group, version and plural of all kinds, as the two ways of finding out agree; kubectl takes the newer one."""
-        newer = self._client.get("/apis", headers={"Accept": AGGREGATED}).json()["items"]
-        found = {
+        newer = self._newer()
+        return newer & self._older({(group, version) for group, version, _ in newer if "." in group})
+
+    def found(self) -> set[tuple[str, str, str]]:
+        """Group, version and plural of all kinds that one of the ways finds, or both."""
+        groups = self.ask("GET", "/apis")["groups"]
+        versions = {(group["name"], version["version"]) for group in groups for version in group["versions"]}
+        return self._newer() | self._older(versions)
+
+    def _newer(self) -> set[tuple[str, str, str]]:
+        return {
             (group["metadata"]["name"], version["version"], resource["resource"])
-            for group in newer
+            for group in self._client.get("/apis", headers={"Accept": AGGREGATED}).json()["items"]
             for version in group["versions"]
             for resource in version.get("resources", [])
         }
-        groups = {(group, version) for group, version, _ in found if "." in group}
-        older = {
+
+    def _older(self, versions: set[tuple[str, str]]) -> set[tuple[str, str, str]]:
+        return {
             (group, version, resource["name"])
-            for group, version in groups
+            for group, version in versions
             for resource in self.ask("GET", f"/apis/{group}/{version}")["resources"]
         }
-        return found & older
 
     def get(self, resource: Resource, namespace: str, name: str) -> Object:
         return self.ask("GET", path(resource, namespace, name))

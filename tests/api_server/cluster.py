@@ -10,10 +10,12 @@ import subprocess
 import threading
 import time
 import urllib.parse
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from kubernetes_api.cluster import NAMESPACE, Cluster
 from kubernetes_api.crds import definitions
 from kubernetes_api.server import resources_of
@@ -50,16 +52,21 @@ def running(directory: Path) -> Iterator["RealKubernetesApi"]:
     Args:
         directory: An empty one for its state and logs.
 
+    Fails the test when the variable names a folder without the programs.
+
     Raises:
-        FileNotFoundError: When the variable names a folder without the programs.
         NotStarted: When one of them does not start.
     """
     if not os.environ.get(ASSETS):
         skip(Need.API_SERVER, f"{ASSETS} is not set")
     assets = Path(os.environ[ASSETS])
-    for program in PROGRAMS:
-        if not (assets / program).is_file():
-            raise FileNotFoundError(f"{ASSETS} = {assets}: there is no {program} in it")
+    missing = [program for program in PROGRAMS if shutil.which(program, path=str(assets)) is None]
+    if missing:
+        pytest.fail(
+            f"{ASSETS} = {assets}: no {' and no '.join(missing)} in it that can be run; setup-envtest brings them "
+            f"(see CONTRIBUTING.md). Or unset {ASSETS}: then these tests are skipped",
+            pytrace=False,
+        )
     with control_plane(assets, directory) as plane, contextlib.ExitStack() as stack:
         admin = AdminClient(plane.url, plane.certificate, plane.admin_token)
         stack.callback(admin.close)
@@ -83,6 +90,7 @@ class RealKubernetesApi(Cluster):
         self._definitions = {crd["metadata"]["name"]: _without_status(crd) for crd in definitions()}
         self._changed_definitions: set[str] = set()
         self._roles: list[tuple[Resource, Object]] = []
+        self._accounts: list[Object] = []
         self._forbidden = False
         self._audited = 0
         self._over = threading.Event()
@@ -101,8 +109,7 @@ class RealKubernetesApi(Cluster):
         for crd in self._definitions.values():
             self._admin.ask("POST", path(self.resource("customresourcedefinitions")), crd)
         self._wait_until_served(*self._definitions.values())
-        told = self._admin.ask("POST", f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{ACCOUNT}/token", TOKEN)
-        self.token = told["status"]["token"]
+        self.token = self._token(ACCOUNT)
         self._client = AdminClient(self._plane.url, self._plane.certificate, self.token)
         self.kubectl("apply", "--server-side", "-k", str(OVERLAY))
         self._roles = [
@@ -111,6 +118,7 @@ class RealKubernetesApi(Cluster):
             for item in self._admin.items(kind, NAMESPACE)
             if item["metadata"]["name"].startswith(ROLE)
         ]
+        self._accounts = self.objects("serviceaccounts")
         self._wait_for_roles()
         self.empty()
 
@@ -124,7 +132,9 @@ class RealKubernetesApi(Cluster):
         """Runs kubectl, that of KUBEBUILDER_ASSETS or else of the PATH, as an administrator; returns what it says."""
         kubectl = shutil.which("kubectl", path=f"{os.environ[ASSETS]}{os.pathsep}{os.environ['PATH']}")
         if kubectl is None:
-            raise FileNotFoundError(f"there is no kubectl, neither in {ASSETS} nor in the PATH")
+            pytest.fail(
+                f"no kubectl, neither in {ASSETS} nor in the PATH; `make test-tools` installs it", pytrace=False
+            )
         if not self._admin_config.exists():
             self.write_kubeconfig(self._admin_config, token=self.admin_token)
         command = [kubectl, "--kubeconfig", str(self._admin_config), "--cache-dir", str(self._directory / "kubectl")]
@@ -141,6 +151,7 @@ class RealKubernetesApi(Cluster):
             if resource.plural not in KEPT:
                 self._remove_all(resource)
         self.admission[:] = [self._training_webhooks]
+        self._restore_accounts()
         if self._forbidden:
             self._restore_roles()
         self._audited = len(self._audit_lines())
@@ -213,6 +224,8 @@ class RealKubernetesApi(Cluster):
         self._admin.delete(resource, item, 0 if plural == "pods" else None)
         if not set(finalizers) - {PROTECTION}:
             self.wait_for(lambda: not self._is_there(resource, item), SETTLE_SECONDS)
+        if plural == "customresourcedefinitions":
+            self._wait_until_not_served(item)
 
     def bind(self, pod: str, node: str, namespace: str = NAMESPACE) -> None:
         self._node.register(node)
@@ -268,6 +281,20 @@ class RealKubernetesApi(Cluster):
             self._admin.ask("PUT", path(kind, NAMESPACE, role["metadata"]["name"]), {**before, "rules": rules})
         self._wait_for_roles()
 
+    def token_of_user(self, rights: dict[str, list[str]]) -> str:
+        user = {"name": f"user-{uuid.uuid4().hex[:8]}"}
+        rules = [{"apiGroups": [""], "resources": [resource], "verbs": verbs} for resource, verbs in rights.items()]
+        group, binding = CLUSTER_ROLES.api_version, {"subjects": [{"kind": "ServiceAccount", **user}]}
+        self.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": user})
+        self.create({"apiVersion": group, "kind": "Role", "metadata": user, "rules": rules})
+        binding["roleRef"] = {"apiGroup": CLUSTER_ROLES.group, "kind": "Role", **user}
+        self.create({"apiVersion": group, "kind": "RoleBinding", "metadata": user, **binding})
+        token = self._token(user["name"])
+        client = AdminClient(self._plane.url, self._plane.certificate, token)
+        self.wait_for(lambda: _rights(rules) <= self._rights_of(client), SETTLE_SECONDS)
+        client.close()
+        return token
+
     # The client's side
 
     @property
@@ -319,6 +346,11 @@ class RealKubernetesApi(Cluster):
         for kind in kinds:
             self.wait_for(lambda kind=kind: self._admin.ask("GET", path(kind)), SETTLE_SECONDS)
 
+    def _wait_until_not_served(self, crd: Object) -> None:
+        """The definition goes first; for a moment its kinds are still found."""
+        gone = {(kind.group, kind.version, kind.plural) for kind in resources_of([crd]) if kind.is_custom}
+        self.wait_for(lambda: not gone & self._admin.found(), SETTLE_SECONDS)
+
     def _restore_roles(self) -> None:
         for kind, role in self._roles:
             name = role["metadata"]["name"]
@@ -332,17 +364,29 @@ class RealKubernetesApi(Cluster):
         asked = set().union(*(_rights(role["rules"]) for _, role in self._roles))
         now = [self._admin.get(kind, NAMESPACE, role["metadata"]["name"]) for kind, role in self._roles]
         wanted = set().union(*(_rights(role.get("rules") or []) for role in now))
+        self.wait_for(lambda: self._rights_of(self._client) & asked == wanted, SETTLE_SECONDS)
+
+    def _rights_of(self, client: AdminClient) -> set[tuple[str, str, str]]:
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectRulesReview",
             "spec": {"namespace": NAMESPACE},
         }
+        told = client.ask("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", review)
+        return _rights(told["status"]["resourceRules"])
 
-        def is_known() -> bool:
-            told = self._client.ask("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", review)
-            return _rights(told["status"]["resourceRules"]) & asked == wanted
+    def _token(self, account: str) -> str:
+        told = self._admin.ask("POST", f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token", TOKEN)
+        return str(told["status"]["token"])
 
-        self.wait_for(is_known, SETTLE_SECONDS)
+    def _restore_accounts(self) -> None:
+        known = {account["metadata"]["name"] for account in self._accounts}
+        there = {account["metadata"]["name"] for account in self.objects("serviceaccounts")}
+        for name in there - known:
+            for kind in ("rolebindings", "roles", "serviceaccounts"):
+                self.delete(kind, name)
+        for name in known - there:
+            self.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})
 
     def _is_there(self, resource: Resource, item: Object) -> bool:
         try:

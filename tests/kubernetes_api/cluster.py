@@ -71,6 +71,10 @@ class Cluster(ABC):
     def forbid(self, verb: str = "", plural: str = "", sub: str = "") -> None:
         """Takes a permission of the client away; empty fields stand for all."""
 
+    @abstractmethod
+    def token_of_user(self, rights: dict[str, list[str]]) -> str:
+        """The token of somebody who has these rights alone: verbs by the resources of the core API group."""
+
     def set_status(self, plural: str, name: str, status: Object, namespace: str = NAMESPACE) -> Object:
         return self.update(plural, name, lambda item: {**item, "status": status}, namespace, "status")
 

@@ -96,6 +96,7 @@ class KubernetesApi(Cluster):
         self.token = self.admin_token = TOKEN
         self._faults = Faults()
         self._rules: list[Rule] = []
+        self._rights: dict[str, list[str]] | None = None
         self._logs: dict[tuple[str, str], PodLog] = {}
         self._streams: set[Any] = set()
         self._stopped = threading.Event()
@@ -218,6 +219,11 @@ class KubernetesApi(Cluster):
         """Takes a permission away."""
         self._rules.append(Rule(verb, plural, sub))
 
+    def token_of_user(self, rights: dict[str, list[str]]) -> str:
+        """There is one token here: who has it has these rights alone from now on."""
+        self._rights = rights
+        return self.token
+
     def drop_streams(self) -> None:
         """Breaks all open watches and followed logs, as a restart of the API server does."""
         for connection in list(self._streams):
@@ -278,8 +284,9 @@ class KubernetesApi(Cluster):
     def check_allowed(self, request: "_Request") -> None:
         verb = "get" if request.verb == "log" else request.verb
         elsewhere = request.resource.namespaced and request.namespace != NAMESPACE
-        if elsewhere or self._forbidden(verb, request.resource.plural, request.sub):
-            what = request.resource.plural + (f"/{request.sub}" if request.sub else "")
+        what = request.resource.plural + (f"/{request.sub}" if request.sub else "")
+        lacks = self._rights is not None and verb not in self._rights.get(what, [])
+        if elsewhere or lacks or self._forbidden(verb, request.resource.plural, request.sub):
             where = f' in the namespace "{request.namespace}"' if request.namespace else " at the cluster scope"
             raise ApiError(
                 403,
@@ -489,7 +496,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(error.code, error.status(), error.headers)
 
     def _verb(self, path: str, parameters: dict[str, str]) -> tuple[str, re.Match[str] | None]:
-        found = _PATH.match(path)
+        # An empty name is none: NewRequestInfo in Kubernetes' apiserver/pkg/endpoints/request splits without the slashes.
+        found = _PATH.match(path.rstrip("/"))
         named = bool(found and found["name"])
         if self.command == "GET":
             if found and found["sub"] == "log":

@@ -1,6 +1,7 @@
 """The test's API server behaves as the real one does, seen through the official client."""
 
 import contextlib
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,11 @@ def test_objects_through_their_life(client: ApiClient, kubernetes_api: Kubernete
     api.delete_namespaced_custom_object(*JOBS, "a")
     assert refused(api.get_namespaced_custom_object, *JOBS, "a").status == 404
     kubernetes_api.wait_for(lambda: CoreV1Api(client).list_namespaced_pod("kubeflow").items == [])  # garbage
+
+
+def test_an_empty_name_is_a_list(client: ApiClient, kubernetes_api: KubernetesApi) -> None:
+    answer = CoreV1Api(client).read_namespaced_pod("", "kubeflow", _preload_content=False)
+    assert json.loads(answer.data)["kind"] == "PodList"
 
 
 def test_foreground_deletion_waits_for_dependents(client: ApiClient, kubernetes_api: KubernetesApi) -> None:

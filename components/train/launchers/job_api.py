@@ -73,8 +73,8 @@ class JobApi:
         self._call(self._jobs.patch_namespaced_custom_object, self.name, patch)
 
     def delete(self, seconds: float, uid: str = "") -> None:
-        """Deletes the job after its pods; does nothing when there is none, or one with another uid."""
-        body: Item = {"propagationPolicy": "Foreground"}
+        """Deletes the job and its pods; does nothing when there is none, or one with another uid."""
+        body: Item = {"propagationPolicy": self.kind.deletion}
         if uid:
             body["preconditions"] = {"uid": uid}
         try:

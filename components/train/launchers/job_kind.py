@@ -19,6 +19,7 @@ class JobKind:
         operator: Who acts on it, for messages.
         pod_label: The label by which its pods name their job.
         container: Name of the container that trains.
+        deletion: `Foreground` when the job is to be there until its pods are gone, `Background` when it goes first.
         spec: Makes the manifest's `spec`.
     """
 
@@ -29,6 +30,7 @@ class JobKind:
     operator: str
     pod_label: str
     container: str
+    deletion: str
     spec: Callable[[PodTemplate], dict[str, Any]]
 
     def pod_selector(self, name: str) -> str:

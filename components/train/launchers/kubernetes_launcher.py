@@ -74,6 +74,7 @@ class KubernetesLauncher(Launcher):
         self._result = Path(pods.job.directory, MODEL_DIRECTORY)
         self._owner: Item | None = None
         self._deleted: set[str] = set()
+        self._awaited: set[str] = set()
         self._may_run = False
         self._logs: dict[str, PodLog] = {}
 
@@ -199,6 +200,8 @@ class KubernetesLauncher(Launcher):
         names = {job["metadata"]["name"] for job in known}
         for api in map(self._api.named, names_in_turn(self._training)):
             if api.get() is None:
+                if api.name not in self._awaited:  # the pods of a job that is gone may still be about to go
+                    self._wait_until_gone(api, GONE_SECONDS)
                 if not api.pods(CANCEL_SECONDS):
                     break
             elif api.name not in names:
@@ -305,6 +308,7 @@ class KubernetesLauncher(Launcher):
         return found is None or job_verdict(found).state != "running"
 
     def _wait_until_gone(self, api: JobApi, seconds: float) -> None:
+        self._awaited.add(api.name)
         deadline = time.monotonic() + seconds
         while api.get() is not None or api.pods(seconds):
             if time.monotonic() > deadline:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -38,7 +39,7 @@ def owner_reference(client: ApiClient, namespace: str, tell: Callable[[str], Non
         tell(f"the job is in another namespace, {namespace}: deleting the run will not remove it")
         return None
     if not uid:
-        name = name or os.environ.get("HOSTNAME", "")
+        name = name or socket.gethostname()
         read = partial(CoreV1Api(client).read_namespaced_pod, name, namespace, _request_timeout=REQUEST_TIMEOUT)
         try:
             pod = json.loads(patiently(client, partial(read, _preload_content=False), tell).data)

@@ -72,5 +72,6 @@ TFJOB = JobKind(
     operator="Training Operator",
     pod_label="training.kubeflow.org/job-name",
     container=CONTAINER,
+    deletion="Foreground",
     spec=_spec,
 )

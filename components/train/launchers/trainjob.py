@@ -13,6 +13,9 @@ from kfp_image_classification.components.train.launchers.pod_template import Pod
 REPLICATED_JOB = CONTAINER = "node"
 # Trainer's webhook wants a path under a domain (IsDomainPrefixedPath in the plugin jobset).
 PATCH_MANAGER = "kfp-image-classification/launcher"
+# While a TrainJob is there, Trainer makes its JobSet anew, whose workers start again, though the job is told to go:
+# TrainJobReconciler.Reconcile in pkg/controller/trainjob_controller.go of Trainer 2.3 does not look at that.
+DELETION = "Background"
 
 
 def _spec(pods: PodTemplate) -> dict[str, Any]:
@@ -64,5 +67,6 @@ TRAINJOB = JobKind(
     operator="Kubeflow Trainer",
     pod_label="jobset.sigs.k8s.io/jobset-name",
     container=CONTAINER,
+    deletion=DELETION,
     spec=_spec,
 )

@@ -23,6 +23,7 @@ from typing import Any
 
 import kserve_admission
 from kubernetes_api import Change, KubernetesApi, Resource
+from kubernetes_api.store import ApiError
 
 Object = dict[str, Any]
 SERVICE_LABEL = "serving.kserve.io/inferenceservice"
@@ -145,10 +146,14 @@ class KServe:
             return
         self._seen[name] = content
         mode = service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"]
-        if mode in ("Standard", "RawDeployment"):
-            self._standard(service)
-        else:
-            self._knative(service)
+        try:
+            if mode in ("Standard", "RawDeployment"):
+                self._standard(service)
+            else:
+                self._knative(service)
+        except ApiError as error:
+            if error.code != 404:  # deleted meanwhile, of which the next change tells
+                raise
 
     def _standard(self, service: Object) -> None:
         name, spec = service["metadata"]["name"], service["spec"]

@@ -378,22 +378,23 @@ def test_promotion_that_was_cut_short_goes_on(deployer: Deployer) -> None:
     assert champion(deployer.service).val_accuracy == 0.91
 
 
-@pytest.mark.fake_api  # a real one's webhook refuses everybody what an older version did
 def test_promoted_by_name_before_keeps_its_name(deployer: Deployer) -> None:
     """Earlier releases of this package promoted as KServe suggests: by the canary's name, which is the address now."""
     deployer.deploy(1)
+    promoted = deployer.model(2)
 
     def renamed(live: dict[str, Any]) -> dict[str, Any]:
         live["spec"]["predictor"]["name"] = "v1234567"
+        live["spec"]["predictor"]["model"]["storageUri"] = promoted
         return live
 
     deployer.api.update("inferenceservices", "digits", renamed)
     deployer.api.wait_for(lambda: "v1234567" in deployer.service["status"]["address"]["url"])
     address = deployer.service["status"]["address"]
-    deployer.deploy(2, canary=50)
+    deployer.deploy(3, canary=50)
     promote_canary(deployer.change, LOG)
     assert deployer.service["status"]["address"] == address
-    assert champion(deployer.service).val_accuracy == 0.92
+    assert champion(deployer.service).val_accuracy == 0.93
 
 
 @MODES
@@ -429,7 +430,7 @@ def test_ingress_that_does_not_split_requests(deployer: Deployer) -> None:
     assert "canary" not in deployer.spec
 
 
-@pytest.mark.fake_api  # a definition of 2 MB takes a real server 20 s
+@pytest.mark.slow_on_real_api
 @needs_definitions
 def test_canary_of_a_kserve_that_knows_none(deployer: Deployer) -> None:
     """A field that the cluster does not know is refused; dropped, all requests would go to the new version."""
@@ -523,14 +524,14 @@ def test_trouble_that_passes(deployer: Deployer, trouble: dict[str, Any]) -> Non
     assert champion(deployer.service).val_accuracy == 0.92
 
 
-@pytest.mark.fake_api
+@pytest.mark.fake_api  # whose create is a conflict just then
 def test_made_by_somebody_else_at_the_same_moment(deployer: Deployer) -> None:
     deployer.api.fail(verb="create", path="inferenceservices", status=409)
     deployer.deploy(1)
     assert deployer.writes() == ["create", "create"]
 
 
-@pytest.mark.fake_api
+@pytest.mark.fake_api  # which loses an answer
 @pytest.mark.parametrize("is_first", [True, False], ids=["first", "update"])
 def test_answer_that_is_lost(deployer: Deployer, is_first: bool) -> None:
     """The cluster takes the write, the answer does not arrive, and the write that is sent again is a conflict."""
@@ -602,7 +603,7 @@ def test_missing_permissions_are_told_with_the_role_before_anything_is_done(depl
     assert not deployer.is_there
 
 
-@pytest.mark.fake_api  # a definition of 2 MB takes a real server 20 s
+@pytest.mark.slow_on_real_api
 def test_no_kserve(deployer: Deployer) -> None:
     deployer.api.delete("customresourcedefinitions", "inferenceservices.serving.kserve.io", namespace="")
     with pytest.raises(StageFailed, match="KServe is not installed"):

@@ -543,6 +543,30 @@ def test_container_that_cannot_be_made_is_not_waited_for(
     assert operator.jobs() == []
 
 
+@BACKENDS
+def test_job_that_is_deleted_starts_no_new_pods(
+    backend: str, launch: Callable[..., Launch], kubernetes_api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trainer goes on making them while the TrainJob is there."""
+    monkeypatch.setattr("kfp_image_classification.components.train.launchers.job_progress.CANNOT_START_SECONDS", 0.5)
+    operator, launched = TrainingOperator(kubernetes_api, backend), launch(backend)
+    with operator.at_work():
+        job = operator.wait_for_job()
+        pods = operator.wait_for_pods(job)
+        for pod in pods:
+            operator.keep(pod)
+        operator.wait_in(pods[1], "InvalidImageName", "it says what is wrong")
+        launched.log.wait_for("deleting T")
+        kubernetes_api.wait_for(
+            lambda: all("deletionTimestamp" in pod["metadata"] for pod in kubernetes_api.objects("pods"))
+        )
+        for pod in pods:
+            operator.let_go(pod)
+        launched.failure()
+        assert operator.jobs() == []
+        assert kubernetes_api.objects("pods") == []
+
+
 @pytest.mark.slow_on_real_api
 def test_error_names_the_worker_without_memory_and_not_its_peer(
     launch: Callable[..., Launch], kubernetes_api: KubernetesApi
@@ -676,7 +700,6 @@ def test_refusals_in_words(
     assert re.search(expected, launch().failure(error))
 
 
-@pytest.mark.fake_api
 def test_missing_runtime_is_named_with_what_brings_it(
     launch: Callable[..., Launch], kubernetes_api: KubernetesApi
 ) -> None:
@@ -688,9 +711,8 @@ def test_missing_runtime_is_named_with_what_brings_it(
     assert kubernetes_api.objects("trainjobs") == []
 
 
-@pytest.mark.fake_api
 def test_credentials_that_are_refused(launch: Callable[..., Launch], kubernetes_api: KubernetesApi) -> None:
-    kubernetes_api.token = "another"
+    kubernetes_api.write_kubeconfig(Path(os.environ["KUBECONFIG"]), token="another")
     assert "the cluster's API cannot be used: Unauthorized (HTTP 401)" in launch().failure()
 
 
