@@ -496,7 +496,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(error.code, error.status(), error.headers)
 
     def _verb(self, path: str, parameters: dict[str, str]) -> tuple[str, re.Match[str] | None]:
-        # An empty name is none: NewRequestInfo in Kubernetes' apiserver/pkg/endpoints/request splits without the slashes.
+        # An empty name is none: NewRequestInfo in Kubernetes' apiserver/pkg/endpoints/request drops the slash.
         found = _PATH.match(path.rstrip("/"))
         named = bool(found and found["name"])
         if self.command == "GET":

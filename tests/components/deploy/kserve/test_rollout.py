@@ -141,6 +141,7 @@ def test_first_deployment_and_update(deployer: Deployer, mode: str) -> None:
     assert pod["metadata"]["labels"]["pipeline/runid"] == "run-2"
 
 
+@pytest.mark.slow_on_real_api
 def test_removed_settings_go_away(deployer: Deployer) -> None:
     deployer.deploy(
         1,
@@ -174,6 +175,7 @@ def test_deploying_the_same_again_changes_nothing(deployer: Deployer, mode: str)
     assert deployer.service["spec"] == before["spec"]
 
 
+@pytest.mark.slow_on_real_api
 def test_another_model_at_the_same_place_is_another_version(deployer: Deployer) -> None:
     deployer.deploy(1)
     pods = deployer.kserve.pods("digits")
@@ -218,6 +220,7 @@ def test_failed_update_puts_the_version_before_back(deployer: Deployer, fate: st
     assert time.monotonic() - started < 30, "it must not wait for what can never become ready"
 
 
+@pytest.mark.slow_on_real_api
 @pytest.mark.parametrize("fate", ["image", "not-loaded", "wrong"])
 def test_failed_first_deployment_leaves_nothing(deployer: Deployer, fate: str) -> None:
     with pytest.raises(StageFailed, match="its first deployment: the service is removed again"):
@@ -228,6 +231,7 @@ def test_failed_first_deployment_leaves_nothing(deployer: Deployer, fate: str) -
     assert deployer.is_there
 
 
+@pytest.mark.slow_on_real_api
 def test_failed_update_of_what_was_not_ready_before(deployer: Deployer) -> None:
     with pytest.raises(StageFailed):
         deployer.deploy(1, "image", keep_failed=True)
@@ -355,6 +359,7 @@ def test_promoted_under_load_at_the_address_that_it_was(deployer: Deployer) -> N
     assert load.answered > 100
 
 
+@pytest.mark.slow_on_real_api
 def test_promotion_that_fails_leaves_the_canary_as_it_was(deployer: Deployer) -> None:
     deployer.deploy(1)
     deployer.deploy(2, canary=20)
@@ -367,6 +372,7 @@ def test_promotion_that_fails_leaves_the_canary_as_it_was(deployer: Deployer) ->
     assert {uri for uri, _ in deployer.kserve.shares("digits")} == {"s3://models/1", "s3://models/2"}
 
 
+@pytest.mark.slow_on_real_api
 def test_promotion_that_was_cut_short_goes_on(deployer: Deployer) -> None:
     deployer.deploy(1, min_replicas=2)
     deployer.deploy(2, canary=20, min_replicas=2)
@@ -378,6 +384,7 @@ def test_promotion_that_was_cut_short_goes_on(deployer: Deployer) -> None:
     assert champion(deployer.service).val_accuracy == 0.91
 
 
+@pytest.mark.slow_on_real_api
 def test_promoted_by_name_before_keeps_its_name(deployer: Deployer) -> None:
     """Earlier releases of this package promoted as KServe suggests: by the canary's name, which is the address now."""
     deployer.deploy(1)
@@ -422,6 +429,7 @@ def test_failed_canary_is_taken_away(deployer: Deployer, mode: str, fate: str) -
         assert _standing(deployer) == ONE_OF_EACH
 
 
+@pytest.mark.slow_on_real_api
 def test_ingress_that_does_not_split_requests(deployer: Deployer) -> None:
     deployer.deploy(1)
     deployer.kserve.splits = False
@@ -453,6 +461,7 @@ def _without_canary(crd: dict[str, Any]) -> dict[str, Any]:
     return crd
 
 
+@pytest.mark.slow_on_real_api
 def test_roll_back_with_nothing_to_go_back_to(deployer: Deployer) -> None:
     with pytest.raises(InvalidInput, match="service_name = 'digits': no such InferenceService in namespace kubeflow"):
         roll_back(deployer.change, LOG)
@@ -465,6 +474,7 @@ def test_roll_back_with_nothing_to_go_back_to(deployer: Deployer) -> None:
         roll_back(deployer.change, LOG)
 
 
+@pytest.mark.slow_on_real_api
 def test_rollback_to_a_version_that_fails_by_now(deployer: Deployer) -> None:
     deployer.deploy(1)
     deployer.deploy(2)

@@ -266,6 +266,7 @@ def test_failure_names_pod_code_and_last_lines(launch: Callable[..., Launch], ku
     assert len(lines) == 15
 
 
+@pytest.mark.slow_on_real_api
 def test_success_without_a_model_is_a_failure(
     launch: Callable[..., Launch],
     kubernetes_api: KubernetesApi,
