@@ -115,9 +115,9 @@ class Progress:
         return [step for step in self.steps if step.state == "failed" and not step.told.startswith("error: ")]
 
     def finished(self) -> list[Step]:
-        """The steps after the run's end; without preflight, which has a look at clusters alone."""
+        """The steps after the run's end; without those that have something to do on a cluster alone."""
         with self._lock:
-            return [self._finished(step) for step in self.steps if step.stage != "preflight"]
+            return [self._finished(step) for step in self.steps if step.stage not in ("preflight", "prepare-data")]
 
     def _take_cached(self, stage: str, key: str, thread: int) -> str:
         self._in_thread[thread] = None

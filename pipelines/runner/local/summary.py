@@ -54,7 +54,7 @@ def print_summary(record: RunRecord, keeps_serving: bool) -> None:
 
 
 def _titled(title: str, text: str) -> Text:
-    return Text.assemble((title, "bold"), " " * (7 - len(title)), text)
+    return Text.assemble((title, "bold"), " " * (8 - len(title)), text)
 
 
 def _models(ranking: Leaderboard) -> Table:

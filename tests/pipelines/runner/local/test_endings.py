@@ -97,9 +97,7 @@ def test_run_whose_step_is_ended_fails_and_leaves_nothing(
     number: signal.Signals, program: str, directory: Path
 ) -> None:
     process = begin(directory, TRAINED)
-    steps = [
-        child for child in psutil.Process(process.pid).children(recursive=True) if "train" in child.cmdline()
-    ]
+    steps = [child for child in psutil.Process(process.pid).children(recursive=True) if "train" in child.cmdline()]
     step = next(step for step in steps if (program == "sh") == (Path(step.cmdline()[0]).name == "sh"))
     step.send_signal(number)
     shown, _ = process.communicate(timeout=60)

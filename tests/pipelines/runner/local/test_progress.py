@@ -121,6 +121,7 @@ def test_pace_of_a_training(
     for now, step, speed in seen:
         (tmp_path / "progress").write_text(step)
         if speed:
-            (tmp_path / "history.jsonl").write_text(json.dumps({"images_per_second": speed, "val_accuracy": 0.975}))
+            row = {"epoch": 1, "images_per_second": speed, "val_accuracy": 0.975}
+            (tmp_path / "history.jsonl").write_text(json.dumps(row))
         measured = pace.measured(now)
     assert measured == Pace(share, phase, left, details)
