@@ -77,7 +77,8 @@ def _train(job: TrainingJob, cluster: Cluster, notice: PreemptionNotice) -> NoRe
     except OSError as error:
         leave(BAD_INPUT, f"error: the job's folder cannot be used: {error}")
 
-    with import_without("sklearn", "pandas"):
+    # For what no worker does: 60 MB, and a quarter of the time that a start takes.
+    with import_without("sklearn", "pandas", "matplotlib", "scipy", "IPython"):
         import keras  # noqa: F401
         import tensorflow as tf
 
