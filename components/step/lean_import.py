@@ -1,7 +1,7 @@
 """Keeps optional packages from being loaded along with another: loading TensorFlow takes most of a short step's time.
 
-TensorFlow loads Keras, which half of the stages do not use; Keras loads scikit-learn, pandas, matplotlib and
-more where they are installed, for wrappers and pictures that no stage uses. All of them do without when they are not there.
+TensorFlow loads Keras, which half of the stages do not use; Keras loads scikit-learn, pandas, matplotlib and more where
+they are installed, for wrappers and pictures that no stage uses. All of them do without when they are not there.
 """
 
 import sys
