@@ -11,6 +11,9 @@ import pytest
 from PIL import Image
 from real_run import START_SECONDS, assert_nothing_left, latest, read_until, start
 
+# Processes that serve all tests.
+LASTING: set[int] = set()
+
 
 @pytest.fixture(autouse=True)
 def nothing_survives_a_failure() -> Iterator[None]:
@@ -19,7 +22,8 @@ def nothing_survives_a_failure() -> Iterator[None]:
     yield
     for process in {*psutil.Process().children(recursive=True)} - before:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+            if not LASTING & {process.pid, *(parent.pid for parent in process.parents())}:
+                process.kill()
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +31,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
     """A whole run with --serve, stopped by Ctrl-C in the end."""
     directory = tmp_path_factory.mktemp("run")
     process = start(directory, "--serve")
+    LASTING.add(process.pid)
     shown = read_until(process, r"^\s*curl ")
     yield SimpleNamespace(directory=directory, process=process, shown=shown, run=latest(directory))
     process.send_signal(signal.SIGINT)
