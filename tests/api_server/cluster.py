@@ -245,27 +245,8 @@ class RealKubernetesApi(Cluster):
             time.sleep(PAUSE_SECONDS)
         raise TimeoutError(f"not within {seconds} s: {condition}")
 
-    @contextlib.contextmanager
-    def controller(self, plural: str, act: Callable[[Change], None]) -> Iterator[None]:
-        over, errors = threading.Event(), []
-
-        def run() -> None:
-            for change in self._admin.watch(self.resource(plural), over.is_set):
-                try:
-                    act(change)
-                except Exception as error:
-                    errors.append(error)
-                    return
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join(5)
-        if errors:
-            raise errors[0]
+    def changes(self, plural: str, is_over: Callable[[], bool]) -> Iterator[Change]:
+        return self._admin.watch(self.resource(plural), is_over)
 
     def forbid(self, verb: str = "", plural: str = "", sub: str = "") -> None:
         self._forbidden = True

@@ -1,9 +1,10 @@
 """What a test does on the cluster's side of an API, a real one or ours: it plays operators, kubelets, other users."""
 
 import contextlib
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,31 @@ class Cluster(ABC):
         """Lets a pod print."""
 
     @abstractmethod
-    def controller(self, plural: str, act: Callable[[Change], None]) -> contextlib.AbstractContextManager[None]:
+    def changes(self, plural: str, is_over: Callable[[], bool]) -> Iterator[Change]:
+        """All objects of a kind, and then each change, until it is over."""
+
+    @contextlib.contextmanager
+    def controller(self, plural: str, act: Callable[[Change], None]) -> Iterator[None]:
         """Lets a function act on every change of a kind of object, in a thread, as a controller does."""
+        over, errors = threading.Event(), []
+
+        def run() -> None:
+            for change in self.changes(plural, over.is_set):
+                try:
+                    act(change)
+                except Exception as error:
+                    errors.append(error)
+                    return
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(5)
+        if errors:
+            raise errors[0]
 
     @abstractmethod
     def forbid(self, verb: str = "", plural: str = "", sub: str = "") -> None:

@@ -184,30 +184,9 @@ class KubernetesApi(Cluster):
                 self.store.changed.wait(0.05)
         raise TimeoutError(f"not within {seconds} s: {condition}")
 
-    @contextlib.contextmanager
-    def controller(self, plural: str, act: Callable[[Change], None]) -> Iterator[None]:
-        """Lets a function act on every change of a kind of object, in a thread, as a controller does."""
-        over, errors = threading.Event(), []
-
-        def run() -> None:
-            resource = self.resource(plural)
-            for change in self.store.watch(resource, is_over=lambda: over.is_set() or self._stopped.is_set()):
-                if change:
-                    try:
-                        act(change)
-                    except Exception as error:
-                        errors.append(error)
-                        return
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join(5)
-        if errors:
-            raise errors[0]
+    def changes(self, plural: str, is_over: Callable[[], bool]) -> Iterator[Change]:
+        watched = self.store.watch(self.resource(plural), is_over=lambda: is_over() or self._stopped.is_set())
+        return (change for change in watched if change)
 
     # Faults
 
