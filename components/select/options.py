@@ -43,9 +43,7 @@ class SelectOptions(_Deployment):
     @model_validator(mode="after")
     def _gate_is_a_share(self) -> "SelectOptions":
         if self.select_by != "log_loss" and self.gate > 1:
-            raise ValueError(
-                f"gate = {self.gate!r}: give a share from 0 to 1, as select_by = {self.select_by!r} is one"
-            )
+            raise ValueError(f"gate = {self.gate:g}: {self.select_by} is a share; give a number from 0 to 1")
         return self
 
 

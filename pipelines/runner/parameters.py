@@ -24,6 +24,8 @@ KFP_PLACEHOLDER = "{{$"
 
 PipelineFunction = Callable[..., Any]
 
+# Spellings from before a parameter got its present name.
+FORMER_NAMES = {"gate": ["--min-accuracy"]}
 # Options that take their default from where others look for it, too.
 ENVIRONMENT = {"mlflow_uri": "MLFLOW_TRACKING_URI"}
 
@@ -40,6 +42,8 @@ def add_options(parser: argparse.ArgumentParser, pipeline_function: PipelineFunc
         variable = ENVIRONMENT.get(name, "")
         group.add_argument(
             f"--{name.replace('_', '-')}",
+            *FORMER_NAMES.get(name, []),
+            dest=name,
             type=_parser(parameter.annotation),
             nargs="+" if is_list else None,
             default=os.environ.get(variable, parameter.default),

@@ -75,12 +75,12 @@ def test_compiled_pipeline_runs_with_cached_steps_and_gate(
         cache_root=str(cache),
     )
     pipeline = kfp_components.load_component_from_file(str(REPOSITORY / "compiled" / "e2e.yaml"))
-    changes = {"models": ["cnn", "cnn_dropout"], "epochs": 2, "batch_size": 50, "min_accuracy": 1.0}
+    changes = {"models": ["cnn", "cnn_dropout"], "epochs": 2, "batch_size": 50, "gate": 1.0}
     with caplog.at_level("INFO"):
         pipeline(**local_parameters({**DEFAULTS, **changes}))
     assert caplog.text.count("cache hit") == 5, caplog.text
     shown = capfd.readouterr().out
-    assert "below the gate min_accuracy = 100.00%: nothing is deployed." in shown
+    assert "below the gate = 100.00%: nothing is deployed." in shown
     assert not list(tmp_path.glob("runs/*/deploy"))
 
 
