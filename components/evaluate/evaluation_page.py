@@ -52,7 +52,7 @@ def _scores(scores: Mapping[SplitName, SplitScores]) -> Markup:
         [split, *(score_words(name, found.measured()[name]) for name in shown), f"{found.ece:.3f}", found.images]
         for split, found in scores.items()
     ]
-    columns = ["split", *(TITLES[name] for name in shown), "calibration error", "images"]
+    columns = ["split", *(TITLES[name] for name in shown), "calibration", "images"]
     return html_report.table(columns, rows) + html_report.note(
         "In brackets the 95% interval: where the score of endless images of the same kind is to be expected."
     )
@@ -99,7 +99,7 @@ def _calibration(bins: list[Bin], ece: float) -> Markup:
         "confidence that have images)."
     )
     chart = html_report.diagonal_chart("Share that is right", dots, "confidence")
-    return html_report.beside(chart, html_report.table(["sure of it", "right", "images"], rows)) + note
+    return html_report.charts(chart, html_report.table(["sure of it", "right", "images"], rows)) + note
 
 
 def _wrong_images(wrong: list[WrongImage], class_names: list[str]) -> Markup:

@@ -38,6 +38,8 @@ MOST_CLASSES_WITH_NUMBERS = 20
 MATRIX_COLOUR = (31, 102, 214)
 # Of the plot in the drawing of `line_chart` in the template.
 PLOT_LEFT, PLOT_RIGHT, PLOT_TOP, PLOT_BOTTOM = 46, 428, 12, 236
+# Where a chart of shares ends: its last tick has a long name.
+SHARES_RIGHT = 418
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,7 @@ def line_chart(title: str, series: Sequence[Series], unit: str = "", x_label: st
 
 def diagonal_chart(title: str, dots: Sequence[Dot], x_label: str) -> Markup:
     """Shares over shares, with the line on which both are equal; a heavier dot is drawn larger."""
-    x_axis, y_axis = linear_axis((0, 1), PLOT_LEFT, PLOT_RIGHT), linear_axis((0, 1), PLOT_BOTTOM, PLOT_TOP)
+    x_axis, y_axis = linear_axis((0, 1), PLOT_LEFT, SHARES_RIGHT), linear_axis((0, 1), PLOT_BOTTOM, PLOT_TOP)
     points = [
         (
             x_axis.at(dot.x),

@@ -130,12 +130,12 @@ def leaderboard_page(leaderboard: Leaderboard) -> str:
         *(f"validation {TITLES[name]}" for name in extra),
         "validation accuracy",
         "test accuracy",
-        "test macro F1",
+        "compared",
         "parameters",
-        "kilobytes",
         "ms an image",
         "images/s",
-        "compared",
+        "kilobytes",
+        "test macro F1",
     ]
     rows: list[list[Any]] = [
         [
@@ -143,19 +143,19 @@ def leaderboard_page(leaderboard: Leaderboard) -> str:
             *(words_of(name, candidate.validation) for name in extra),
             words_of("accuracy", candidate.validation),
             words_of("accuracy", candidate.test),
-            words_of("macro_f1", candidate.test),
+            ", ".join(filter(None, [*candidate.missed, candidate.compared])),
             candidate.parameters,
-            round(candidate.bytes / 1000),
             f"{1000 * candidate.answer_seconds:.2f}",
             round(candidate.images_per_second),
-            ", ".join(filter(None, [*candidate.missed, candidate.compared])),
+            round(candidate.bytes / 1000),
+            words_of("macro_f1", candidate.test),
         ]
         for candidate in leaderboard.candidates
     ]
     if champion := leaderboard.champion:
         scores = [words_of(name, champion.validation) for name in (*extra, "accuracy")]
         state = "stays" if champion.stays else "was beaten"
-        rows.append([f"deployed: {champion.name}", *scores, "-", "-", champion.parameters, "-", "-", "-", state])
+        rows.append([f"deployed: {champion.name}", *scores, "-", state, champion.parameters, "-", "-", "-", "-"])
     return html_report.page(
         "Leaderboard",
         leaderboard.decision,
