@@ -6,7 +6,7 @@ import numpy as np
 
 from kfp_image_classification.components.contracts.evaluation import ANSWER
 from kfp_image_classification.components.contracts.measures import TOP, TOP_FROM_CLASSES, SplitScores
-from kfp_image_classification.components.evaluate import intervals
+from kfp_image_classification.components.evaluate.intervals import by_class, mean, share
 
 # Of confidence, for the calibration: equal widths, as in Guo et al., 2017 (https://arxiv.org/abs/1706.04599).
 BINS = 15
@@ -91,15 +91,15 @@ class Tally:
 
     def scores(self) -> SplitScores:
         """The split's scores with their intervals."""
-        macro_f1, balanced = intervals.by_class(self.confusion)
+        macro_f1, balanced = by_class(self.confusion)
         has_top = len(self.class_names) >= TOP_FROM_CLASSES
         return SplitScores(
             images=self.images,
-            accuracy=intervals.share(self.images - self.wrong, self.images),
+            accuracy=share(self.images - self.wrong, self.images),
             macro_f1=macro_f1,
             balanced_accuracy=balanced,
-            log_loss=intervals.mean(float(self._loss[0]), float(self._loss[1]), self.images),
-            top5=intervals.share(self._in_top, self.images) if has_top else None,
+            log_loss=mean(float(self._loss[0]), float(self._loss[1]), self.images),
+            top5=share(self._in_top, self.images) if has_top else None,
             ece=sum(bin.images * abs(bin.confidence - bin.accuracy) for bin in self.bins()) / max(self.images, 1),
         )
 

@@ -7,6 +7,7 @@ import pytest
 from evaluations import answers_with, evaluation_of
 from scipy import stats
 
+from benchmarks.select.run import simulate
 from kfp_image_classification.components.contracts.evaluation import ANSWER, NoChampion
 from kfp_image_classification.components.select.comparison import difference
 from kfp_image_classification.components.select.decision import Contender, Deployed, decide
@@ -350,3 +351,8 @@ def test_other_measures_are_compared_by_the_test_that_fits() -> None:
 def test_same_answers_and_few_images_differ_by_nothing(measure: Any, images: int) -> None:
     answers = answers_with([], images)
     assert difference(answers, answers, measure, 2).p_value == 1
+
+
+def test_simulated_models_that_are_no_better_are_not_deployed() -> None:
+    outcome = simulate(400, 0.0, decisions=100)
+    assert outcome.after <= 0.05 < 0.5 < outcome.before
