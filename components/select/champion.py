@@ -1,7 +1,6 @@
 """Finds the model that a new one has to beat: the one that is deployed."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 from kfp_image_classification.components.cluster.kubernetes_client import (
@@ -60,11 +59,12 @@ def _on_cluster(service_name: str, namespace: str, log: logging.Logger) -> Deplo
     from kubernetes.client import ApiException, CustomObjectsApi
 
     client, place = api_client(), namespace or own_namespace()
-    get: Callable[[], dict[str, object]] = lambda: CustomObjectsApi(client).get_namespaced_custom_object(  # noqa: E731
-        GROUP, VERSION, place, PLURAL, service_name
-    )
     try:
-        service = patiently(client, get, log.warning)
+        service = patiently(
+            client,
+            lambda: CustomObjectsApi(client).get_namespaced_custom_object(GROUP, VERSION, place, PLURAL, service_name),
+            log.warning,
+        )
     except ApiException as error:
         if error.status == NOT_FOUND:
             log.info("no service %s in namespace %s yet: no champion to beat", service_name, place)
