@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from api_server import RealKubernetesApi
     from kfp_api import KfpApi
 
+# `make test ARGS=...` hands its options on to every make that a test starts.
+for variable in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "GNUMAKEFLAGS", "ARGS"):
+    os.environ.pop(variable, None)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("NO_GCE_CHECK", "true")
 
