@@ -74,7 +74,7 @@ class Message:
     parts: list[Bytes]
 
     def memory(self) -> list[memoryview]:
-        return [memoryview(part) for part in self.parts]
+        return [part.data for part in self.parts]
 
 
 class Exchange:
