@@ -198,7 +198,7 @@ class Gathering:
                 del self._calls[peer]
                 self._keep(peer, talk.connection)
             elif time.monotonic() > talk.deadline:
-                self._call_again(peer, f"no answer for {HANDSHAKE_SECONDS:.0f} s")
+                self._call_again(peer, f"no answer for {HANDSHAKE_SECONDS:g} s")
         except NotMet as error:
             self._complain(f"{talk.whom}: {error}")
             if error.refused:

@@ -31,10 +31,8 @@ def numbers(index: int, size: int, seed: int = 0) -> Floats:
     return (random.standard_normal(size) * 10.0 ** random.integers(-6, 6, size)).astype(np.float32)
 
 
-def as_threads(
-    workers: int, size: int, run: Callable[[Exchange, int], Any], stuck_seconds: float = 60.0
-) -> list[Any]:
-    """Runs a function as every worker, each in a thread, connected by socket pairs; returns what they return or raise."""
+def as_threads(workers: int, size: int, run: Callable[[Exchange, int], Any], stuck_seconds: float = 60.0) -> list[Any]:
+    """Runs a function as every worker, each in a thread, connected by socket pairs; returns their results or errors."""
     ends: list[dict[int, socket.socket]] = [{} for _ in range(workers)]
     for one in range(workers):
         for other in neighbours(workers, one):

@@ -1,6 +1,7 @@
 """A TCP proxy between two workers that does to their bytes what a network does, at a chosen byte."""
 
 import contextlib
+import select
 import socket
 import struct
 import threading
@@ -85,8 +86,11 @@ class Proxy:
 
     def _pump(self, direction: Direction, source: socket.socket, target: socket.socket) -> None:
         change, passed = self._changes[direction], 0
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # closed, in a call or before it
             while True:
+                # Not in recv itself: a socket that is closed meanwhile is reset only once nobody waits for it.
+                while not select.select([source], [], [], 0.02)[0]:
+                    pass
                 stop_at = getattr(change, "stop_at", None)
                 piece = source.recv(min(self._piece, stop_at - passed) if stop_at else self._piece)
                 time.sleep(self._delay)

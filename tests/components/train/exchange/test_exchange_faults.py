@@ -28,7 +28,7 @@ HELLO, READY = GREETING_BYTES, 2 * GREETING_BYTES
 GATHERED = READY + 2 * HEADER_BYTES
 IN_HANDSHAKE = {"in the hello": 50, "after the hello": HELLO, "in ready": HELLO + 50}
 IN_SUM = {
-    "after the handshake": READY,
+    "right after the handshake": READY + 1,
     "while others are waited for": READY + 20,
     "in the second word of it": READY + HEADER_BYTES + 10,
     "between sums": GATHERED,
@@ -124,9 +124,7 @@ def test_silence(start: Start, addresses: Addresses, proxied: Proxied) -> None:
     first, _ = pair(start, own, proxied(port(own[0]), up=at(GATHERED + PART // 2, cut)), stuck_seconds=3)
     failed = first.told("failed")
     assert (failed["failed"], failed["peer"]) == ("PeerStuck", 1)
-    assert failed["message"] == (
-        "worker 1 has sent no part of sum 2 for 3 s: it hangs, or waits for one that does"
-    )
+    assert failed["message"] == ("worker 1 has sent no part of sum 2 for 3 s: it hangs, or waits for one that does")
 
 
 @pytest.mark.parametrize("way", ["up", "down"])
@@ -161,17 +159,35 @@ def test_garbled(start: Start, addresses: Addresses, proxied: Proxied, offset: i
     assert all(process.wait() == 1 for process in processes)
 
 
-@pytest.mark.parametrize("offset", [2, 5, 9, 30, 60, 100, HELLO + 2, HELLO + 60])
-def test_a_garbled_handshake_is_tried_again(start: Start, addresses: Addresses, proxied: Proxied, offset: int) -> None:
-    own, once = addresses(2), [garbled(offset)]
+def once(offset: int) -> Callable[[int, bytes], bytes]:
+    """Garbles a byte of the first connection only."""
+    left = [garbled(offset)]
 
     def change(where: int, piece: bytes) -> bytes:
-        if once and where <= offset < where + len(piece):
-            return once.pop()(where, piece)
+        if left and where <= offset < where + len(piece):
+            return left.pop()(where, piece)
         return piece
 
-    processes = pair(start, own, proxied(port(own[0]), up=change), sums=1)
+    return change
+
+
+@pytest.mark.parametrize("offset", [2, 5, 6, 9, 30, 50, HELLO - 1])
+def test_a_garbled_hello_is_said_again(start: Start, addresses: Addresses, proxied: Proxied, offset: int) -> None:
+    own = addresses(2)
+    processes = pair(start, own, proxied(port(own[0]), up=once(offset)), sums=1)
     assert len({process.told("digest")["digest"] for process in processes}) == 1
+
+
+@pytest.mark.parametrize("offset", [HELLO + 2, HELLO + 60, READY - 1])
+def test_a_worker_whose_last_word_was_garbled_comes_again(
+    start: Start, addresses: Addresses, proxied: Proxied, offset: int
+) -> None:
+    own = addresses(2)
+    proxy = proxied(port(own[0]), up=once(offset))
+    first, second = pair(start, own, proxy, sums=1)
+    assert second.told("failed")["peer"] == 0
+    again = start([f"127.0.0.1:{proxy.port}", own[1]], 1, values=VALUES)
+    assert first.told("digest")["digest"] == again.told("digest")["digest"]
 
 
 @pytest.mark.parametrize(("piece", "delay"), [(1000, 0), (37, 0), (65536, 0.02)])
