@@ -28,12 +28,23 @@ def test_no_stage_imports_another(stage: str) -> None:
         assert not [name for name in imports(path) if others & set(name.split(".")[2:3])], path
 
 
+def test_the_exchange_knows_only_arrays_and_addresses() -> None:
+    own, allowed = (
+        "kfp_image_classification.components.train.exchange",
+        {"numpy", "ml_dtypes", *sys.stdlib_module_names},
+    )
+    for path in (REPOSITORY / "components" / "train" / "exchange").glob("*.py"):
+        others = [name for name in imports(path) if name.split(".")[0] not in allowed and not name.startswith(own)]
+        assert set(others) <= {"kfp_image_classification.components.step.errors"}, path
+
+
 @pytest.mark.parametrize(
     "module",
     [
         "kfp_image_classification.components.train.run_job",
         "kfp_image_classification.components.train.options",
         "kfp_image_classification.components.train.launchers.cluster_job",
+        "kfp_image_classification.components.train.exchange",
         "kfp_image_classification.components.cleanup.old_runs",
         "kfp_image_classification.components.select.leaderboard",
         "kfp_image_classification.components.deploy.local_server",

@@ -298,7 +298,7 @@ class Exchange:
         while True:
             moved = not into.is_done and into.go_on()
             if not out.is_done:
-                moved = self._send(out, into) or moved
+                moved = self._send(out) or moved
             if out.is_done and into.is_done:
                 break
             if not moved:
@@ -307,21 +307,20 @@ class Exchange:
         if check(taken.parts) != check_in(self._header):
             raise WrongMessage(taken.peer, f"sent a part of sum {self._step} that was garbled on its way")
 
-    def _send(self, out: Outgoing, into: Incoming) -> bool:
+    def _send(self, out: Outgoing) -> bool:
         try:
             return out.go_on()
         except PeerLost as lost:
-            self._hear_last_words(out, into)
-            raise lost
+            raise self._last_words(out) or lost from None
 
-    def _hear_last_words(self, out: Outgoing, into: Incoming) -> None:
-        """Looks whether a worker that takes nothing any more has said why."""
-        if into.peer == out.peer and into.has_begun:
-            return
+    def _last_words(self, out: Outgoing) -> PeerLost | None:
+        """Why a worker has left that takes nothing any more, if it has said so: the last thing that came from it."""
+        heard = b""
         with contextlib.suppress(OSError):
-            words = out.connection.recv(HEADER_BYTES)
-            if len(words) == HEADER_BYTES and (parting := self._headers.read_parting(words)):
-                raise self._parted(out.peer, *parting)
+            while piece := out.connection.recv(2**16):
+                heard = (heard + piece)[-HEADER_BYTES:]
+        parting = self._headers.read_parting(heard) if len(heard) == HEADER_BYTES else None
+        return self._parted(out.peer, *parting) if parting else None
 
     def _judge(self, source: int) -> None:
         """Looks at the header of a message, whatever the rest of it may be."""

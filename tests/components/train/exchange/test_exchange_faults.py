@@ -87,8 +87,7 @@ def test_killed_before_the_handshake_is_done(start: Start, addresses: Addresses,
     assert f"no answer within 6 s from worker 1 at {own[1]} (it has not called)" in failed["message"]
 
 
-@pytest.mark.parametrize("how", ["close", "reset"])
-@pytest.mark.parametrize("way", ["up", "down"])
+@pytest.mark.parametrize(("way", "how"), [("up", "reset"), ("down", "close")])
 @pytest.mark.parametrize("offset", IN_SUM.values(), ids=IN_SUM)
 def test_cut(start: Start, addresses: Addresses, proxied: Proxied, offset: int, way: str, how: Any) -> None:
     own, cut_at = addresses(2), []
