@@ -41,7 +41,10 @@ check: .venv/installed ## tell what the cluster lacks for the pipeline; options 
 	$(BIN)/python pipelines/e2e.py --check $(ARGS)
 
 submit: .venv/installed ## run the pipeline on a cluster; HOST=http://localhost:8080, options in ARGS="--wait"
-	$(BIN)/python pipelines/e2e.py --submit --host $(HOST) $(ARGS)
+	$(BIN)/python pipelines/e2e.py --submit --host "$(HOST)" $(ARGS)
+
+test-tools: ## install the programs that the tests need (Chromium, Prometheus, shellcheck and so on) with apt-get
+	tests/install_tools.sh
 
 test: .venv/installed ## run the tests (a few minutes)
 	$(BIN)/python -m pytest -m "not slow and not cluster" $(ARGS)
@@ -49,14 +52,16 @@ test: .venv/installed ## run the tests (a few minutes)
 test-all: .venv/installed ## run the slow tests too, and those for a live cluster where there is one
 	$(BIN)/python -m pytest $(ARGS)
 
+# From within that folder: in a URI, its path would have to be quoted, in another way for each of the two options.
 mlflow: .venv/installed ## start an MLflow server that keeps everything under runs/mlflow; use it with ARGS="--mlflow-uri http://127.0.0.1:5000"
-	@mkdir -p $(MLFLOW_DIR)
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow server --workers 1 \
-	  --host 127.0.0.1 --port $(MLFLOW_PORT) --backend-store-uri sqlite:///$(abspath $(MLFLOW_DIR))/mlflow.db \
-	  --artifacts-destination $(abspath $(MLFLOW_DIR))/artifacts
+	@case "$$PWD" in *%*) echo "error: $$PWD: MLflow cannot run from a folder with % in its path; move the repository" >&2; exit 1;; esac
+	@mkdir -p "$(MLFLOW_DIR)"
+	python="$$(cd "$(BIN)" && pwd)/python" && cd "$(MLFLOW_DIR)" && \
+	  MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true exec "$$python" -m mlflow server --workers 1 \
+	  --host 127.0.0.1 --port $(MLFLOW_PORT) --backend-store-uri sqlite:///mlflow.db --artifacts-destination ./artifacts
 
 tensorboard: .venv/installed ## show the learning curves of the last run's models, and what their workers logged
-	$(BIN)/tensorboard --logdir runs/latest/tensorboard $(ARGS)
+	$(BIN)/python -m tensorboard.main --logdir runs/latest/tensorboard $(ARGS)
 
 dashboard: .venv/installed ## write the Grafana dashboard and the alerts in manifests/monitoring
 	$(BIN)/python manifests/monitoring/render.py
@@ -68,20 +73,24 @@ bench-train: .venv/installed ## measure training speed against the original's wa
 bench-reading: .venv/installed ## measure bytes read by each worker, and memory at 1x and 10x data (two minutes)
 	$(BIN)/python -m benchmarks.train.reading
 
+bench-soak: .venv/installed ## train 20,000 steps, and ask a server 500,000 times: nothing may grow or slow down (half an hour)
+	$(BIN)/python -m benchmarks.soak.training $(ARGS)
+	$(BIN)/python -m benchmarks.soak.serving
+
 bench-serve: .venv/installed .venv/mlserver/installed ## measure the model server against kserve's, mlserver and the bound (five minutes)
 	$(BIN)/python -m benchmarks.serve.run --mlserver-python .venv/mlserver/bin/python $(ARGS)
 
 load: .venv/installed ## ask a service for 30 s from 5 clients: make load URL=http://HOST:PORT ARGS="--name image-classifier"
-	$(BIN)/python -m benchmarks.serve.load --url $(URL) $(ARGS)
+	$(BIN)/python -m benchmarks.serve.load --url "$(URL)" $(ARGS)
 
 lint: .venv/installed ## check style and types
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 lock: .venv/installed ## renew requirements.lock, and those of the images, from pyproject.toml
-	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
 	  --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
 	images/lock.sh $(BIN)/uv
 
@@ -89,8 +98,9 @@ clean: ## remove the environment and all runs
 	rm -rf .venv runs
 
 .venv/installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version.split()[0] + "; name another with make PYTHON=...") if not (3, 11) <= sys.version_info < (3, 14) else 0'
-	$(PYTHON) -m venv .venv
+	@"$(PYTHON)" -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version.split()[0] + "; name another with make PYTHON=...") if not (3, 11) <= sys.version_info < (3, 14) else 0'
+	@case "$$PWD" in *[\$$:]*) echo "error: $$PWD: neither venv nor setuptools can work in a folder with : or \$$ in its path; move the repository" >&2; exit 1;; esac
+	"$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@mkdir -p .venv/types && ln -sfn ../.. .venv/types/kfp_image_classification

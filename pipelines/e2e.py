@@ -15,6 +15,7 @@ from kfp_image_classification.components.evaluate import evaluate
 from kfp_image_classification.components.ingest import ingest
 from kfp_image_classification.components.preflight import preflight
 from kfp_image_classification.components.select import select
+from kfp_image_classification.components.step.options import described_by
 from kfp_image_classification.components.train import train
 from kfp_image_classification.pipelines.tracking import tracking
 
@@ -22,6 +23,7 @@ from kfp_image_classification.pipelines.tracking import tracking
 
 
 @dsl.pipeline(name="image-classification", display_name="Image classification, end to end")
+@described_by(train, ingest, deploy, select, tracking)
 def e2e(
     dataset: str = "mnist_5k",
     data_dir: str = "",
@@ -62,44 +64,15 @@ def e2e(
     """Ingests a data set, trains several models on it, and deploys the best one if it is good enough.
 
     Args:
-        dataset: `mnist_5k` (5,000 digits, no download), a TensorFlow Datasets name such as `mnist`, `fashion_mnist`
-            or `cifar10`, or `image_folder:PATH` for PATH/CLASS/IMAGE.
-        data_dir: Folder with prepared TensorFlow Datasets; empty for ~/tensorflow_datasets.
-        validation_share: Share of the training images held out to select the best model.
-        image_size: Height and width in pixels to which images are resized; 0 keeps the data set's own size.
         models: The model variants to train and compare.
-        workers: Worker processes that train each model in step.
-        epochs: Passes over the training images.
-        batch_size: Images a replica takes in one step.
-        learning_rates: Steps of the learning rate, as SHARE:RATE pairs: from that share of the epochs on, that rate.
-        augmentation: Random changes to the training images: `none`, `shift`, or `shift_flip` (for photographs).
-        compute_dtype: What layers compute in: `float32`, or `bfloat16` (weights stay float32) where the machine has it.
-        gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
         seed: Decides the validation images, initial weights, dropout and the order of the images.
-        max_restarts: Times a training job may start again from its last checkpoint after a worker was lost.
-        min_accuracy: Validation accuracy below which nothing is deployed.
-        force: Deploy a model that is good enough even if the deployed one has a better validation accuracy.
-        service_name: Name of the service and of the model in its URLs; a DNS label.
-        service_port: Port of a local server; 0 for any free one.
         service_namespace: On a cluster, where the service is; empty for the namespace in which the pipeline runs.
-        runtime: On a cluster, what serves the model: `tensorflow` for KServe's TensorFlow Serving, or a runtime's name.
-        min_replicas: On a cluster, replicas of the service, at least; 0 with Knative alone.
-        max_replicas: On a cluster, replicas of the service, at most.
-        canary_percent: On a cluster, share of the requests that the new version gets beside the old one; 0 for all.
-        service: On a cluster, rarer settings of the service as JSON; see docs/deploying.md.
         train_backend: What runs the training workers: `tfjob`, `trainjob`, `local` processes, or `auto`: a TFJob on a
             cluster, local processes elsewhere.
         deploy_backend: What serves the model: `kserve`, a `local` process, or `auto`: KServe on a cluster, a local
             process elsewhere.
         pvc: On a cluster, the claim of the volume that ingest, train and evaluate share.
-        worker_image: On a cluster, the workers' image.
-        worker_cpu: On a cluster, CPUs of each worker; empty for 1.
-        worker_memory: On a cluster, memory of each worker; empty for 2Gi.
-        worker_gpus: On a cluster, GPUs of each worker.
-        job: On a cluster, rarer settings of the training job as JSON; see components/train/README.md.
         mlflow_uri: Address of an MLflow server that is to keep the models and their metrics; empty for none.
-        mlflow_experiment: The experiment there.
-        kfp_ui: Address of the Kubeflow Pipelines UI, for links from MLflow to the run.
     """
     checked = (
         preflight(train_backend=train_backend, deploy_backend=deploy_backend, pvc=pvc)

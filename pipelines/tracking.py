@@ -4,6 +4,7 @@ from typing import List
 
 from kfp import dsl, kubernetes
 
+from kfp_image_classification.components.step.options import described_by
 from kfp_image_classification.components.track import track
 
 # Keys of the optional Secret `mlflow`, and what MLflow's client reads.
@@ -17,6 +18,7 @@ MLFLOW_CREDENTIALS = {
 # KFP 2.17 cannot compile a dsl.If around a task that takes collected artifacts, but it can where they are the inputs
 # of a pipeline.
 @dsl.pipeline(name="tracking")
+@described_by(track)
 def tracking(
     models: dsl.Input[List[dsl.Model]],
     evaluations: dsl.Input[List[dsl.Metrics]],
@@ -31,15 +33,7 @@ def tracking(
     """Tracks the run in MLflow if there is a server; without one, no step starts.
 
     Args:
-        models: Models from train.
-        evaluations: Their metrics from evaluate, in the same order.
-        best: The one that select chose.
-        leaderboard: The page from select.
-        good_enough: Whether it passed the gate.
         mlflow_uri: Address of the MLflow server; empty for none.
-        mlflow_experiment: The experiment in which the runs are kept.
-        registered_model: Name of the selected model in the model registry.
-        kfp_ui: Address of the Kubeflow Pipelines UI, for a link to the pipeline run; empty for no link.
     """
     with dsl.If(mlflow_uri != "", name="mlflow"):
         tracked = track(

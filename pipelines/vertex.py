@@ -16,12 +16,14 @@ from kfp_image_classification.components.deploy.vertex import servable_uri
 from kfp_image_classification.components.evaluate import evaluate
 from kfp_image_classification.components.ingest import ingest
 from kfp_image_classification.components.select import select
+from kfp_image_classification.components.step.options import described_by
 from kfp_image_classification.components.train.vertex import collect_custom_job, plan_custom_job
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
 
 
 @dsl.pipeline(name="image-classification-vertex", display_name="Image classification on Vertex AI")
+@described_by(plan_custom_job, ingest, select)
 def vertex(
     dataset: str = "mnist_5k",
     data_dir: str = "",
@@ -51,20 +53,10 @@ def vertex(
     """Ingests a data set, trains several models on it as CustomJobs, and deploys the best one to an endpoint.
 
     Args:
-        dataset: `mnist_5k`, a TensorFlow Datasets name, or `image_folder:/gcs/BUCKET/PATH` for PATH/CLASS/IMAGE.
         data_dir: Folder with prepared TensorFlow Datasets; empty for the container's own disk.
-        validation_share: Share of the training images held out to select the best model.
-        image_size: Height and width in pixels to which images are resized; 0 keeps the data set's own size.
         models: The model variants to train and compare.
         workers: Machines that train each model in step.
-        epochs: Passes over the training images.
-        batch_size: Images a replica takes in one step.
-        learning_rates: Steps of the learning rate, as SHARE:RATE pairs: from that share of the epochs on, that rate.
-        augmentation: Random changes to the training images: `none`, `shift`, or `shift_flip` (for photographs).
-        compute_dtype: What layers compute in: `float32`, or `bfloat16` (weights stay float32) where the machine has it.
-        gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
         seed: Decides the validation images, initial weights, dropout and the order of the images.
-        min_accuracy: Validation accuracy below which nothing is deployed.
         service_name: Display name of the model and the endpoint.
         location: Region of the training jobs, the model and the endpoint.
         training_image: Image of the workers.

@@ -40,14 +40,16 @@ def work(index: int, addresses: list[str], values: int, wire: Wire, count: int, 
     ) as exchange:
         for _ in range(WARM_UP):
             exchange.sum(own, total, wire)
-        begun, cpu = time.perf_counter(), time.process_time()
+        cpu, times = time.process_time(), []
         for _ in range(count):
+            begun = time.perf_counter()
             exchange.sum(own, total, wire)
-        results.put(((time.perf_counter() - begun) / count, (time.process_time() - cpu) / count))
+            times.append(time.perf_counter() - begun)
+        results.put((statistics.median(times), statistics.mean(times), (time.process_time() - cpu) / count))
 
 
-def measure(workers: int, values: int, wire: Wire, count: int) -> tuple[float, float]:
-    """Milliseconds a sum takes, and milliseconds of CPU a worker spends on it."""
+def measure(workers: int, values: int, wire: Wire, count: int) -> list[float]:
+    """Milliseconds a sum takes, as median and mean, and milliseconds of CPU a worker spends on it."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
     results = PROCESSES.Queue()
     processes = [
@@ -59,7 +61,7 @@ def measure(workers: int, values: int, wire: Wire, count: int) -> tuple[float, f
     found = [results.get(timeout=180) for _ in processes]
     for process in processes:
         process.join()
-    return max(wall for wall, _ in found) * 1000, statistics.mean(cpu for _, cpu in found) * 1000
+    return [statistics.mean(column) * 1000 for column in zip(*found, strict=True)]
 
 
 def milliseconds(do: Callable[[], object], count: int = 50) -> float:
@@ -92,20 +94,24 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement, about")
     arguments = parser.parse_args()
     settings = list(itertools.product(arguments.values, WIRES, arguments.workers))
-    found: dict[tuple[int, Wire, int], list[tuple[float, float]]] = {setting: [] for setting in settings}
+    found: dict[tuple[int, Wire, int], list[list[float]]] = {setting: [] for setting in settings}
     for _ in range(arguments.rounds):
         for values, wire, workers in settings:
             guess = (0.03 + values * 1e-6) * workers / len(CORES) / 1000 * 1.5
             count = int(min(3000, max(10, arguments.seconds / guess)))
             found[values, wire, workers].append(measure(workers, values, wire, count))
     table = Table(
-        "values", "wire", *(f"N={workers}" for workers in arguments.workers), title="ms a sum (CPU ms a worker)"
+        "values",
+        "wire",
+        *(f"N={workers}" for workers in arguments.workers),
+        title="ms a sum, median / mean (CPU ms a worker)",
     )
     for values, wire in itertools.product(arguments.values, WIRES):
         cells = []
         for workers in arguments.workers:
-            wall, cpu = (statistics.median(column) for column in zip(*found[values, wire, workers], strict=True))
-            cells.append(f"{wall:.2f} ({cpu:.2f})")
+            columns = zip(*found[values, wire, workers], strict=True)
+            median, mean, cpu = (statistics.median(column) for column in columns)
+            cells.append(f"{median:.2f} / {mean:.2f} ({cpu:.2f})")
         table.add_row(f"{values:,}", wire, *cells)
     console = Console()
     console.print(table)

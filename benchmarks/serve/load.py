@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1, help="in a request")
     parser.add_argument("--request", type=Path, help="a file with another request than noise, such as request.json")
     arguments = parser.parse_args()
-    console = Console()
+    console = Console(markup=False, emoji=False)
     url = f"{arguments.url.rstrip('/')}/v1/models/{arguments.name}:predict"
     body = (
         arguments.request.read_bytes()

@@ -197,7 +197,7 @@ def main() -> None:
                 measured.setdefault(server.title, []).append(measure(server, port, arguments.seconds))
     results = {title: _summary(rounds) for title, rounds in measured.items()}
     RESULTS.write_text(json.dumps({"machine": _machine(), "results": results, "rounds": _plain(measured)}, indent=1))
-    Console(width=160).print(_table(results))
+    Console(width=160, markup=False, emoji=False).print(_table(results))
 
 
 def _summary(rounds: list[tuple[dict[str, Load], float, float]]) -> dict[str, dict[str, float]]:

@@ -75,7 +75,7 @@ def main() -> None:
         table.add_column(heading, justify="left" if not heading else "right")
     for way, values in accuracies.items():
         table.add_row(way, f"{statistics.mean(values):.3f}", " ".join(f"{value:.3f}" for value in values))
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False, emoji=False)
     console.print(table)
     RESULTS.write_text(json.dumps(accuracies, indent=2))
     console.print(f"wrote {RESULTS}")

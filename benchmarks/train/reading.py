@@ -98,7 +98,7 @@ def main() -> None:
                 f"{reads[1]['peak_mib']:.0f}",
                 *(f"{reads[workers]['bytes'] / 1e6:.1f}" for workers in (1, 2, 4)),
             )
-    Console(soft_wrap=True).print(table)
+    Console(soft_wrap=True, markup=False, emoji=False).print(table)
 
 
 if __name__ == "__main__":

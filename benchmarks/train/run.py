@@ -191,7 +191,7 @@ def main() -> None:
         ],
     }
     RESULTS.write_text(json.dumps(results, indent=2))
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False, emoji=False)
     for setting in settings:
         console.print(table(setting, samples[setting]))
     console.print(f"wrote {RESULTS}")

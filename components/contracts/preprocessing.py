@@ -45,12 +45,14 @@ def decode_image(encoded: tf.Tensor, image_shape: ImageShape) -> tf.Tensor:
 
 
 def decode_images(encoded: tf.Tensor, image_shape: ImageShape) -> tf.Tensor:
-    """Decodes a batch of encoded images: string [n] -> uint8 [n, *image_shape]."""
-    return tf.map_fn(
-        lambda image: decode_image(image, image_shape),
-        encoded,
-        fn_output_signature=tf.TensorSpec(image_shape, tf.uint8),
-    )
+    """Decodes a batch of encoded images, on the CPU: string [n] -> uint8 [n, *image_shape]."""
+    # Said in the graph itself, as the runtime that places operations would move the list of strings to a GPU, and fail.
+    with tf.device("CPU:0"):
+        return tf.map_fn(
+            lambda image: decode_image(image, image_shape),
+            encoded,
+            fn_output_signature=tf.TensorSpec(image_shape, tf.uint8),
+        )
 
 
 def model_input(pixels: tf.Tensor) -> tf.Tensor:

@@ -1,11 +1,14 @@
 from kfp import dsl
 
 from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE
+from kfp_image_classification.components.deploy.options import DeployOptions
+from kfp_image_classification.components.step.options import described_by
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
 
 
 @dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
+@described_by(DeployOptions)
 def deploy(
     model: dsl.Input[dsl.Model],
     endpoint: dsl.Output[dsl.Artifact],
@@ -26,38 +29,19 @@ def deploy(
     Args:
         model: A model from train or select.
         endpoint: `endpoint.json` with the service's address, and `request.json`, an example request.
-        backend: What serves the model: `local`, a model server process on this machine; `kserve`, an InferenceService;
-            `auto`, the latter when the step runs in a pod.
-        service_name: Name of the service, and of the model in its URLs; a DNS label.
-        service_port: Port of the local server; 0 for any free one.
-        namespace: Where the InferenceService is; empty for the namespace of the step.
-        runtime: What serves on a cluster: `tensorflow`, KServe's TensorFlow Serving, or another runtime's name.
-        min_replicas: Replicas on a cluster, at least; 0 with Knative alone.
-        max_replicas: Replicas on a cluster, at most.
-        canary_percent: Share of the requests that go to the new version beside the old one; 0 for all of them.
-        service: The rarer settings of the InferenceService; see `components/deploy/kserve/options.py`.
     """
+    arguments = locals()
     from pathlib import Path
 
     from kfp_image_classification.components.deploy.kserve.termination import terminate_with_owner
     from kfp_image_classification.components.deploy.options import DeployOptions
-    from kfp_image_classification.components.step.errors import checked, reported
+    from kfp_image_classification.components.step.errors import reported
+    from kfp_image_classification.components.step.options import options_from
     from kfp_image_classification.components.step.stage_log import stage_log
 
     terminate_with_owner()
     with reported("deploy"):
-        options = checked(
-            DeployOptions,
-            backend=backend,
-            service_name=service_name,
-            service_port=service_port,
-            namespace=namespace,
-            runtime=runtime,
-            min_replicas=min_replicas,
-            max_replicas=max_replicas,
-            canary_percent=canary_percent,
-            service=service,
-        )
+        options = options_from(DeployOptions, arguments)
         log = stage_log("deploy")
         if options.to_cluster:
             from kfp_image_classification.components.cluster.storage import run_id

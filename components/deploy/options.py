@@ -34,16 +34,16 @@ class DeployOptions(BaseModel):
 
     Attributes:
         backend: What serves the model: `local`, a model server process on this machine; `kserve`, an InferenceService;
-            `auto`, the latter when this runs in a pod.
-        service_name: The model's name in URLs; a DNS label, as a Kubernetes service must be.
-        service_port: Port of the local server; 0 for any free one.
-        namespace: Where the InferenceService is; empty for the namespace of this step, or of the current kubeconfig.
-        runtime: What serves on a cluster: `tensorflow`, KServe's stock TensorFlow Serving, or the name of another
-            ServingRuntime or ClusterServingRuntime.
-        min_replicas: Replicas on a cluster, at least; 0 lets Knative take all of them away while nobody asks.
-        max_replicas: Replicas on a cluster, at most.
-        canary_percent: Share of the requests that go to the new version while the old one gets the others; 0 for all.
-        service: The rarer settings of the InferenceService.
+            `auto`, the latter when this is a pod.
+        service_name: Name of the service, and of the model in its URLs; a DNS label.
+        service_port: Port of a local server; 0 for any free one.
+        namespace: Where the InferenceService is; empty for the namespace of the step.
+        runtime: On a cluster, what serves the model: `tensorflow` for KServe's TensorFlow Serving, or the name of
+            another ServingRuntime or ClusterServingRuntime.
+        min_replicas: On a cluster, replicas of the service, at least; 0 with Knative alone.
+        max_replicas: On a cluster, replicas of the service, at most.
+        canary_percent: On a cluster, share of the requests that the new version gets beside the old one; 0 for all.
+        service: On a cluster, rarer settings of the service as JSON; see docs/deploying.md.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -79,8 +79,8 @@ class ServiceChange(BaseModel):
 
     Attributes:
         service_name: Name of the InferenceService.
-        namespace: Where it is; empty for the namespace of this step, or of the current kubeconfig.
-        service: Its ingress, and how long to wait.
+        namespace: Where it is; empty for the namespace of the step.
+        service: Its ingress, and how long to wait, as JSON; see docs/deploying.md.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -38,7 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.url.startswith(("http://", "https://")):
         parser.error(f"--url {arguments.url!r}: expected http://HOST:PORT")
-    console = Console()
+    console = Console(markup=False, emoji=False)
     try:
         files = [image.read_bytes() for image in arguments.images]
     except OSError as error:

@@ -10,6 +10,7 @@ from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset, SplitName
 from kfp_image_classification.components.contracts.model_card import newest_version, read_model_card
 from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.step.literal_path import literal_path
 
 BATCH = 256
 
@@ -58,17 +59,21 @@ def predict_split(model_directory: Path, dataset: Dataset, split: SplitName, kep
         )
     shards = manifest.splits[split].shards
     dataset.verify(shards)
-    loaded = tf.saved_model.load(str(newest_version(model_directory)))
+    paths = [dataset.path(shard) for shard in shards]
+    with literal_path(newest_version(model_directory)) as folder:
+        loaded = tf.saved_model.load(str(folder))
     serve = loaded.signatures["serving_default"]
     labels: list[np.ndarray] = []
     logits: list[np.ndarray] = []
     worst = _Worst(kept_wrong)
-    for pixels, truth in records.read_batches([dataset.path(shard) for shard in shards], manifest.image_shape, BATCH):
-        encoded = tf.stack([tf.io.encode_png(image) for image in pixels])
-        answer = serve(encoded)["logits"].numpy()
-        worst.add(pixels.numpy(), truth.numpy(), answer, sum(map(len, labels)))
-        labels.append(truth.numpy())
-        logits.append(answer)
+    # On the CPU, as the model's own answers were computed: a GPU rounds float32 otherwise.
+    with tf.device("CPU:0"):
+        for pixels, truth in records.read_batches(paths, manifest.image_shape, BATCH):
+            encoded = tf.stack([tf.io.encode_png(image) for image in pixels])
+            answer = serve(encoded)["logits"].numpy()
+            worst.add(pixels.numpy(), truth.numpy(), answer, sum(map(len, labels)))
+            labels.append(truth.numpy())
+            logits.append(answer)
     images, positions = worst.images()
     return Predictions(np.concatenate(labels), np.concatenate(logits), images, positions)
 

@@ -1,9 +1,12 @@
 from kfp import dsl
 
 from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
+from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.step.options import described_by
 
 
 @dsl.component(base_image=TENSORFLOW_IMAGE, install_kfp_package=False)
+@described_by(IngestOptions)
 def ingest(
     shards: dsl.Output[dsl.Dataset],
     preview: dsl.Output[dsl.HTML],
@@ -20,34 +23,21 @@ def ingest(
         shards: The shards of the train, validation and test splits, and `manifest.json`, which lists them with
             counts and checksums; where a volume is mounted for the run, the shards lie there, and the manifest says so.
         preview: A page with sample images, class counts and split sizes.
-        dataset: `mnist_5k` (5,000 MNIST digits, no download), the name of any TensorFlow Datasets image
-            classification data set, or `image_folder:PATH` for PATH/CLASS/IMAGE or PATH/SPLIT/CLASS/IMAGE.
-        data_dir: Folder with prepared TensorFlow Datasets; empty for ~/tensorflow_datasets.
-        validation_share: Share of the training images held out to select the best model, above 0 and up to 0.5.
-        image_size: Height and width in pixels to which images are resized; 0 keeps the data set's own size.
-        workers: Training workers to prepare for: the number of shards is a multiple of it.
-        seed: Decides which images validate, and the order of the records.
     """
+    arguments = locals()
     from pathlib import Path
 
     from kfp_image_classification.components.cluster.storage import run_directory
     from kfp_image_classification.components.ingest.options import IngestOptions
-    from kfp_image_classification.components.step.errors import checked, reported
+    from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.lean_import import import_without
+    from kfp_image_classification.components.step.options import options_from
     from kfp_image_classification.components.step.process_owner import leave_with_owner
     from kfp_image_classification.components.step.stage_log import stage_log
 
     leave_with_owner()
     with reported("ingest"):
-        options = checked(
-            IngestOptions,
-            dataset=dataset,
-            data_dir=data_dir,
-            validation_share=validation_share,
-            image_size=image_size,
-            workers=workers,
-            seed=seed,
-        )
+        options = options_from(IngestOptions, arguments)
         with import_without("keras"):
             import tensorflow  # noqa: F401
         from kfp_image_classification.components.ingest.preview import preview_page

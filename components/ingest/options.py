@@ -1,6 +1,8 @@
 """What ingest takes, and what it accepts."""
 
 import hashlib
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -15,15 +17,24 @@ def _image_size(size: int) -> int:
     return size
 
 
+def image_folder(dataset: str) -> Path:
+    """The folder that `image_folder:PATH` names; `~` in front is the user's home."""
+    path = Path(dataset.removeprefix(IMAGE_FOLDER_PREFIX))
+    with suppress(RuntimeError):  # no such user: the folder's own name begins so
+        return path.expanduser()
+    return path
+
+
 class IngestOptions(BaseModel):
     """Parameters of ingest.
 
     Attributes:
-        dataset: `mnist_5k`, `image_folder:PATH`, or the name of a TensorFlow Datasets builder.
-        data_dir: Folder of prepared TensorFlow Datasets; empty for the user's own (~/tensorflow_datasets).
-        validation_share: Share of the training images that becomes the validation split.
-        image_size: Height and width in pixels to which images are resized; 0 keeps the data set's own.
-        workers: The number of shards of each split is a multiple of this.
+        dataset: `mnist_5k` (5,000 MNIST digits, no download), the name of any TensorFlow Datasets image
+            classification data set, or `image_folder:PATH` for PATH/CLASS/IMAGE or PATH/SPLIT/CLASS/IMAGE.
+        data_dir: Folder with prepared TensorFlow Datasets; empty for ~/tensorflow_datasets.
+        validation_share: Share of the training images held out to select the best model, above 0 and up to 0.5.
+        image_size: Height and width in pixels to which images are resized; 0 keeps the data set's own size.
+        workers: Training workers to prepare for: the number of shards is a multiple of it.
         seed: Decides which images validate, and the order of the records.
     """
 

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfp_image_classification.components.ingest.options import BUILT_IN_DIGITS, IMAGE_FOLDER_PREFIX, IngestOptions
+from kfp_image_classification.components.ingest.options import (
+    BUILT_IN_DIGITS,
+    IMAGE_FOLDER_PREFIX,
+    IngestOptions,
+    image_folder,
+)
 from kfp_image_classification.components.step.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -131,7 +136,12 @@ def _supervised_keys(info: "tfds.core.DatasetInfo", options: IngestOptions) -> t
 
 
 def _check_writable(folder: Path, options: IngestOptions) -> None:
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    except OSError as error:  # a name in it is too long, say
+        raise InvalidInput(
+            f"data_dir = {options.data_dir!r}: cannot be read ({error.strerror}); choose another data_dir"
+        ) from None
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise InvalidInput(
             f"data_dir = {options.data_dir!r}: {options.dataset} has to be prepared there, and {existing} cannot be "
@@ -154,8 +164,8 @@ def _download(builder: "tfds.core.DatasetBuilder", options: IngestOptions) -> No
 def _image_folder(options: IngestOptions, dry: bool) -> Source:
     import tensorflow_datasets as tfds
 
-    root = Path(options.dataset.removeprefix(IMAGE_FOLDER_PREFIX)).expanduser()
-    if not root.is_dir():
+    root = image_folder(options.dataset)
+    if not _is_folder(root):
         raise InvalidInput(f"dataset = {options.dataset!r}: {root} is not a folder")
     folders = {path.name for path in root.iterdir() if path.is_dir()}
     by_split = "train" in folders and folders <= FOLDER_SPLITS
@@ -180,7 +190,11 @@ def _check_images(root: Path, depth: int, dataset: str, dry: bool) -> None:
             f"dataset = {dataset!r}: no images in {root}; expected {root}/CLASS/IMAGE or {root}/train/CLASS/IMAGE "
             f"with endings {', '.join(sorted(FOLDER_IMAGE_SUFFIXES))}"
         )
-    problems = []
+    problems = [
+        f"dataset = {dataset!r}: the name {str(path.relative_to(root))!r} is not UTF-8; rename it"
+        for path in paths
+        if not _is_utf8(path)
+    ]
     for path in [] if dry else paths:
         if path.stat().st_size == 0:
             problems.append(f"dataset = {dataset!r}: {path} is empty; remove or replace it")
@@ -192,6 +206,21 @@ def _check_images(root: Path, depth: int, dataset: str, dry: bool) -> None:
             problems.append(f"dataset = {dataset!r}: {path} is not a readable image ({error}); remove or replace it")
     if problems:
         raise InvalidInput(problems)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # its name is too long, say
+        return False
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _from_builder(

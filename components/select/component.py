@@ -3,9 +3,12 @@ from typing import List
 from kfp import dsl
 
 from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE
+from kfp_image_classification.components.select.leaderboard import SelectOptions
+from kfp_image_classification.components.step.options import described_by
 
 
 @dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
+@described_by(SelectOptions)
 def select(
     models: dsl.Input[List[dsl.Model]],
     evaluations: dsl.Input[List[dsl.Metrics]],
@@ -24,32 +27,22 @@ def select(
         evaluations: Their metrics from evaluate, in the same order.
         best: The selected model: the same files, not a copy.
         leaderboard: A page that ranks all models.
-        min_accuracy: Gate: below this validation accuracy nothing is to be deployed.
-        deploy_backend: Where the model will be deployed, as deploy takes it; only a cluster has a model to match.
-        service_name: The InferenceService whose model the best one must not be worse than; empty for none.
-        namespace: Where that service is; empty for the namespace of the step.
-        force: Let a model that passes the gate be deployed, whatever is deployed now.
 
     Returns:
         Whether the best model is to be deployed: it passed the gate, and is not worse than the deployed one.
     """
+    arguments = locals()
     from pathlib import Path
 
     from kfp_image_classification.components.select.leaderboard import Candidate, SelectOptions, leaderboard_page, rank
-    from kfp_image_classification.components.step.errors import InvalidInput, checked, reported
+    from kfp_image_classification.components.step.errors import InvalidInput, reported
+    from kfp_image_classification.components.step.options import options_from
     from kfp_image_classification.components.step.process_owner import leave_with_owner
     from kfp_image_classification.components.step.stage_log import stage_log
 
     leave_with_owner()
     with reported("select"):
-        options = checked(
-            SelectOptions,
-            min_accuracy=min_accuracy,
-            deploy_backend=deploy_backend,
-            service_name=service_name,
-            namespace=namespace,
-            force=force,
-        )
+        options = options_from(SelectOptions, arguments)
         log = stage_log("select")
         if not models or len(models) != len(evaluations):
             raise InvalidInput(

@@ -14,11 +14,11 @@ class SelectOptions(BaseModel):
     """Parameters of select.
 
     Attributes:
-        min_accuracy: Validation accuracy below which nothing is deployed.
-        deploy_backend: Where the model will be deployed; only on a cluster is there a deployed model to match.
-        service_name: The service whose model is to be matched; empty for none.
-        namespace: Where the service is; empty for the namespace of this step, or of the current kubeconfig.
-        force: Deploy a model that passes the gate without looking at the deployed one.
+        min_accuracy: Gate: validation accuracy below which nothing is deployed.
+        deploy_backend: Where the model will be deployed, as deploy takes it; only a cluster has a model to match.
+        service_name: The InferenceService whose model the best one must not be worse than; empty for none.
+        namespace: Where that service is; empty for the namespace of the step.
+        force: Deploy a model that is good enough even if the deployed one has a better validation accuracy.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -3,9 +3,12 @@ from typing import List
 from kfp import dsl
 
 from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE
+from kfp_image_classification.components.step.options import described_by
+from kfp_image_classification.components.track.options import TrackOptions
 
 
 @dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
+@described_by(TrackOptions)
 def track(
     models: dsl.Input[List[dsl.Model]],
     evaluations: dsl.Input[List[dsl.Metrics]],
@@ -28,13 +31,8 @@ def track(
         best: The one that select chose.
         leaderboard: The page from select.
         good_enough: Whether it passed the gate; only then it is registered.
-        mlflow_uri: Address of the MLflow server, without user name and password.
         run_id: Id of the pipeline run, `dsl.PIPELINE_JOB_ID_PLACEHOLDER`; what is tracked already is found by it.
         run_name: Name of the pipeline run, `dsl.PIPELINE_JOB_NAME_PLACEHOLDER`.
-        mlflow_experiment: The experiment in which the runs are kept; made when there is none.
-        registered_model: Name of the selected model in the model registry.
-        alias: What the newest selected version is called there.
-        kfp_ui: Address of the Kubeflow Pipelines UI, for a link to the pipeline run; empty for no link.
     """
     from pathlib import Path
 

@@ -1,5 +1,7 @@
 """How MLflow loads a tracked model: this file travels with it, and so depends on nothing of this package."""
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -12,7 +14,11 @@ class SavedModelPredictor(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name
     def load_context(self, context: Any) -> None:
         import tensorflow as tf
 
-        self._model = tf.saved_model.load(context.artifacts["saved_model"])
+        # By way of a link: TensorFlow takes brackets in a path for a pattern.
+        with tempfile.TemporaryDirectory() as directory:
+            link = Path(directory, "saved_model")
+            link.symlink_to(Path(context.artifacts["saved_model"]).absolute())
+            self._model = tf.saved_model.load(str(link))
 
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> dict[str, Any]:
         import tensorflow as tf

@@ -35,19 +35,19 @@ class TrainOptions(BaseModel):
     """Parameters of train.
 
     Attributes:
-        model_type: Name of a registered model variant.
-        backend: What runs the workers: `local` processes, a `tfjob` or a `trainjob` on a cluster, or `auto`: a TFJob
-            when this is a pod, local processes elsewhere.
-        workers: Number of worker processes that train in step.
+        model_type: The model variant: `cnn`, `cnn_dropout`, `cnn_batchnorm`, `cnn_small` or `resnet`.
+        backend: What runs the workers: `tfjob` or `trainjob`, pods of a cluster; `local`, processes beside this step;
+            `auto`, a TFJob when this is a pod, else local processes.
+        workers: Workers that train each model in step.
         epochs: Passes over the training split.
-        batch_size: Images a replica takes in one step; the global batch is this times the replicas.
-        learning_rates: Steps of the learning rate as SHARE:RATE pairs.
+        batch_size: Images a replica takes in one step; the global batch is this times the number of replicas.
+        learning_rates: Steps of the learning rate, as SHARE:RATE pairs: from that share of the epochs on, that rate.
         seed: Decides initial weights, dropout and the order of the images.
-        augmentation: Random changes to the training images: `none`, `shift`, or `shift_flip`.
+        augmentation: Random changes to the training images: `none`, `shift`, or `shift_flip` (for photographs).
         compute_dtype: What layers compute in: `float32`, or `bfloat16` (weights stay float32) where the machine has it.
         gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
-        max_restarts: How many times the job starts again from its last checkpoint after a worker was lost.
-        checkpoint_seconds: Between two checkpoints, at least; what a lost worker costs, at most.
+        max_restarts: Times the job may start again from its last checkpoint after a worker was lost.
+        checkpoint_seconds: Time between two checkpoints, at least; what a lost worker costs, at most.
         hang_seconds: Without a sign of life for so long, a worker counts as lost.
         stuck_seconds: When all others wait for it for so long, a worker counts as lost, too; must be longer than any
             checkpoint takes.

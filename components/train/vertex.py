@@ -5,9 +5,13 @@ from typing import List
 from kfp import dsl
 
 from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE
+from kfp_image_classification.components.step.options import described_by
+from kfp_image_classification.components.train.custom_job import Machine
+from kfp_image_classification.components.train.options import TrainOptions
 
 
 @dsl.component(base_image=LAUNCHER_IMAGE, install_kfp_package=False)
+@described_by(TrainOptions, Machine)
 def plan_custom_job(
     shards: dsl.Input[dsl.Dataset],
     job: dsl.Output[dsl.Artifact],
@@ -31,50 +35,23 @@ def plan_custom_job(
     Args:
         shards: A data set from ingest, made for the same number of workers.
         job: The job's own folder: checkpoints, TensorBoard files and, in the end, the model.
-        image: Container image of the workers.
-        model_type: The model variant: `cnn`, `cnn_dropout`, `cnn_batchnorm`, `cnn_small` or `resnet`.
         workers: Number of machines.
-        epochs: Passes over the training split.
-        batch_size: Images a replica takes in one step; the global batch is this times the number of replicas.
-        learning_rates: Steps of the learning rate, as SHARE:RATE pairs: from that share of the epochs on, that rate.
-        seed: Decides initial weights, dropout and the order of the images.
-        augmentation: Random changes to the training images: `none`, `shift`, or `shift_flip` (for photographs).
-        compute_dtype: What layers compute in: `float32`, or `bfloat16` (weights stay float32) where the machine has it.
-        gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
-        machine_type: Compute Engine machine type of each worker.
-        accelerator_type: GPU type; empty for none.
-        accelerator_count: GPUs a machine.
         run: Name of the pipeline run, recorded with the model.
 
     Returns:
         The `worker_pool_specs` of CustomTrainingJobOp.
     """
+    arguments = locals()
     from kfp_image_classification.components.contracts.dataset_manifest import Dataset
-    from kfp_image_classification.components.step.errors import checked, reported
+    from kfp_image_classification.components.step.errors import reported
+    from kfp_image_classification.components.step.options import options_from
     from kfp_image_classification.components.train.custom_job import Machine, worker_pool_specs
     from kfp_image_classification.components.train.job_folder import claim_directory
     from kfp_image_classification.components.train.options import TrainingJob, TrainOptions, check_fit
 
     with reported(f"plan {model_type}"):
-        options = checked(
-            TrainOptions,
-            model_type=model_type,
-            workers=workers,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rates=learning_rates,
-            seed=seed,
-            augmentation=augmentation,
-            compute_dtype=compute_dtype,
-            gradient_dtype=gradient_dtype,
-        )
-        machine = checked(
-            Machine,
-            image=image,
-            machine_type=machine_type,
-            accelerator_type=accelerator_type,
-            accelerator_count=accelerator_count,
-        )
+        options = options_from(TrainOptions, arguments)
+        machine = options_from(Machine, arguments)
         check_fit(options, Dataset(shards.path).manifest)
         training = TrainingJob(options=options, dataset=shards.path, directory=job.path, run=run)
         claim_directory(training)

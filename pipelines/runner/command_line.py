@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.pipelines.runner.compiled import BAD_INPUT, COMPILED, compile_to
 from kfp_image_classification.pipelines.runner.parameters import (
     add_options,
     check_data_set,
@@ -20,8 +20,7 @@ from kfp_image_classification.pipelines.runner.parameters import (
     local_parameters,
 )
 
-COMPILED = Path("compiled")
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+FAILED, INTERRUPTED = 1, 130
 
 
 def main(pipeline: BaseComponent) -> None:
@@ -29,7 +28,7 @@ def main(pipeline: BaseComponent) -> None:
     arguments = _parser(pipeline).parse_args()
     try:
         if arguments.compile:
-            compiler.Compiler().compile(pipeline, str(arguments.output))
+            compile_to(pipeline, arguments.output)
             print(f"wrote {arguments.output}")
             return
         parameters = given_parameters(arguments, pipeline.pipeline_func)
@@ -66,7 +65,7 @@ def _parser(pipeline: Any) -> argparse.ArgumentParser:
         "--output",
         type=Path,
         default=COMPILED / "e2e.yaml",
-        help="with --compile: the file to write (default: compiled/e2e.yaml)",
+        help="with --compile: the file to write; its folder is made (default: compiled/e2e.yaml)",
     )
     _add_cluster_options(parser)
     add_options(parser, pipeline.pipeline_func)

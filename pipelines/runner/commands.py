@@ -27,4 +27,4 @@ def ask_command(endpoint: Endpoint, service: Path) -> str:
 
 def tensorboard_command(logs: Path, python: Path = Path(sys.executable)) -> str:
     """Shows the learning curves of a run's models, live while they are trained."""
-    return f"{shlex.quote(str(python.with_name('tensorboard')))} --logdir {shlex.quote(str(logs))}"
+    return f"{shlex.quote(str(python))} -m tensorboard.main --logdir={shlex.quote(str(logs))}"

@@ -20,6 +20,8 @@ from kfp_image_classification.components.train.launchers.job_options import JobO
 from kfp_image_classification.components.train.options import TrainOptions, check_batch
 from kfp_image_classification.components.train.variants import check_model
 
+KFP_PLACEHOLDER = "{{$"
+
 PipelineFunction = Callable[..., Any]
 
 # Options that take their default from where others look for it, too.
@@ -93,6 +95,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     models = parameters["models"]
     run_checks(
         [
+            lambda: _check_texts(parameters),
             lambda: _check_models(models),
             lambda: _options(IngestOptions, parameters),
             *(partial(_train_options, parameters, model) for model in models),
@@ -129,6 +132,28 @@ def check_data_set(parameters: Mapping[str, Any]) -> None:
         train_options = _train_options(parameters, parameters["models"][0])
         checks.append(lambda: check_batch(train_options, plan_splits(source, options).count("train")))
     run_checks(checks)
+
+
+def _check_texts(parameters: Mapping[str, Any]) -> None:
+    """Refuses what KFP cannot pass on to a step as it is, here and on a cluster."""
+    problems = []
+    for name, value in parameters.items():
+        shown = f"{name} = {value!r}"
+        text = json.dumps(value, ensure_ascii=False)
+        if KFP_PLACEHOLDER in text:
+            problems.append(f"{shown}: KFP takes {KFP_PLACEHOLDER} for a placeholder of its own; choose another name")
+        if not _is_utf8(text):
+            problems.append(f"{shown}: is not UTF-8, as KFP needs it; choose another name")
+    if problems:
+        raise InvalidInput(problems)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_models(models: list[str]) -> None:

@@ -54,7 +54,7 @@ def view_for(terminal: TextIO, progress: Progress, parameters: Mapping[str, Any]
 
     from kfp_image_classification.pipelines.runner.local.live_view import LiveView
 
-    console = Console(file=terminal, highlight=False)
+    console = Console(file=terminal, highlight=False, markup=False, emoji=False)
     if plain or not console.is_terminal or console.is_dumb_terminal:
         return PlainView(terminal)
     return LiveView(console, progress, parameters, verbose)

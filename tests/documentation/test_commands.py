@@ -25,13 +25,16 @@ NEEDS_MORE = re.compile(
 TESTED = {
     r"make (run|serve)( ARGS=.*)?": "tests/pipelines/runner/local/test_local_run.py",
     r"make test(-all)?( ARGS=.*)?": ".ci/run",
+    r"make test-tools": "tests/test_test_tools.py",
     r"make lint": "tests/test_lint.py",
     r"(\w+=\S+ )*make compile": "tests/pipelines/runner/test_compiled.py",
     r"python pipelines/e2e\.py --(run|compile).*": "tests/pipelines/runner/local/test_local_run.py",
     r"(\w+=\S+ )*python pipelines/vertex\.py --compile": "tests/pipelines/runner/test_compiled.py",
     r"python examples/ingest_and_train\.py": "tests/examples/test_ingest_and_train.py",
     r"kfp dsl compile .*": "tests/documentation/test_commands.py",
-    r"(python -m kfp_image_classification\.components\.deploy\.\w+|curl) .*": "tests/components/deploy/server/test_server.py",
+    r"(python -m kfp_image_classification\.components\.deploy\.\w+|curl) .*": (
+        "tests/components/deploy/server/test_server.py"
+    ),
     r"make mlflow": "tests/components/track/test_track.py",
 }
 COMMANDS = commands()

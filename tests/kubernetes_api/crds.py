@@ -1,14 +1,18 @@
 """Custom resources: their definitions, and the checks of objects against the definitions' schemas."""
 
 import functools
+import os
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import yaml
 from repository import SHARED
+from skips import Need, skip_unless
 
-# The real definitions, where they lie beside the repository; objects are then checked as a real server checks them.
-REAL_CRDS = SHARED / "crds"
+# The real definitions, where they are there; objects are then checked as a real server checks them.
+REAL_CRDS = Path(os.environ.get("CRDS_DIR") or SHARED / "crds")
+needs_definitions = skip_unless(REAL_CRDS.is_dir(), Need.DEFINITIONS, f"there are none in CRDS_DIR ({REAL_CRDS})")
 _WITHOUT_SCHEMA = [
     ("kubeflow.org", "v1", "tfjobs", "TFJob", "Namespaced"),
     ("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob", "Namespaced"),

@@ -1,14 +1,13 @@
 """What `manifests/` brings to a cluster: it builds, fits the definitions, and allows what the code does, no more."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from kubernetes_api.crds import REAL_CRDS, schema_errors, unknown_fields
+from kubernetes_api.crds import REAL_CRDS, needs_definitions, schema_errors, unknown_fields
+from kustomize import kustomized
 from repository import REPOSITORY
 
 from kfp_image_classification.components.cluster import images
@@ -34,15 +33,7 @@ def objects(*kinds: str) -> list[Object]:
 @pytest.fixture(scope="module", params=OVERLAYS)
 def built(request: pytest.FixtureRequest) -> tuple[str, list[Object]]:
     """An overlay's name, and its objects as `kubectl apply -k` sends them."""
-    if not shutil.which("kubectl"):
-        pytest.skip("kubectl is not installed")
-    result = subprocess.run(
-        ["kubectl", "kustomize", MANIFESTS / "overlays" / request.param], capture_output=True, text=True, check=False
-    )
-    if "unknown command" in result.stderr:
-        pytest.skip("this kubectl has no kustomize")
-    assert result.returncode == 0, result.stderr
-    return request.param, list(yaml.safe_load_all(result.stdout))
+    return request.param, kustomized(MANIFESTS / "overlays" / request.param)
 
 
 @pytest.mark.parametrize("path", [*FILES, *EXAMPLES], ids=lambda path: str(path.relative_to(MANIFESTS)))
@@ -101,7 +92,7 @@ def test_the_roles_allow_what_the_code_does_and_no_more() -> None:
     assert "*" not in {part for kind in ("Role", "ClusterRole") for right in granted(kind) for part in right}
 
 
-@pytest.mark.skipif(not REAL_CRDS.is_dir(), reason="the definitions are not beside the repository")
+@needs_definitions
 def test_the_training_runtime_fits_its_definition() -> None:
     crd = yaml.safe_load((REAL_CRDS / "clustertrainingruntimes.trainer.kubeflow.org.yaml").read_text())
     (version,) = [version for version in crd["spec"]["versions"] if version["served"]]

@@ -14,7 +14,9 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from kustomize import kustomized
 from repository import REPOSITORY
+from skips import tool
 
 from kfp_image_classification.components.deploy.endpoint import Endpoint
 from kfp_image_classification.components.deploy.local_server import deploy_locally, stop_server
@@ -69,8 +71,7 @@ def prometheus(
     endpoint: Endpoint, free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """Prometheus with the committed configuration, but for the server's port and the patience."""
-    if shutil.which("prometheus") is None:
-        pytest.skip("prometheus is not installed (Debian: apt-get install prometheus)")
+    program = tool("prometheus")
     directory = tmp_path_factory.mktemp("prometheus")
     config = (MONITORING / "prometheus.yml").read_text()
     config = config.replace("127.0.0.1:8080", endpoint.url.removeprefix("http://")).replace(
@@ -82,7 +83,7 @@ def prometheus(
     with (directory / "log").open("w") as log:
         process = subprocess.Popen(
             [
-                "prometheus",
+                program,
                 f"--config.file={directory / 'prometheus.yml'}",
                 f"--storage.tsdb.path={directory / 'data'}",
                 f"--web.listen-address=127.0.0.1:{port}",
@@ -186,10 +187,8 @@ def test_graphs_and_alerts_use_only_metrics_that_exist(endpoint: Endpoint) -> No
 
 
 def test_alerts_fire_when_they_should() -> None:
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
     test = Path(__file__).with_name("alerts_test.yml")
-    result = subprocess.run(["promtool", "test", "rules", test], capture_output=True, text=True, check=False)
+    result = subprocess.run([tool("promtool"), "test", "rules", test], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -207,10 +206,7 @@ def test_written_files_are_fresh(tmp_path: Path) -> None:
 
 
 def test_kustomization_brings_everything() -> None:
-    if shutil.which("kubectl") is None:
-        pytest.skip("kubectl is not installed (Debian: apt-get install kubernetes-client)")
-    shown = subprocess.run(["kubectl", "kustomize", MONITORING], capture_output=True, text=True, check=True).stdout
-    objects = {each["kind"]: each for each in yaml.safe_load_all(shown)}
+    objects = {each["kind"]: each for each in kustomized(MONITORING)}
     assert set(objects) == {"PodMonitor", "ServiceMonitor", "PrometheusRule", "ConfigMap"}
     assert {each["metadata"]["namespace"] for each in objects.values()} == {"kubeflow"}
     assert json.loads(objects["ConfigMap"]["data"]["dashboard.json"])["uid"] == "kfp-image-classification"

@@ -9,8 +9,6 @@ from types import SimpleNamespace
 import pytest
 from real_run import START_SECONDS, latest, start
 
-pytest.importorskip("mlflow", reason="MLflow's client is not installed")
-
 
 def test_cached_steps_are_tracked_where_the_environment_says(
     served: SimpleNamespace, mlflow_server: str, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kfp_image_classification.components.deploy.server.image_files import decode
+from kfp_image_classification.components.deploy.server.image_files import UnusableImage, decode
 from kfp_image_classification.components.deploy.server.loaded_model import Answer, LoadedModel
 from kfp_image_classification.components.deploy.server.server_metrics import BATCH_IMAGES, QUEUE_IMAGES
 
@@ -72,6 +72,9 @@ class Batcher:
         finally:
             self._queued -= count
             QUEUE_IMAGES.set(self._queued)
+            # The traceback of an error leads to this frame. A way from here to the error would keep both, and the
+            # request's images, until a collection of garbage, which are rare.
+            del job
 
     def _work(self) -> None:
         waiting: _Job | None = None
@@ -91,6 +94,7 @@ class Batcher:
                     waiting = job
             results = self._results(batch)
             self._loop.call_soon_threadsafe(_deliver, batch, results)
+            del batch, results  # they would live as long as this thread waits for the next request
 
     def _results(self, batch: list[_Job]) -> list[Answer | Exception]:
         pixels = [self._pixels(job) for job in batch]
@@ -114,7 +118,10 @@ class Batcher:
             return job.images
         try:
             return decode(job.images, job.model.card.image_shape, self._max_pixels)
-        except Exception as error:  # UnusableImage, or lack of memory
+        except UnusableImage as error:
+            # Without the traceback, which leads to the job, as the job will to the error.
+            return UnusableImage(str(error))
+        except Exception as error:  # lack of memory, say
             return error
 
     def _computed(self, model: LoadedModel, pixels: np.ndarray) -> Answer:

@@ -97,11 +97,12 @@ class GrpcServer:
             try:
                 return await method(request)
             except Refused as refused:
-                await context.abort(CODES[refused.status], refused.reason)
+                _refuse(context, CODES[refused.status], refused.reason)
             except Exception:
                 identity = uuid.uuid4().hex[:12]
                 self._log.exception("internal error %s at %s", identity, name)
-                await context.abort(grpc.StatusCode.INTERNAL, f"internal error {identity}; the server's log has more")
+                _refuse(context, grpc.StatusCode.INTERNAL, f"internal error {identity}; the server's log has more")
+            return None  # gRPC sends no answer with these codes
 
         return grpc.unary_unary_rpc_method_handler(
             answered,
@@ -190,3 +191,9 @@ def _images(request: Any, image_shape: tuple[int, int, int]) -> list[bytes] | np
         raise bad_request(f"datatype = {tensor.datatype!r}: expected BYTES, or one of {', '.join(CONTENTS)}")
     values = getattr(tensor.contents, CONTENTS[tensor.datatype])
     return protocol_v2.images_from_numbers(list(values), tensor.datatype, shape, image_shape)
+
+
+def _refuse(context: Any, code: grpc.StatusCode, reason: str) -> None:
+    # Not context.abort: its error and the context know each other, and would keep the request in memory.
+    context.set_code(code)
+    context.set_details(reason)

@@ -4,7 +4,6 @@ One model has a dozen paths, so routing is a dictionary. It is not kserve's own 
 model does (`benchmarks/README.md` has both), and which has neither limits nor errors that keep quiet.
 """
 
-import asyncio
 import logging
 import time
 import uuid
@@ -18,13 +17,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from kfp_image_classification.components.deploy.server import protocol_v1, protocol_v2
 from kfp_image_classification.components.deploy.server.classifier import Classifier
 from kfp_image_classification.components.deploy.server.payload_log import PayloadLog
-from kfp_image_classification.components.deploy.server.refused import Refused, bad_request
+from kfp_image_classification.components.deploy.server.refused import Refused
+from kfp_image_classification.components.deploy.server.request_body import Headers, Receive, read_body
 from kfp_image_classification.components.deploy.server.server_metrics import IN_FLIGHT, REQUESTS, SECONDS
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Headers = dict[str, str]
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
@@ -148,7 +146,7 @@ class RestServer:
         IN_FLIGHT.inc()
         try:
             request_headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-            body = await self._body(request_headers, receive)
+            body = await read_body(request_headers, receive, self._max_body, self._body_seconds)
             identity = self._logged_request(request_headers, body)
             headers, answer = await predict(body, request_headers)
             if self._payload_log:
@@ -162,31 +160,6 @@ class RestServer:
             IN_FLIGHT.dec()
             REQUESTS.labels(protocol, status).inc()
             SECONDS.labels(protocol).observe(time.perf_counter() - start)
-
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        if headers.get("content-encoding", "identity") != "identity":
-            raise Refused(415, f"content-encoding = {headers['content-encoding']!r}: send the body as it is")
-        too_large = Refused(413, f"the body is larger than the {self._max_body:,} bytes allowed")
-        announced = headers.get("content-length", "0")
-        if announced.isdigit() and int(announced) > self._max_body:
-            raise too_large
-        message = await receive()
-        if not message.get("more_body"):
-            whole: bytes = message.get("body", b"")
-            return whole
-        body = bytearray(message["body"])
-        try:
-            async with asyncio.timeout(self._body_seconds):
-                while message.get("more_body"):
-                    message = await receive()
-                    body += message.get("body", b"")
-                    if len(body) > self._max_body:
-                        raise too_large
-        except TimeoutError:
-            raise Refused(408, f"the body did not arrive within {self._body_seconds:g} s") from None
-        if message["type"] == "http.disconnect":
-            raise bad_request("the connection ended before the body did")  # nobody hears it, but it is counted
-        return bytes(body)
 
     def _logged_request(self, headers: Headers, body: bytes) -> str:
         if self._payload_log is None:

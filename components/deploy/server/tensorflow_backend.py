@@ -9,6 +9,7 @@ import numpy as np
 from kfp_image_classification.components.contracts.model_card import ModelCard
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.step.lean_import import import_without
+from kfp_image_classification.components.step.literal_path import literal_path
 
 
 def load(folder: Path, card: ModelCard, threads: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -25,14 +26,16 @@ def load(folder: Path, card: ModelCard, threads: int) -> Callable[[np.ndarray], 
     try:
         with suppress(RuntimeError):  # it can be told once only, and is the same for each version
             tf.config.threading.set_intra_op_parallelism_threads(threads)
-        loaded = tf.saved_model.load(str(folder))
+        with literal_path(folder) as literal:
+            loaded = tf.saved_model.load(str(literal))
         loaded.signatures["pixels"]
     except Exception as error:  # its errors share no type
         raise StageFailed(f"TensorFlow cannot load the saved_model in {str(folder)!r}: {error}") from None
 
     def logits(pixels: np.ndarray) -> np.ndarray:
-        # By way of `loaded`: a signature alone does not keep its model alive.
-        result: np.ndarray = loaded.signatures["pixels"](tf.constant(pixels))["logits"].numpy()
+        # By way of `loaded`: a signature alone does not keep its model alive. A GPU would round otherwise.
+        with tf.device("CPU:0"):
+            result: np.ndarray = loaded.signatures["pixels"](tf.constant(pixels))["logits"].numpy()
         return result
 
     return logits

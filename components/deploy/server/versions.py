@@ -64,7 +64,9 @@ class Versions:
         self.current = model
         MODEL_INFO.clear()
         MODEL_INFO.labels(model.version, model.card.model_type, model.backend).set(1)
-        # What is in memory now stays, so later collections need not look at it again.
+        # What is in memory now stays, so later collections need not look at it again. What stayed the last time may be
+        # garbage by now: the model before, held by the errors of requests that were being answered then.
+        gc.unfreeze()
         gc.collect()
         gc.freeze()
         self._log.info("version %s (%s) is served with %s", model.version, model.card.model_type, model.backend)

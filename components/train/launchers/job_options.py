@@ -131,12 +131,12 @@ class JobOptions(BaseModel):
     """What train takes for a cluster.
 
     Attributes:
-        worker_image: The workers' image; empty for the one of this version.
-        worker_cpu: CPUs of each worker; empty for those set on the step, else 1.
-        worker_memory: Memory of each worker; empty for that set on the step, else 2Gi.
-        worker_gpus: GPUs of each worker.
-        pvc: Claim of the volume with the run's folder; empty when the step's own volumes have it.
-        job: The rarer settings.
+        worker_image: On a cluster, the workers' image; empty for the one of this version.
+        worker_cpu: On a cluster, CPUs of each worker; empty for those set on the task, else 1.
+        worker_memory: On a cluster, memory of each worker; empty for that set on the task, else 2Gi.
+        worker_gpus: On a cluster, GPUs of each worker.
+        pvc: On a cluster, the claim of the volume that the workers share with this step.
+        job: On a cluster, rarer settings of the training job as JSON; see components/train/README.md.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from kfp_image_classification.components.step.literal_path import literal_path
+
 if TYPE_CHECKING:
     import keras
 
@@ -49,7 +51,8 @@ class Checkpoints:
         """
         for path in reversed(self._paths()):
             try:
-                self._checkpoint.read(str(path)).assert_existing_objects_matched()
+                with literal_path(self._directory) as directory:
+                    self._checkpoint.read(str(directory / path.name)).assert_existing_objects_matched()
             except Exception as error:  # a damaged file can fail in any of TensorFlow's readers
                 print(f"checkpoint {path.name} is damaged ({type(error).__name__}); using the one before", flush=True)
                 continue

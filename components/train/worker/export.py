@@ -8,6 +8,9 @@
 
 The graph is frozen: weights are constants, so there is no variable-reading operation that an older server lacks, and
 nothing that can be lost beside the one file.
+
+What a model answers is what it answers on a CPU, in full float32: there the examples are computed, and there everything
+that is written is compared. A GPU rounds float32 to 19 bits in products (TF32), and no two kinds of GPU agree.
 """
 
 import base64
@@ -28,6 +31,7 @@ from kfp_image_classification.components.contracts.dataset_manifest import Datas
 from kfp_image_classification.components.contracts.model_card import MODEL_CARD, ONNX_MODEL, Example, ModelCard
 from kfp_image_classification.components.contracts.preprocessing import ImageShape, decode_images, model_input
 from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.step.literal_path import literal_path
 from kfp_image_classification.components.step.whole_file import publish_folder
 from kfp_image_classification.components.train.options import TrainingJob
 from kfp_image_classification.components.train.worker.models import build_model
@@ -51,6 +55,11 @@ def export_model(trained: keras.Model, job: TrainingJob, dataset: Dataset, direc
     Raises:
         StageFailed: When the exported model does not answer as the trained one does.
     """
+    with tf.device("CPU:0"):
+        _export(trained, job, dataset, directory)
+
+
+def _export(trained: keras.Model, job: TrainingJob, dataset: Dataset, directory: Path) -> None:
     manifest = dataset.manifest
     # Served in float32, whatever it was trained in: not every server has bfloat16.
     model = build_model(job.options.model_type, manifest.image_shape, len(manifest.class_names), "float32")
@@ -81,17 +90,13 @@ def save_served_graph(model: keras.Model, image_shape: ImageShape, class_names: 
     [n, height, width, channels]. Both answer `logits` and `probabilities`, float32 [n, classes], `class_index`,
     int64 [n], and `label`, string [n].
     """
-    names = tf.constant(class_names)
 
     def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = model(model_input(pixels), training=False)
         index = tf.argmax(logits, axis=-1)
-        return {
-            "logits": logits,
-            "probabilities": tf.nn.softmax(logits),
-            "class_index": index,
-            "label": tf.gather(names, index),
-        }
+        with tf.device("CPU:0"):  # strings live nowhere else
+            label = tf.gather(tf.constant(class_names), index)
+        return {"logits": logits, "probabilities": tf.nn.softmax(logits), "class_index": index, "label": label}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def from_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -160,7 +165,9 @@ def _examples(model: keras.Model, dataset: Dataset) -> list[Example]:
 
 
 def _verify(served: Path, card: ModelCard) -> None:
-    answer = tf.saved_model.load(str(served)).signatures["serving_default"](
+    with literal_path(served) as folder:
+        loaded = tf.saved_model.load(str(folder))
+    answer = loaded.signatures["serving_default"](
         tf.constant([base64.b64decode(example.png) for example in card.examples])
     )
     expected = np.array([example.logits for example in card.examples])

@@ -23,16 +23,18 @@ from kfp.dsl.base_component import BaseComponent
 from kfp_image_classification import components
 from kfp_image_classification.components.deploy.endpoint import ENDPOINT_FILE, REQUEST_FILE, Endpoint
 from kfp_image_classification.components.deploy.local_server import stop_server
-from kfp_image_classification.components.ingest.options import IMAGE_FOLDER_PREFIX
+from kfp_image_classification.components.ingest.options import IMAGE_FOLDER_PREFIX, image_folder
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.step.process_owner import OWNER_VARIABLE
 from kfp_image_classification.pipelines.runner.local.latency import measure_latency
+from kfp_image_classification.pipelines.runner.local.literal_values import literal_values
 from kfp_image_classification.pipelines.runner.local.progress import Progress, RunningStep
 from kfp_image_classification.pipelines.runner.local.run_folder import (
     LOG_FILE,
     REPORT_FILE,
     collect_results,
     link_tensorboard,
+    make_run_folder,
 )
 from kfp_image_classification.pipelines.runner.local.run_record import Latency, RunRecord, Step
 from kfp_image_classification.pipelines.runner.local.step_output import StepOutput
@@ -61,7 +63,12 @@ class LocalRun:
     """
 
     def __init__(self, runs_directory: Path, use_cache: bool, verbose: bool, plain: bool) -> None:
-        self.directory = (runs_directory / time.strftime("%Y%m%d-%H%M%S")).absolute()
+        """Makes the run's folder.
+
+        Raises:
+            InvalidInput: When it cannot be made.
+        """
+        self.directory = make_run_folder(runs_directory)
         self._use_cache = use_cache
         self._verbose = verbose
         self._plain = plain
@@ -74,7 +81,6 @@ class LocalRun:
         Raises:
             StageFailed: When a step fails; the step has said why by then.
         """
-        self._make_directory()
         os.environ.update(
             {
                 OWNER_VARIABLE: str(os.getpid()),
@@ -154,17 +160,6 @@ class LocalRun:
         finally:
             os._exit(INTERRUPTED)
 
-    def _make_directory(self) -> None:
-        try:
-            self.directory.mkdir(parents=True)
-            latest = self.directory.parent / "latest"
-            latest.unlink(missing_ok=True)
-            latest.symlink_to(self.directory.name)
-        except OSError as error:
-            raise StageFailed(
-                f"runs_dir = {str(self.directory.parent)!r}: cannot be written ({error.strerror})"
-            ) from None
-
     def _step_started(self, step: RunningStep) -> None:
         if step.stage == "train" and step.folder:  # from the start, to be watched
             link_tensorboard(self.directory, step.model, step.folder / "job")
@@ -177,6 +172,7 @@ class LocalRun:
             with (
                 _logging_to(output),
                 _print_restored(),
+                literal_values(),
                 contextlib.redirect_stdout(output),
                 contextlib.redirect_stderr(output),
             ):
@@ -235,8 +231,7 @@ def _cache_key(parameters: Mapping[str, Any]) -> str:
         digest.update(path.read_bytes())
     dataset = str(parameters["dataset"])
     if dataset.startswith(IMAGE_FOLDER_PREFIX):
-        data = Path(dataset.removeprefix(IMAGE_FOLDER_PREFIX)).expanduser()
-        for path in sorted(data.rglob("*")):
-            status = path.stat()
-            digest.update(f"{path} {status.st_size} {status.st_mtime_ns}".encode())
+        for path in sorted(image_folder(dataset).rglob("*")):
+            status = path.stat() if path.exists() else path.lstat()  # a link that leads nowhere is no image
+            digest.update(os.fsencode(path) + f" {status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]

@@ -19,6 +19,8 @@ _CACHED = re.compile(r"Task ([\w-]+) cache hit \(key=(\w+)\)")
 _FAILED = re.compile(r"Task '[\w-]+' finished with status FAILURE")
 _STAGE_LINE = re.compile(r"\[([\w-]+)(?: [^\]]+)?\] (.*)")
 _TOOK = re.compile(r"took ([\d.]+) s$")
+# In what KFP's executor tells of its input, as JSON: where the step is to describe its outputs.
+_OUTPUT_FILE = re.compile(r'"outputFile": ("(?:[^"\\]|\\.)*")')
 _EPOCH_SIZE = re.compile(r"worker-0 \| .* (\d+) steps an epoch, global batch (\d+)")
 # Of no use to a person: KFP's executor about itself, and what TensorFlow says on every start.
 _CHATTER = re.compile(
@@ -137,10 +139,12 @@ class Progress:
         stage, started = self._starting[thread]
         if _FAILED.search(line) and (step := self.find(stage, self._model_in_thread.get(thread, ""))):
             step.state, step.started = "failed", started
-        uri = re.search(rf'"([^"]*/{stage})/[^/"]+"', line)
-        if not uri:
+        told = _OUTPUT_FILE.match(line)
+        if not told:
             return
-        folder = Path(uri[1])
+        folder = Path(json.loads(told[1])).parent
+        if folder.name != stage:  # a parameter of the step that happens to have this name
+            return
         iteration = re.search(r"-iteration-(\d+)$", folder.parent.name)
         model = self.models[int(iteration[1])] if iteration else ""
         step = self.find(stage, model)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kfp_image_classification.components.select.leaderboard import Leaderboard
 from kfp_image_classification.pipelines.runner.commands import ask_command, serve_command, tensorboard_command
@@ -14,19 +15,19 @@ from kfp_image_classification.pipelines.runner.local.run_record import RunRecord
 def print_summary(record: RunRecord, keeps_serving: bool) -> None:
     """Prints where the report lies, the models, where the time went, and a command that asks the model."""
     assert record.ranking is not None
-    # Paths and commands must stay whole to be copied, so nothing is wrapped.
-    console = Console(highlight=False, soft_wrap=True)
+    # Paths and commands must stay whole to be copied, so nothing is wrapped, and brackets in them are no markup.
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     shown, python = _relative(record.directory), _relative(Path(sys.executable))
     console.print()
-    console.print(f"[bold]report[/]  {shown}/report.html")
+    console.print(_titled("report", f"{shown}/report.html"))
     console.print()
     console.print(_models(record.ranking))
     console.print(record.ranking.decision)
     console.print()
     console.print(_times(record))
-    console.print(f"[bold]model[/]  {shown}/model")
-    console.print(f"[bold]logs[/]   {shown}/run.log")
-    console.print(f"[bold]curves[/] {tensorboard_command(shown / 'tensorboard', python)}")
+    console.print(_titled("model", f"{shown}/model"))
+    console.print(_titled("logs", f"{shown}/run.log"))
+    console.print(_titled("curves", tensorboard_command(shown / "tensorboard", python)))
     endpoint = record.endpoint
     if endpoint is None:
         return
@@ -48,6 +49,10 @@ def print_summary(record: RunRecord, keeps_serving: bool) -> None:
         console.print("It is stopped now. Serve the model again, and ask it from another terminal:")
         console.print(f"  {serve_command(endpoint, shown / 'model', python)}")
     console.print(f"  {ask_command(endpoint, shown / 'service')}")
+
+
+def _titled(title: str, text: str) -> Text:
+    return Text.assemble((title, "bold"), " " * (7 - len(title)), text)
 
 
 def _models(ranking: Leaderboard) -> Table:

@@ -40,6 +40,11 @@ def test_images_are_classified(server, images: dict[str, Path], path: str) -> No
     assert done.stdout.count("%") == 6
 
 
+def test_names_are_shown_as_they_are(server, images: dict[str, Path], tmp_path: Path) -> None:
+    odd = images["0"].rename(tmp_path / "[red]a[/] :smile:.png")
+    assert f"{odd.name}: 0" in predict("--url", server.url, odd).stdout.replace("\n", "")
+
+
 @pytest.mark.parametrize(
     ("url", "image", "options", "code", "message"),
     [

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from skips import Need, skip_unless
 
 from kfp_image_classification.components.contracts.model_card import MODEL_CARD, newest_version
 
@@ -86,7 +87,7 @@ def test_the_list_is_that_of_an_older_tensorflow() -> None:
         pytest.param(
             OLD_PYTHON,
             id="TensorFlow 2.6",
-            marks=pytest.mark.skipif(not OLD_PYTHON, reason="TENSORFLOW_2_6_PYTHON is not set"),
+            marks=skip_unless(OLD_PYTHON, Need.PYTHON, "TENSORFLOW_2_6_PYTHON is not set"),
         ),
     ],
 )

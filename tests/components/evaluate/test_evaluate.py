@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,6 +45,15 @@ def test_worst_images_are_the_most_confidently_wrong(digits: Dataset, prediction
     paths = [digits.path(shard) for shard in digits.manifest.splits["test"].shards]
     pixels, _ = next(iter(records.read_batches(paths, (28, 28, 1), 1000)))
     assert np.array_equal(predictions.pixels, pixels.numpy()[predictions.wrong])
+
+
+def test_model_and_data_in_folders_of_any_name(
+    trained: SimpleNamespace, digits: Dataset, predictions: Predictions, tmp_path: Path
+) -> None:
+    folder = tmp_path / "[a] \\ *?é'"
+    model = shutil.copytree(trained.model, folder / "model")
+    data = Dataset(Path(shutil.copytree(digits.directory, folder / "shards")))
+    assert np.array_equal(predict_split(Path(model), data, "test", kept_wrong=5).logits, predictions.logits)
 
 
 def test_scores_of_a_known_case() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from repository import SHARED
+from skips import Need, skip_unless
 
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sharding import write_dataset
@@ -12,9 +13,7 @@ from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.step.stage_log import stage_log
 
 SHARED_DATA = SHARED / "data" / "tfds"
-needs_shared_data = pytest.mark.skipif(
-    not SHARED_DATA.is_dir(), reason="no folder of prepared data sets beside this one"
-)
+needs_shared_data = skip_unless(SHARED_DATA.is_dir(), Need.DATA, "no folder of prepared data sets beside this one")
 
 
 def options(dataset: str, **other: object) -> IngestOptions:
@@ -88,6 +87,12 @@ def test_unwritable_data_dir_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file where a folder is needed")
     with pytest.raises(InvalidInput, match=r"data_dir = .*cannot be written; choose another data_dir"):
         open_source(options("mnist", data_dir=str(tmp_path / "file" / "data")))
+    with pytest.raises(
+        InvalidInput, match=r"data_dir = .*cannot be read \(File name too long\); choose another data_dir"
+    ):
+        open_source(options("mnist", data_dir="n" * 300))
+    with pytest.raises(InvalidInput, match=r"n is not a folder"):
+        open_source(options("image_folder:" + "n" * 300))
 
 
 @needs_shared_data

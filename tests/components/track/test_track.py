@@ -11,24 +11,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 from kfp import dsl
+from mlflow import MlflowClient
+from mlflow.entities import Run
 from PIL import Image
 
 from kfp_image_classification.components.contracts.model_card import read_model_card
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.track import track as track_component
-
-mlflow = pytest.importorskip("mlflow", reason="MLflow's client is not installed")
-
-from mlflow import MlflowClient  # noqa: E402
-from mlflow.entities import Run  # noqa: E402
-
-from kfp_image_classification.components.track.mlflow_server import check_server, connected  # noqa: E402
-from kfp_image_classification.components.track.options import TrackOptions, track_options  # noqa: E402
-from kfp_image_classification.components.track.tracked_run import EvaluatedModel, PipelineRun, track_run  # noqa: E402
+from kfp_image_classification.components.track.mlflow_server import check_server, connected
+from kfp_image_classification.components.track.options import TrackOptions, track_options
+from kfp_image_classification.components.track.tracked_run import EvaluatedModel, PipelineRun, track_run
 
 SCORES = {"val_accuracy": 0.97, "test_accuracy": 0.96, "test_macro_f1": 0.95}
 

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -13,6 +15,7 @@ from repository import REPOSITORY
 from kfp_image_classification.pipelines.runner.compiled import compile_components
 
 COMPILED = REPOSITORY / "compiled"
+Command = Callable[..., SimpleNamespace]
 
 
 def documents(path: Path) -> list[dict]:
@@ -25,6 +28,45 @@ def test_pipeline_is_fresh(pipeline: str, tmp_path: Path) -> None:
     script = REPOSITORY / "pipelines" / f"{pipeline}.py"
     subprocess.run([sys.executable, script, "--compile", "--output", fresh], check=True, cwd=tmp_path)
     assert documents(COMPILED / f"{pipeline}.yaml") == documents(fresh), "stale: run `make compile`"
+
+
+@pytest.mark.parametrize("pipeline", ["e2e", "vertex"])
+def test_compiled_anywhere(pipeline: str, tmp_path: Path) -> None:
+    module = f"kfp_image_classification.pipelines.{pipeline}"
+    ended = subprocess.run(
+        [sys.executable, "-m", module, "--compile"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == f"wrote compiled/{pipeline}.yaml\n"
+    assert documents(tmp_path / "compiled" / f"{pipeline}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("file/e2e.yaml", "error: output = 'file/e2e.yaml': cannot be written (File exists)"),
+        ("folder.yaml", "error: output = 'folder.yaml': is a folder; name a file in it"),
+        ("e2e.txt", "error: output = 'e2e.txt': must be a file that ends in .yaml or .yml or .json"),
+        ("folder.yaml/", "error: output = 'folder.yaml': is a folder; name a file in it"),
+        ("new/", "error: output = 'new': must be a file that ends in .yaml or .yml or .json"),
+    ],
+)
+def test_output_that_cannot_be_written(
+    output: str, message: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.yaml").mkdir()
+    ended = command("--compile", "--output", output)
+    assert (ended.code, ended.err) == (2, [message])
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder.yaml"]
+
+
+def test_only_train_needs_more_of_kfp_than_2_14() -> None:
+    """As components/README.md says: kfp 2.14 does not know the type of train's input that KFP fills in."""
+    of_2_15 = [path.name for path in (COMPILED / "components").glob("*.yaml") if "TASK_CONFIG" in path.read_text()]
+    assert of_2_15 == ["train.yaml"]
+    for page in (REPOSITORY / "components" / "README.md", REPOSITORY / "components" / "train" / "README.md"):
+        assert "kfp 2.15 or newer" in page.read_text()
 
 
 def test_components_are_fresh(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import pytest
-from kubernetes_api.crds import REAL_CRDS, definitions, schema_errors, unknown_fields
+from kubernetes_api.crds import definitions, needs_definitions, schema_errors, unknown_fields
 
 from kfp_image_classification.components.contracts.deployed_model import DeployedModel, champion
 from kfp_image_classification.components.deploy.kserve import manifest
@@ -159,7 +159,7 @@ def test_another_runtime() -> None:
     assert model["runtime"] == "my-server"
 
 
-@pytest.mark.skipif(not REAL_CRDS.is_dir(), reason="KServe's definitions are not there")
+@needs_definitions
 @pytest.mark.parametrize(
     "service",
     [

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from kserve_controller import KServe
 from kubernetes_api import ApiError, KubernetesApi, Resource
-from kubernetes_api.crds import REAL_CRDS
+from kubernetes_api.crds import needs_definitions
 
 from kfp_image_classification.components.contracts.deployed_model import DeployedModel, champion
 from kfp_image_classification.components.deploy.endpoint import Endpoint
@@ -293,7 +293,7 @@ def test_ingress_that_does_not_split_requests(deployer: Deployer) -> None:
     assert "canary" not in deployer.spec
 
 
-@pytest.mark.skipif(not REAL_CRDS.is_dir(), reason="KServe's definitions are not there")
+@needs_definitions
 def test_canary_of_a_kserve_that_knows_none(deployer: Deployer) -> None:
     """A field that the cluster does not know is refused; dropped, all requests would go to the new version."""
     deployer.deploy(1)

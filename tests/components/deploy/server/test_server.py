@@ -16,6 +16,7 @@ import psutil
 import pytest
 import tensorflow as tf
 from PIL import Image
+from skips import tool
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.contracts.model_card import newest_version, read_model_card
@@ -136,10 +137,8 @@ def test_example_request_is_answered_by_curl(endpoint: Endpoint, trained: Simple
     card = read_model_card(trained.model)
     shown = next(example for example in card.examples if example.label == endpoint.example_label)
     (tmp_path / "request.json").write_text(json.dumps({"instances": [{"b64": shown.png}]}))
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
     answer = subprocess.run(
-        ["curl", "-s", "-H", "Content-Type: application/json", "-d", "@request.json", endpoint.predict_url],
+        [tool("curl"), "-s", "-H", "Content-Type: application/json", "-d", "@request.json", endpoint.predict_url],
         cwd=tmp_path,
         capture_output=True,
         check=True,

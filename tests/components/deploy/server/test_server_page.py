@@ -1,7 +1,6 @@
 """The server's page in a real browser, without a screen."""
 
 import io
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from playwright import sync_api
+from skips import CHROMIUM, needs_tool, tool
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.ingest.options import IngestOptions
@@ -20,9 +21,7 @@ from kfp_image_classification.components.train.options import TrainingJob, Train
 from kfp_image_classification.components.train.worker.export import export_model
 from kfp_image_classification.components.train.worker.models import MODELS
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+pytestmark = needs_tool(*CHROMIUM)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 BIRDS = ["blackbird", "house sparrow", "northern goshawk", *(f"bird number {number}" for number in range(9))]
@@ -47,8 +46,8 @@ def colour_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with sync_api.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=tool(*CHROMIUM), args=FLAGS)
         yield chromium
         chromium.close()
 

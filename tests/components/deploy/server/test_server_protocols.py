@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import shutil
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -317,7 +318,8 @@ def test_bad_grpc_requests(client: Grpc, method: str, fields: dict, code: grpc.S
 def test_same_model_answers_alike_with_tensorflow(
     start_server, server: SimpleNamespace, trained: SimpleNamespace, tmp_path: Path
 ) -> None:
-    running = start_server(trained.model, "--backend=tensorflow")
+    model = Path(shutil.copytree(trained.model, tmp_path / "[a] \\ *?é'"))  # a pattern, were it not taken literally
+    running = start_server(model, "--backend=tensorflow")
     for instances in (PIXELS.tolist(), [{"b64": base64.b64encode(file).decode()} for file in FILES]):
         answers = httpx.post(running.predict_url, json={"instances": instances}).json()["predictions"]
         for answer, expected in zip(answers, server.answers, strict=True):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft7Validator
-from kubernetes_api.crds import REAL_CRDS, unknown_fields
+from kubernetes_api.crds import REAL_CRDS, needs_definitions, unknown_fields
 
 from kfp_image_classification.components.step.errors import InvalidInput, checked
 from kfp_image_classification.components.train.launchers.job_options import JobOptions, check_backend
@@ -166,7 +166,7 @@ def test_what_is_set_on_the_task_reaches_the_pods_beside_the_options() -> None:
 
 
 @pytest.mark.parametrize("kind", [TFJOB, TRAINJOB], ids=["tfjob", "trainjob"])
-@pytest.mark.skipif(not REAL_CRDS.is_dir(), reason="the real CRDs are not beside the repository")
+@needs_definitions
 def test_manifest_of_every_option_is_valid(kind: Any) -> None:
     every = EVERYTHING | (TFJOB_ONLY if kind is TFJOB else {})
     manifest = kind.manifest("train-cnn-1", PodTemplate(JOB, options(every, worker_gpus=1), TASK, "run-1"))

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from kubernetes_api import KubernetesApi
 from log_lines import LogLines
+from skips import Need, skip_unless
 from training_operator import TrainingOperator, leave_results
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
@@ -555,7 +556,7 @@ def test_killed_launcher_leaves_a_job_that_goes_with_its_pod_or_is_adopted(
 # Really trained
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin processes to cores")
+@skip_unless(hasattr(os, "sched_setaffinity"), Need.SYSTEM, "this system cannot pin processes to cores")
 @BACKENDS
 def test_real_workers_of_the_manifest(
     backend: str, launch: Callable[..., Launch], kubernetes_api: KubernetesApi, trained: SimpleNamespace

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from kubernetes.client import ApiException, CustomObjectsApi
 from log_lines import LogLines
+from skips import Need, skip, skip_unless
 from training_operator import KINDS
 
 from kfp_image_classification.components.cluster.kubernetes_client import api_client, own_namespace
@@ -38,15 +39,15 @@ def kind(request: pytest.FixtureRequest) -> JobKind:
             kind.group, kind.version, own_namespace(), kind.plural, limit=1, _request_timeout=10
         )
     except InvalidInput as error:
-        pytest.skip(str(error))
+        skip(Need.CLUSTER, str(error))
     except ApiException as error:
-        pytest.skip(f"the cluster does not serve {kind.plural}.{kind.group}: HTTP {error.status}")
+        skip(Need.CLUSTER, f"the cluster does not serve {kind.plural}.{kind.group}: HTTP {error.status}")
     except OSError as error:
-        pytest.skip(f"the cluster does not answer: {error}")
+        skip(Need.CLUSTER, f"the cluster does not answer: {error}")
     except Exception as error:
         if "urllib3" not in type(error).__module__:
             raise
-        pytest.skip(f"the cluster does not answer: {error}")
+        skip(Need.CLUSTER, f"the cluster does not answer: {error}")
     return kind
 
 
@@ -111,9 +112,10 @@ def test_job_that_can_never_start_fails_with_the_reason(job: Job) -> None:
     assert not job.exists()
 
 
-@pytest.mark.skipif(
-    not {"WORKER_IMAGE", "TEST_PVC", "STORAGE_PATH"} <= set(os.environ),
-    reason="WORKER_IMAGE, TEST_PVC and STORAGE_PATH are not set",
+@skip_unless(
+    {"WORKER_IMAGE", "TEST_PVC", "STORAGE_PATH"} <= set(os.environ),
+    Need.CLUSTER,
+    "WORKER_IMAGE, TEST_PVC and STORAGE_PATH are not set",
 )
 def test_trained_model(kind: JobKind, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUN_ID", uuid.uuid4().hex)

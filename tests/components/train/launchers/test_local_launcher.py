@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from skips import Need, skip_unless
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
@@ -78,7 +79,7 @@ def test_folder_is_locked_until_the_last_process_that_holds_it_ends(
     lock_folder(tmp_path).close()
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system cannot pin processes to cores")
+@skip_unless(hasattr(os, "sched_getaffinity"), Need.SYSTEM, "this system cannot pin processes to cores")
 def test_jobs_wait_for_each_others_cores() -> None:
     everything = len(os.sched_getaffinity(0))
     held = lock_cores(everything, lambda: None)

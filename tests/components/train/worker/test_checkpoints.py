@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from skips import Need, skip
 
 from kfp_image_classification.components.train.worker.checkpoints import KEPT, Checkpoints, Position
 
@@ -30,6 +31,16 @@ def test_newest_is_restored_and_few_are_kept(tmp_path: Path) -> None:
     read, other = checkpoints(tmp_path, 1)
     assert read.restore() == Position(50, (1.5, 5.0))
     assert np.array_equal(model.get_weights()[0], other.get_weights()[0])
+
+
+@pytest.mark.parametrize("name", ["[a]", "[ ]", "a[1-", "a*", "a?b", "a\\b", "a]b"])
+def test_folder_of_any_name(name: str, tmp_path: Path) -> None:
+    """TensorFlow takes the path of a checkpoint for a pattern."""
+    (tmp_path / "a1").mkdir()
+    written, _ = checkpoints(tmp_path / name / "checkpoints", 0)
+    assert written.save(Position(10, (0, 0)))
+    read, _ = checkpoints(tmp_path / name / "checkpoints", 1)
+    assert read.restore() == Position(10, (0.0, 0.0))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "missing data", "index"])
@@ -64,7 +75,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", tmp_path], capture_output=True, check=False
     )
     if mounted.returncode:
-        pytest.skip("cannot mount a small disk here (needs root)")
+        skip(Need.SYSTEM, "cannot mount a small disk here (needs root)")
     yield tmp_path
     subprocess.run(["umount", tmp_path], check=True)
 

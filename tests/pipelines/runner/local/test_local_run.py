@@ -149,6 +149,6 @@ def test_runs_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     process = start(tmp_path, "--runs-dir", "file/runs")
     shown, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "cannot be written" in shown
+    assert process.returncode == 2
+    assert "error: runs_dir = 'file/runs': cannot be written (Not a directory); choose another folder" in shown
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

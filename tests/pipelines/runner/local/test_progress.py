@@ -17,7 +17,9 @@ def executing(task: str) -> str:
 
 def started(folder: str, output: str) -> list[str]:
     """As KFP's executor tells what it got: inputs first, then outputs, in JSON."""
-    return ["    {", '        "uri": "/runs/1/p/ingest/shards"', f'        "uri": "{folder}/{output}"', "    }"]
+    inputs = {"parameterValues": {"dataset": "image_folder:/data/ingest/train/evaluate/x"}}
+    outputs = {"artifacts": {output: [{"uri": f"{folder}/{output}"}]}, "outputFile": f"{folder}/executor_output.json"}
+    return [f"    {line}" for line in json.dumps({"inputs": inputs, "outputs": outputs}, indent=4).splitlines()]
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from playwright import sync_api
+from skips import CHROMIUM, tool
 
 from kfp_image_classification.components.report.html_report import section_of
 from kfp_image_classification.pipelines.runner.local.run_record import RunRecord
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FROM_STEPS = [
     "Models",
     "Learning curves",
@@ -33,11 +34,9 @@ def run(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    path = tool(*CHROMIUM)
+    with sync_api.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
 
