@@ -57,10 +57,13 @@ def check(parts: list[Bytes]) -> int:
     for part in parts:
         words = part[: len(part) // 8 * 8].view(np.uint64)
         rows = len(words) // _ROW
-        sums = np.add.reduce(words[: rows * _ROW].reshape(rows, _ROW), axis=1)
-        found = found * 3 + int(np.dot(sums, np.arange(1, 2 * rows, 2, dtype=np.uint64)))
+        found *= 3
+        if rows:
+            sums = np.add.reduce(words[: rows * _ROW].reshape(rows, _ROW), axis=1)
+            found += int(np.dot(sums, np.arange(1, 2 * rows, 2, dtype=np.uint64)))
         found += int(np.add.reduce(words[rows * _ROW :])) * (2 * rows + 1)
-        found += int.from_bytes(part[len(words) * 8 :].tobytes(), "little") * (2 * rows + 3)
+        if len(part) % 8:
+            found += int.from_bytes(part[len(words) * 8 :].tobytes(), "little") * (2 * rows + 3)
     return found & _MASK
 
 
