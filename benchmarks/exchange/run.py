@@ -100,6 +100,8 @@ def main() -> None:
             guess = (0.03 + values * 1e-6) * workers / len(CORES) / 1000 * 1.5
             count = int(min(3000, max(10, arguments.seconds / guess)))
             found[values, wire, workers].append(measure(workers, values, wire, count))
+            median, mean, cpu = found[values, wire, workers][-1]
+            print(f"{workers} workers, {values:,} {wire}: {median:.3f} / {mean:.3f} ({cpu:.3f}) ms", flush=True)
     table = Table(
         "values",
         "wire",
