@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from api_server import RealKubernetesApi
     from kfp_api import KfpApi
 
-# `make test ARGS=...` hands its options on to every make that a test starts.
-for variable in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "GNUMAKEFLAGS", "ARGS"):
-    os.environ.pop(variable, None)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("NO_GCE_CHECK", "true")
 
@@ -37,6 +34,9 @@ from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.train.launchers.machine import free_ports
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 
+# `make test ARGS=...` hands its options on to every make that a test starts.
+for variable in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "GNUMAKEFLAGS", "ARGS"):
+    os.environ.pop(variable, None)
 # The tests' own requests, to the servers that they start.
 exempt_from_proxies(os.environ)
 
