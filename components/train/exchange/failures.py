@@ -51,8 +51,10 @@ class Refused(ExchangeFailed):
 
     Attributes:
         peer: The other's index.
+        is_permanent: Whether both would meet as they are again: with other settings, or another version.
     """
 
-    def __init__(self, peer: int, why: str) -> None:
+    def __init__(self, peer: int, why: str, is_permanent: bool) -> None:
         self.peer = peer
+        self.is_permanent = is_permanent
         super().__init__(why)

@@ -98,7 +98,8 @@ def call(place: Place, peer: int) -> Handshake:
     if heard.kind == Kind.REFUSAL:
         why = f"it refuses this worker: {_sentence(heard.reason, heard, hello)}"
         final = knows_token and _is_final(heard.reason, place, heard)
-        raise NotMet(why, refused=Refused(peer, f"worker {peer}: {why}") if final else None)
+        refused = Refused(peer, f"worker {peer}: {why}", _is_permanent(heard.reason)) if final else None
+        raise NotMet(why, refused=refused)
     reason = _judge(place, heard, knows_token)
     if reason == Reason.NONE and heard.sender != peer:
         reason = Reason.INDEX
@@ -120,7 +121,7 @@ def answer(place: Place) -> Handshake:
         reason = Reason.INDEX
     if reason != Reason.NONE:
         why = f"worker {heard.sender} calls, but does not fit: {_sentence(reason, own, heard)}"
-        refused = Refused(heard.sender, why) if _is_final(reason, place, heard) else None
+        refused = Refused(heard.sender, why, _is_permanent(reason)) if _is_final(reason, place, heard) else None
         raise NotMet(why, own.to(Kind.REFUSAL, reason).sealed(place.token, said), refused)
     welcome = own.sealed(place.token, said)
     ready = yield welcome
@@ -149,7 +150,11 @@ def _is_final(reason: Reason, place: Place, other: Greeting) -> bool:
 
     A worker of an older attempt, or of another job, is about to go, and its address gets another.
     """
-    return reason in (Reason.VERSION, Reason.SETTINGS) or (reason == Reason.ATTEMPT and other.attempt > place.attempt)
+    return _is_permanent(reason) or (reason == Reason.ATTEMPT and other.attempt > place.attempt)
+
+
+def _is_permanent(reason: Reason) -> bool:
+    return reason in (Reason.VERSION, Reason.SETTINGS)
 
 
 def _sentence(reason: Reason, own: Greeting, other: Greeting) -> str:

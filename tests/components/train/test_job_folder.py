@@ -32,7 +32,7 @@ def test_of_two_jobs_that_claim_a_folder_at_once_one_gets_it(
         for thread in threads:
             thread.join()
         assert len(refused) == 1
-        assert [path.name for path in (tmp_path / str(attempt)).iterdir()] == ["job.json"]
+        assert {path.name for path in (tmp_path / str(attempt)).iterdir()} == {"exchange-token", "job.json"}
 
 
 def test_shared_data_set_is_not_copied_again_under_workers_that_read_it(

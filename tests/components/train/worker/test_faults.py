@@ -223,7 +223,8 @@ class Stall:
 STALL_TABLE = [
     Stall("connect", "coordination", "_configure_coordination", 1, 1),
     Stall("connect", "coordination", "_configure_coordination", 1, 0),
-    Stall("connect", "coordination", "sum_over_workers", 1, 1),
+    Stall("connect", "coordination", "collective_sum", 1, 1),
+    Stall("gather", "tensor_exchange", "TensorExchange.join", 1, 1),
     Stall("build", "models", "build_model", 1, 1),
     Stall("restore", "checkpoints", "Checkpoints.restore", 1, 0),
     Stall("train", "steps", "Pace.steps", 1, 1),
