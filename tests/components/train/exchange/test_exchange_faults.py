@@ -10,12 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from exchange_workers import Process, as_threads, numbers
-<<<<<<< HEAD
-from network_proxy import Cut, Proxy, at, garbled
-=======
 from network_proxy import Cut, Proxy, at, garbled
 from slow_cases import most_slow
->>>>>>> scale
 
 from kfp_image_classification.components.train.exchange import Exchange, PeerLost, PeerStuck, WrongMessage
 from kfp_image_classification.components.train.exchange.messages import GREETING_BYTES, HEADER_BYTES, Headers, seal
