@@ -1,6 +1,6 @@
 """Which model is selected, and whether it is to be deployed: differences that chance explains decide nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,7 +103,8 @@ def decide(
             one.candidate.model_copy(
                 update={
                     "missed": missed[one.candidate.uri],
-                    "compared": contest.compared(one, best, against_best, against_champion),
+                    "against_best": contest.against_best(one, best, against_best[one.candidate.uri]),
+                    "against_champion": contest.against_champion(against_champion.get(one.candidate.uri)),
                 }
             )
             for one in ranked
@@ -160,26 +161,17 @@ class _Contest:
             verdict = f"is not beaten by more than chance ({_p(found)})"
         return f"{text} and {verdict}: that one stays. force = true deploys the new one all the same."
 
-    def compared(
-        self,
-        one: Contender,
-        best: Contender,
-        against_best: Mapping[str, Difference],
-        against_champion: Mapping[str, Difference],
-    ) -> str:
-        told, found = [], against_best[one.candidate.uri]
-        if one is not best:
-            if found.beyond_chance(max(1, self._contenders - 1)):
-                verdict = f"{'better' if found.better > 0 else 'worse'} than {best.candidate.name}"
-            else:
-                verdict = f"equal to {best.candidate.name}"
-            told.append(f"{verdict} ({_p(found)})")
-        elif self._contenders > 1:
-            told.append("best score")
-        if champions := against_champion.get(one.candidate.uri):
-            beaten = "beats" if champions.is_better(self._contenders) else "does not beat"
-            told.append(f"{beaten} the deployed one ({_p(champions)})")
-        return ", ".join(told)
+    def against_best(self, one: Contender, best: Contender, found: Difference) -> str:
+        if one is best:
+            return "the best score" if self._contenders > 1 else ""
+        if not found.beyond_chance(max(1, self._contenders - 1)):
+            return f"equal, {_p(found)}"
+        return f"{'better' if found.better > 0 else 'worse'}, {_p(found)}"
+
+    def against_champion(self, found: Difference | None) -> str:
+        if found is None:
+            return ""
+        return f"{'beats it' if found.is_better(self._contenders) else 'does not beat it'}, {_p(found)}"
 
     def _value(self, evaluation: Evaluation) -> float:
         return evaluation.splits["validation"].measured()[self._by].value
