@@ -31,7 +31,7 @@ def measured_champion(model_directory: Path, uri: str, dataset: Dataset, output:
         StageFailed: When the images are not there.
     """
     if not model_directory.is_dir() or not any(model_directory.iterdir()):
-        return NoChampion(reason=f"its files are not at {uri} any more", holds_back=True)
+        return NoChampion(reason=f"there are no files of it at {uri}", holds_back=True)
     dataset.verify(dataset.manifest.splits["validation"].shards)
     try:
         model = ServedModel(model_directory, dataset.manifest.class_names)

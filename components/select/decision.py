@@ -8,14 +8,13 @@ import numpy as np
 from kfp_image_classification.components.contracts.evaluation import Evaluation, NoChampion
 from kfp_image_classification.components.contracts.measures import (
     TITLES,
-    TOP_FROM_CLASSES,
     lower_is_better,
     number_words,
     score_words,
 )
 from kfp_image_classification.components.select.comparison import Difference, difference
 from kfp_image_classification.components.select.leaderboard import Candidate, Champion, Leaderboard
-from kfp_image_classification.components.select.options import EVERY_CLASS, SelectOptions
+from kfp_image_classification.components.select.options import EVERY_CLASS, SelectOptions, check_classes
 from kfp_image_classification.components.step.errors import InvalidInput
 
 # Times are measured on machines that do other things, too: within a quarter they are the same.
@@ -220,24 +219,12 @@ def _floor(name: str, options: SelectOptions) -> float:
 
 
 def _check(contenders: Sequence[Contender], options: SelectOptions, deployed: Deployed | NoChampion | None) -> None:
-    first = contenders[0].evaluation
-    problems = [
-        f"min_recall: {name!r} is no class of the data set; its classes are {', '.join(first.class_names[:20])}"
-        for name in options.min_recall
-        if name not in first.class_names and name != EVERY_CLASS
-    ]
-    if options.select_by not in first.splits["validation"].measured():
-        problems.append(
-            f"select_by = {options.select_by!r}: says little of {len(first.class_names)} classes; it takes "
-            f"{TOP_FROM_CLASSES} or more"
-        )
+    check_classes(options, contenders[0].evaluation.class_names)
     met: list[Contender | Deployed] = [*contenders, *([deployed] if isinstance(deployed, Deployed) else [])]
     if any(_images_of(one) != _images_of(contenders[0]) for one in met) or any(
         not np.array_equal(one.answers["label"], contenders[0].answers["label"]) for one in met
     ):
-        problems.append("evaluations: were not made on the same images; evaluate all models on one data set")
-    if problems:
-        raise InvalidInput(problems)
+        raise InvalidInput("evaluations: were not made on the same images; evaluate all models on one data set")
 
 
 def _images_of(one: Contender | Deployed) -> tuple[str, list[str]]:

@@ -146,6 +146,10 @@ def test_killed_run_leaves_nothing(tmp_path: Path) -> None:
             ["--batch-size", "2000"],
             "error: batch_size = 2000: 2 workers make a global batch of 4000, more than the 3600",
         ),
+        (
+            ["--min-recall", '{"cat": 0.5, "7": 0.9}'],
+            "error: min_recall: 'cat' is no class of the data set; its classes are 0, 1, 2",
+        ),
         (["--image-size", "10"], "error: model_type = 'cnn': needs images of at least 18 pixels"),
     ],
 )
