@@ -9,9 +9,11 @@ from scipy import stats
 
 from benchmarks.select.run import simulate
 from kfp_image_classification.components.contracts.evaluation import ANSWER, NoChampion
+from kfp_image_classification.components.select import decision
 from kfp_image_classification.components.select.comparison import difference
-from kfp_image_classification.components.select.decision import Contender, Deployed, decide
-from kfp_image_classification.components.select.leaderboard import Candidate, leaderboard_page
+from kfp_image_classification.components.select.decision import Contender, Deployed
+from kfp_image_classification.components.select.explanation import leaderboard_of
+from kfp_image_classification.components.select.leaderboard import Candidate, Leaderboard, leaderboard_page
 from kfp_image_classification.components.select.options import ChampionOptions, SelectOptions
 from kfp_image_classification.components.step.errors import InvalidInput, checked
 
@@ -39,6 +41,12 @@ def contender(
 def deployed(wrong: list[int] | range, **more: Any) -> Deployed:
     answers = answers_with(wrong)
     return Deployed(evaluation_of("champion", answers, 10, 1.0, **more), answers)
+
+
+def decide(
+    contenders: list[Contender], chosen: SelectOptions, champion: Deployed | NoChampion | None = None
+) -> Leaderboard:
+    return leaderboard_of(decision.decide(contenders, chosen, champion), chosen, champion)
 
 
 def options(**values: Any) -> SelectOptions:
