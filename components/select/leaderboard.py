@@ -9,7 +9,6 @@ from kfp_image_classification.components.contracts.measures import (
     TITLES,
     MeasureName,
     SplitScores,
-    number_words,
     score_words,
 )
 from kfp_image_classification.components.report import html_report
@@ -112,10 +111,6 @@ class Leaderboard(BaseModel):
     @property
     def best(self) -> Candidate:
         return self.candidates[0]
-
-    @property
-    def gate_words(self) -> str:
-        return number_words(self.select_by, self.gate)
 
 
 def words_of(measure: MeasureName, scores: SplitScores) -> str:
