@@ -46,7 +46,7 @@ def ingest(
         from kfp_image_classification.components.ingest.kept_datasets import kept_dataset
         from kfp_image_classification.components.ingest.preview import preview_page
         from kfp_image_classification.components.ingest.sharding import write_dataset, write_manifest_alone
-        from kfp_image_classification.components.ingest.sources import open_source
+        from kfp_image_classification.components.ingest.sources.opening import open_source
 
         log = stage_log("ingest")
         if fingerprint:

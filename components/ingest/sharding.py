@@ -22,10 +22,10 @@ from kfp_image_classification.components.contracts.dataset_manifest import (
     SplitName,
     file_sha256,
 )
-from kfp_image_classification.components.contracts.preprocessing import fit_image
+from kfp_image_classification.components.contracts.preprocessing import decode_image, fit_image
 from kfp_image_classification.components.ingest.options import IngestOptions
-from kfp_image_classification.components.ingest.sources import Source
-from kfp_image_classification.components.ingest.split_plan import plan_splits
+from kfp_image_classification.components.ingest.sources.source import Content, ImageShape, Source
+from kfp_image_classification.components.ingest.split_plan import SplitPlan, plan_splits
 from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.step.whole_file import publish_folder, write_whole
 
@@ -56,8 +56,8 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
             name: open_writers.enter_context(_SplitWriter(partial, name, plan.count(name), source, options))
             for name in SPLITS
         }
-        for name, pixels, label in _with_progress(plan.assigned_images(), sum(map(plan.count, SPLITS)), log):
-            writers[name].write(pixels, label)
+        for name, content, label in _with_progress(_assigned(plan), sum(map(plan.count, SPLITS)), log):
+            writers[name].write(_pixels(content, source.image_shape), label)
     manifest = DatasetManifest(
         name=source.name,
         version=source.version,
@@ -95,7 +95,6 @@ def shard_count(examples: int, image_bytes: int, workers: int) -> int:
 class _SplitWriter:
     def __init__(self, directory: Path, name: SplitName, examples: int, source: Source, options: IngestOptions) -> None:
         count = shard_count(examples, math.prod(source.image_shape), options.workers)
-        self._shape = source.image_shape
         self._class_names = source.class_names
         self._class_counts = np.zeros(len(source.class_names), np.int64)
         self._paths = [directory / f"{name}-{index:05d}-of-{count:05d}.tfrecord.gz" for index in range(count)]
@@ -115,8 +114,6 @@ class _SplitWriter:
     def write(self, pixels: np.ndarray, label: int) -> None:
         if not 0 <= label < len(self._class_names):
             raise InvalidInput(f"an image has the label {label}, outside the {len(self._class_names)} classes")
-        if pixels.shape != self._shape:
-            pixels = fit_image(tf.constant(pixels), self._shape).numpy()
         if not self._round:
             # Each round gives every shard one image, in random order: random contents, equal sizes.
             self._round = list(self._random.permutation(len(self._writers)))
@@ -135,9 +132,29 @@ class _SplitWriter:
         )
 
 
+def _assigned(plan: SplitPlan) -> Iterator[tuple[SplitName, Content, int]]:
+    for split in SPLITS:
+        for examples, indices in plan.parts(split):
+            labels = examples.labels()
+            chosen = np.zeros(len(examples), bool)
+            chosen[indices] = True
+            for index, content in enumerate(examples.read(0, len(examples))):
+                if chosen[index]:
+                    yield split, content, int(labels[index])
+
+
+def _pixels(content: Content, image_shape: ImageShape) -> np.ndarray:
+    if isinstance(content, bytes):
+        fitted = decode_image(tf.constant(content), image_shape)
+    else:
+        fitted = fit_image(tf.constant(content), image_shape)
+    pixels: np.ndarray = fitted.numpy()
+    return pixels
+
+
 def _with_progress(
-    images: Iterator[tuple[SplitName, np.ndarray, int]], total: int, log: logging.Logger
-) -> Iterator[tuple[SplitName, np.ndarray, int]]:
+    images: Iterator[tuple[SplitName, Content, int]], total: int, log: logging.Logger
+) -> Iterator[tuple[SplitName, Content, int]]:
     last = time.monotonic()
     for index, item in enumerate(images):
         if time.monotonic() - last > PROGRESS_SECONDS:

@@ -1,12 +1,11 @@
 """Which images train, which validate and which test."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from kfp_image_classification.components.contracts.dataset_manifest import SPLITS, SplitName
 from kfp_image_classification.components.ingest.options import IngestOptions
-from kfp_image_classification.components.ingest.sources import Source
+from kfp_image_classification.components.ingest.sources.source import Examples, Source
+from kfp_image_classification.components.ingest.stratified import stratified_choice
 from kfp_image_classification.components.step.errors import InvalidInput
 
 # For sources without a test split. The seed is fixed: results with different seeds stay comparable.
@@ -15,31 +14,37 @@ TEST_SEED = 20_211
 
 
 class SplitPlan:
-    """Which image of a source goes to which split."""
+    """Which example of a source goes to which split.
+
+    The source's own test and validation splits are used as they are. What it lacks is carved from its training
+    examples, class by class.
+    """
 
     def __init__(self, source: Source, validation_share: float, seed: int) -> None:
         self._source = source
-        self._test = next((source.splits[name] for name in ("test", "validation") if name in source.splits), None)
-        count = source.splits["train"].examples
-        # One byte an image: an index into SPLITS.
-        self._roles = np.full(count, SPLITS.index("train"), np.uint8)
-        if self._test is None:
-            chosen = np.random.default_rng(TEST_SEED).permutation(count)[: round(count * TEST_SHARE)]
-            self._roles[chosen] = SPLITS.index("test")
-        rest = np.flatnonzero(self._roles == SPLITS.index("train"))
-        chosen = np.random.default_rng(seed).permutation(rest)[: round(len(rest) * validation_share)]
-        self._roles[chosen] = SPLITS.index("validation")
+        train = source.splits["train"]
+        labels = train.labels()
+        # One byte an example: an index into SPLITS.
+        self._roles = np.full(len(train), SPLITS.index("train"), np.uint8)
+        if "test" not in source.splits:
+            self._carve("test", labels, TEST_SHARE, TEST_SEED)
+        if "validation" not in source.splits:
+            self._carve("validation", labels, validation_share, seed)
+
+    def _carve(self, split: SplitName, labels: np.ndarray, share: float, seed: int) -> None:
+        left = np.flatnonzero(self._roles == SPLITS.index("train"))
+        chosen = stratified_choice(labels[left], share, np.random.default_rng(seed))
+        self._roles[left[chosen]] = SPLITS.index(split)
 
     def count(self, split: SplitName) -> int:
-        own = int(np.count_nonzero(self._roles == SPLITS.index(split)))
-        return own + (self._test.examples if split == "test" and self._test else 0)
+        return sum(len(indices) for _, indices in self.parts(split))
 
-    def assigned_images(self) -> Iterator[tuple[SplitName, np.ndarray, int]]:
-        for role, (pixels, label) in zip(self._roles, self._source.splits["train"].images(), strict=True):
-            yield SPLITS[role], pixels, label
-        if self._test:
-            for pixels, label in self._test.images():
-                yield "test", pixels, label
+    def parts(self, split: SplitName) -> list[tuple[Examples, np.ndarray]]:
+        """What a split consists of: some examples of the source, each time with the indices of those that belong."""
+        own = self._source.splits.get(split)
+        if own is not None and split != "train":
+            return [(own, np.arange(len(own)))]
+        return [(self._source.splits["train"], np.flatnonzero(self._roles == SPLITS.index(split)))]
 
 
 def plan_splits(source: Source, options: IngestOptions) -> SplitPlan:

@@ -119,7 +119,7 @@ def check_data_set(parameters: Mapping[str, Any]) -> None:
     Raises:
         InvalidInput: When there is no such data set, or the models cannot be trained on it with these parameters.
     """
-    from kfp_image_classification.components.ingest.sources import open_source
+    from kfp_image_classification.components.ingest.sources.opening import open_source
     from kfp_image_classification.components.ingest.split_plan import plan_splits
 
     with import_without("keras"):
