@@ -24,6 +24,7 @@ from kfp_image_classification.components.contracts.dataset_manifest import (
     file_sha256,
 )
 from kfp_image_classification.components.contracts.preprocessing import decode_image, fit_image
+from kfp_image_classification.components.ingest.observed import NOTE, PixelSums, data_report, is_measured, note
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sources.source import Content, ImageShape, Source
 from kfp_image_classification.components.ingest.split_plan import SplitPlan, plan_splits
@@ -60,12 +61,17 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
             for name in SPLITS
         }
         problems: list[str] = []
-        for split, content, label, name in _with_progress(_assigned(plan), sum(map(plan.count, SPLITS)), log):
+        notes: dict[SplitName, list[tuple[int, ...]]] = {name: [] for name in SPLITS}
+        sums = {name: PixelSums(source.image_shape[2]) for name in SPLITS}
+        for split, index, content, label, name in _with_progress(_assigned(plan), sum(map(plan.count, SPLITS)), log):
             try:
                 pixels = _pixels(content, source.image_shape)
             except tf.errors.InvalidArgumentError:
                 problems.append(unusable(name(), bytes(content)))
                 continue
+            if is_measured(len(notes[split]), plan.count(split)):
+                sums[split].measure(pixels)
+            notes[split].append(note(index, label, content))
             writers[split].write(pixels, label)
         if problems:
             raise UnusableImages(source.name, problems)
@@ -76,6 +82,7 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
         image_shape=source.image_shape,
         class_names=source.class_names,
         splits={name: writers[name].split() for name in SPLITS},
+        report=data_report(source, plan, {name: np.array(notes[name], NOTE) for name in SPLITS}, sums),
     )
     (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     shutil.rmtree(directory, ignore_errors=True)
@@ -143,7 +150,7 @@ class _SplitWriter:
         )
 
 
-_Assigned = tuple[SplitName, Content, int, Callable[[], str]]
+_Assigned = tuple[SplitName, int, Content, int, Callable[[], str]]
 
 
 def _assigned(plan: SplitPlan) -> Iterator[_Assigned]:
@@ -154,7 +161,7 @@ def _assigned(plan: SplitPlan) -> Iterator[_Assigned]:
             chosen[indices] = True
             for index, content in enumerate(examples.read(0, len(examples))):
                 if chosen[index]:
-                    yield split, content, int(labels[index]), partial(examples.name, index)
+                    yield split, index, content, int(labels[index]), partial(examples.name, index)
 
 
 def _pixels(content: Content, image_shape: ImageShape) -> np.ndarray:
