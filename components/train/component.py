@@ -34,6 +34,7 @@ def train(
     augmentation: str = "none",
     compute_dtype: str = "float32",
     gradient_dtype: str = "float32",
+    exchange: str = "auto",
     max_restarts: int = 3,
     checkpoint_seconds: float = 15.0,
     hang_seconds: int = 10,
