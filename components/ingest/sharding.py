@@ -4,8 +4,9 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from kfp_image_classification.components.contracts.preprocessing import decode_i
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sources.source import Content, ImageShape, Source
 from kfp_image_classification.components.ingest.split_plan import SplitPlan, plan_splits
+from kfp_image_classification.components.ingest.unusable_images import UnusableImages, unusable
 from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.step.whole_file import publish_folder, write_whole
 
@@ -46,6 +48,7 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
 
     Raises:
         InvalidInput: When the source has too few images for three splits and this many workers.
+        UnusableImages: Naming all images that do not decode.
     """
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -56,8 +59,16 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
             name: open_writers.enter_context(_SplitWriter(partial, name, plan.count(name), source, options))
             for name in SPLITS
         }
-        for name, content, label in _with_progress(_assigned(plan), sum(map(plan.count, SPLITS)), log):
-            writers[name].write(_pixels(content, source.image_shape), label)
+        problems: list[str] = []
+        for split, content, label, name in _with_progress(_assigned(plan), sum(map(plan.count, SPLITS)), log):
+            try:
+                pixels = _pixels(content, source.image_shape)
+            except tf.errors.InvalidArgumentError:
+                problems.append(unusable(name(), bytes(content)))
+                continue
+            writers[split].write(pixels, label)
+        if problems:
+            raise UnusableImages(source.name, problems)
     manifest = DatasetManifest(
         name=source.name,
         version=source.version,
@@ -132,7 +143,10 @@ class _SplitWriter:
         )
 
 
-def _assigned(plan: SplitPlan) -> Iterator[tuple[SplitName, Content, int]]:
+_Assigned = tuple[SplitName, Content, int, Callable[[], str]]
+
+
+def _assigned(plan: SplitPlan) -> Iterator[_Assigned]:
     for split in SPLITS:
         for examples, indices in plan.parts(split):
             labels = examples.labels()
@@ -140,7 +154,7 @@ def _assigned(plan: SplitPlan) -> Iterator[tuple[SplitName, Content, int]]:
             chosen[indices] = True
             for index, content in enumerate(examples.read(0, len(examples))):
                 if chosen[index]:
-                    yield split, content, int(labels[index])
+                    yield split, content, int(labels[index]), partial(examples.name, index)
 
 
 def _pixels(content: Content, image_shape: ImageShape) -> np.ndarray:
@@ -152,9 +166,7 @@ def _pixels(content: Content, image_shape: ImageShape) -> np.ndarray:
     return pixels
 
 
-def _with_progress(
-    images: Iterator[tuple[SplitName, Content, int]], total: int, log: logging.Logger
-) -> Iterator[tuple[SplitName, Content, int]]:
+def _with_progress(images: Iterator[_Assigned], total: int, log: logging.Logger) -> Iterator[_Assigned]:
     last = time.monotonic()
     for index, item in enumerate(images):
         if time.monotonic() - last > PROGRESS_SECONDS:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from kfp_image_classification.components.contracts.image_formats import remedy, what_it_is
 from kfp_image_classification.components.step.errors import InvalidInput
 
 # A message with more is read by nobody; the rest is counted.
@@ -12,15 +13,17 @@ class UnusableImages(InvalidInput):
     """Image files of a source that cannot be learnt from.
 
     Attributes:
-        reasons: What is wrong with each, by its name; parts of a source can be told together, as their reasons add up.
+        reasons: What is wrong with each, a sentence with its name. Those of several parts of a source add up.
     """
 
-    def __init__(self, dataset: str, reasons: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, dataset: str, reasons: Iterable[str]) -> None:
         self.reasons = list(reasons)
-        problems = [
-            f"dataset = {dataset!r}: {name} {reason}; remove or replace it"
-            for name, reason in self.reasons[:MOST_NAMED]
-        ]
-        if left := len(self.reasons) - MOST_NAMED:
-            problems += [f"dataset = {dataset!r}: and {left:,} more images that cannot be used"] * (left > 0)
-        super().__init__(problems)
+        named = [f"dataset = {dataset!r}: {reason}" for reason in self.reasons[:MOST_NAMED]]
+        left = len(self.reasons) - MOST_NAMED
+        rest = [f"dataset = {dataset!r}: and {left:,} more images that cannot be used"] if left > 0 else []
+        super().__init__(named + rest)
+
+
+def unusable(name: str, content: bytes) -> str:
+    """Says of an image that does not decode what it is, and what to do."""
+    return f"{name} is {what_it_is(content)}; {remedy(content)}"

@@ -61,11 +61,12 @@ def test_empty_and_corrupt_images_are_named(tmp_path: Path) -> None:
     image_folder(tmp_path, {"cat": 3, "dog": 3})
     (tmp_path / "cat" / "1.png").write_bytes(b"")
     (tmp_path / "dog" / "2.png").write_bytes((tmp_path / "dog" / "1.png").read_bytes()[:40])
+    asked = options(f"image_folder:{tmp_path}", validation_share=0.4)
     with pytest.raises(InvalidInput) as error:
-        open_source(options(f"image_folder:{tmp_path}"))
-    assert len(error.value.problems) == 2
-    assert "cat/1.png is empty" in error.value.problems[0]
-    assert "dog/2.png is not a readable image" in error.value.problems[1]
+        write_dataset(open_source(asked), asked, tmp_path / "out", stage_log("test"))
+    first, second = sorted(error.value.problems)
+    assert "cat/1.png is empty; replace or remove it" in first
+    assert "dog/2.png is a damaged PNG, or one that was not copied to its end; replace or remove it" in second
 
 
 @pytest.mark.parametrize(
