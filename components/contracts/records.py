@@ -1,25 +1,26 @@
 """The records of the shards: TFRecord files of tf.train.Example, an image and its label each, in two formats.
 
-**Raw**: pixels that have the data set's size, in GZIP files. They decode with one reshape for a whole batch, several times
-faster than PNG in each record, and GZIP makes up for the size. For small images.
+**Raw**: pixels that have the data set's size, in GZIP files. They decode with one reshape for a whole batch, several
+times faster than PNG in each record, and GZIP makes up for the size. For small images.
 
-**Encoded**: a PNG's or JPEG's own bytes, untouched, decoded and fitted wherever they are read. For photographs, which are
-many times larger as pixels.
+**Encoded**: a PNG's or JPEG's own bytes, untouched, decoded and fitted wherever they are read. For photographs, which
+are many times larger as pixels.
 
 TFRecord and tf.train.Example are TensorFlow's own formats, so any TensorFlow program can read a shard. Here a shard is
 read as a whole and compared with its checksum first: what goes on from here is what ingest has written.
 """
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from kfp_image_classification.components.contracts.dataset_manifest import RAW, Dataset, RecordLayout, Shard
-from kfp_image_classification.components.contracts.preprocessing import ImageShape, decode_image
+from kfp_image_classification.components.contracts.preprocessing import ImageShape, decode_images
 from kfp_image_classification.components.step.errors import StageFailed
 
 _FEATURES = {
@@ -114,12 +115,11 @@ def read_batches(dataset: Dataset, shards: Sequence[Shard], batch_size: int) -> 
     Raises:
         StageFailed: When a shard is not the one that ingest has written.
     """
-    decode = batch_decoder(dataset)
     files = read_files(dataset, shards, batch_size)
 
     def decoded() -> tuple[tf.Tensor, tf.Tensor] | None:
         batch = next(files, None)
-        return batch and (decode(batch[0]), batch[1])
+        return batch and (pixels(batch[0], dataset), batch[1])
 
     with ThreadPoolExecutor(1, "read-batches") as reader:  # the next one is made while this one is used
         coming = reader.submit(decoded)
@@ -128,24 +128,15 @@ def read_batches(dataset: Dataset, shards: Sequence[Shard], batch_size: int) -> 
             yield batch
 
 
-def batch_decoder(dataset: Dataset) -> "tf.types.experimental.PolymorphicFunction":
-    """A function from a batch of a data set's images, string [n], to pixels, uint8 [n, height, width, channels].
+def pixels(images: tf.Tensor, dataset: Dataset) -> tf.Tensor:
+    """The images of a data set's records, string [n], as uint8 [n, height, width, channels]."""
+    return _decoder(dataset.manifest.format, dataset.manifest.image_shape)(images)
 
-    Encoded images are decoded on as many cores as TensorFlow may use.
-    """
-    image_shape = dataset.manifest.image_shape
 
+@cache
+def _decoder(layout: RecordLayout, image_shape: ImageShape) -> Callable[[tf.Tensor], tf.Tensor]:
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def decode(images: tf.Tensor) -> tf.Tensor:
-        with tf.device("CPU:0"):
-            if dataset.manifest.format == RAW:
-                return pixels_of_raw(images, image_shape)
-            return decoded_in_parallel(images, image_shape)
+        return (pixels_of_raw if layout == RAW else decode_images)(images, image_shape)
 
     return decode
-
-
-def decoded_in_parallel(images: tf.Tensor, image_shape: ImageShape) -> tf.Tensor:
-    """Image files, string [n], as uint8 [n, *image_shape], in a graph; each as preprocessing has it."""
-    one = tf.TensorSpec(image_shape, tf.uint8)
-    return tf.map_fn(lambda image: decode_image(image, image_shape), images, fn_output_signature=one)

@@ -46,8 +46,7 @@ def preview_page(directory: Path) -> str:
 
 
 def _first_images(dataset: Dataset, count: int) -> tuple[np.ndarray, np.ndarray]:
-    paths = [dataset.path(shard) for shard in dataset.manifest.splits["train"].shards]
-    batch = next(iter(records.read_batches(paths, dataset.manifest.image_shape, count)))
+    batch = next(records.read_batches(dataset, dataset.manifest.splits["train"].shards, count))
     return batch[0].numpy(), batch[1].numpy()
 
 

@@ -37,8 +37,11 @@ class FileExamples:
         return self.classes
 
     def read(self, start: int, stop: int) -> Iterator[Content]:
-        for path in self.paths[start:stop]:
-            yield Path(self.root, path).read_bytes()
+        return self.pick(np.arange(start, min(stop, len(self))))
+
+    def pick(self, indices: np.ndarray) -> Iterator[Content]:
+        for index in indices:
+            yield Path(self.root, self.paths[index]).read_bytes()
 
     def name(self, index: int) -> str:
         return str(Path(self.root, self.paths[index]))

@@ -8,7 +8,7 @@ from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import SPLITS, Dataset, SplitName
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.preview import preview_page
-from kfp_image_classification.components.ingest.sharding import shard_count, write_dataset
+from kfp_image_classification.components.ingest.sharding import write_dataset
 from kfp_image_classification.components.ingest.sources.opening import open_source
 from kfp_image_classification.components.ingest.sources.source import Content, Examples, PixelExamples, Source
 from kfp_image_classification.components.step.errors import InvalidInput
@@ -18,8 +18,7 @@ LOG = stage_log("test")
 
 
 def contents(dataset: Dataset, split: SplitName) -> list[tuple[bytes, int]]:
-    paths = [dataset.path(shard) for shard in dataset.manifest.splits[split].shards]
-    batches = records.read_batches(paths, dataset.manifest.image_shape, 500)
+    batches = records.read_batches(dataset, dataset.manifest.splits[split].shards, 500)
     return [
         (image.numpy().tobytes(), int(label))
         for images, labels in batches
