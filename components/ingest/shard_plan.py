@@ -38,12 +38,16 @@ class PlannedShard:
         split: Whose it is.
         examples: The source's examples, some of which go into it.
         indices: Which, int64 [n], ascending.
+        before: How many examples of the split lie in the shards before this one.
+        split_examples: How many the split has.
     """
 
     file: str
     split: SplitName
     examples: Examples
     indices: np.ndarray
+    before: int
+    split_examples: int
 
     @property
     def labels(self) -> np.ndarray:
@@ -57,11 +61,13 @@ class ShardPlan:
 
     Attributes:
         source: What is read.
+        splits: Which example goes to which split.
         layout: How images are kept.
         shards: Of each split, in the manifest's order.
     """
 
     source: Source
+    splits: SplitPlan
     layout: RecordLayout
     shards: dict[SplitName, list[PlannedShard]]
 
@@ -83,7 +89,8 @@ def plan_shards(source: Source, options: IngestOptions) -> ShardPlan:
     splits = plan_splits(source, options)
     layout = record_layout(options, source.image_shape)
     image_bytes = _image_bytes(source, layout)
-    return ShardPlan(source, layout, {name: _planned(splits, name, layout, image_bytes, options) for name in SPLITS})
+    shards = {name: _planned(splits, name, layout, image_bytes, options) for name in SPLITS}
+    return ShardPlan(source, splits, layout, shards)
 
 
 def record_layout(options: IngestOptions, image_shape: ImageShape) -> RecordLayout:
@@ -113,7 +120,9 @@ def _planned(
     ((examples, indices),) = splits.parts(name)
     count = shard_count(len(indices), image_bytes, options.workers)
     ending = "tfrecord.gz" if layout == RAW else "tfrecord"
-    return [
-        PlannedShard(f"{name}-{index:05d}-of-{count:05d}.{ending}", name, examples, part)
-        for index, part in enumerate(np.array_split(indices, count))
-    ]
+    planned, before = [], 0
+    for index, some in enumerate(np.array_split(indices, count)):
+        file = f"{name}-{index:05d}-of-{count:05d}.{ending}"
+        planned.append(PlannedShard(file, name, examples, some, before, len(indices)))
+        before += len(some)
+    return planned

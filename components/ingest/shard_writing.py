@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from kfp_image_classification.components.contracts import records
-from kfp_image_classification.components.contracts.dataset_manifest import RAW, Shard, file_sha256
+from kfp_image_classification.components.contracts.dataset_manifest import RAW, Shard, SplitName, file_sha256
 from kfp_image_classification.components.contracts.preprocessing import check_image, decode_image, fit_image
+from kfp_image_classification.components.ingest.observed import NOTE, PixelSums, is_measured, note
 from kfp_image_classification.components.ingest.shard_plan import PlannedShard, ShardPlan
 from kfp_image_classification.components.ingest.sources.source import Content
 from kfp_image_classification.components.ingest.unusable_images import UnusableImages, unusable
@@ -24,11 +25,32 @@ from kfp_image_classification.components.step.cpu_limit import usable_cores
 from kfp_image_classification.components.step.errors import InvalidInput
 
 PROGRESS_SECONDS = 5.0
-# Files that are decoded in one call of TensorFlow, and so held in memory by each thread.
-DECODED_TOGETHER = 32
+# Examples that a thread holds in memory, and whose files it decodes in one call of TensorFlow.
+READ_TOGETHER = 32
 
 
-def write_shards(plan: ShardPlan, shards: Sequence[PlannedShard], directory: Path, log: logging.Logger) -> list[Shard]:
+@dataclass(frozen=True)
+class WrittenShard:
+    """A shard on disk, and what was noted on the way.
+
+    Attributes:
+        split: Whose it is.
+        shard: As the manifest lists it.
+        notes: `NOTE` [n], of each example.
+        sums: Over the pixels of those examples that are measured.
+        unusable: Why examples are not in it, in words.
+    """
+
+    split: SplitName
+    shard: Shard
+    notes: np.ndarray
+    sums: PixelSums
+    unusable: list[str]
+
+
+def write_shards(
+    plan: ShardPlan, shards: Sequence[PlannedShard], directory: Path, log: logging.Logger
+) -> list[WrittenShard]:
     """Writes some shards of a plan into a folder.
 
     Args:
@@ -51,12 +73,13 @@ def write_shards(plan: ShardPlan, shards: Sequence[PlannedShard], directory: Pat
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    if reasons := [reason for done in writing for reason in done.result().unusable]:
+    written = [done.result() for done in writing]
+    if reasons := [reason for one in written for reason in one.unusable]:
         raise UnusableImages(plan.source.name, reasons)
-    return [done.result().shard for done in writing]
+    return written
 
 
-def _follow(writing: "Sequence[Future[_Written]]", shards: Sequence[PlannedShard], log: logging.Logger) -> None:
+def _follow(writing: "Sequence[Future[WrittenShard]]", shards: Sequence[PlannedShard], log: logging.Logger) -> None:
     total = sum(len(shard.indices) for shard in shards)
     waiting = True
     while waiting:
@@ -67,12 +90,6 @@ def _follow(writing: "Sequence[Future[_Written]]", shards: Sequence[PlannedShard
             log.info("%d of %d images (%d %%)", written, total, 100 * written // total)
 
 
-@dataclass(frozen=True)
-class _Written:
-    shard: Shard
-    unusable: list[str]
-
-
 class _ShardWriter:
     def __init__(self, plan: ShardPlan, directory: Path) -> None:
         shape = plan.source.image_shape
@@ -81,29 +98,34 @@ class _ShardWriter:
         self._decode = _each(lambda file: decode_image(file, shape), tf.TensorSpec(shape, tf.uint8))
         self._check = _each(lambda file: tf.size(check_image(file, shape)), tf.TensorSpec([], tf.int32))
 
-    def write(self, planned: PlannedShard) -> _Written:
+    def write(self, planned: PlannedShard) -> WrittenShard:
         labels = planned.labels
         if len(labels) and not 0 <= labels.min() <= labels.max() < self._classes:
             raise InvalidInput(f"an image has a label outside the {self._classes} classes: {set(labels.tolist())}")
         path = self._directory / planned.file
-        bad: list[str] = []
+        notes: list[tuple[int, ...]] = []
+        sums, bad = PixelSums(self._shape[2]), list[str]()
         with tf.device("CPU:0"), records.writer(path, self._layout) as writer:
-            contents, position = planned.examples.pick(planned.indices), 0
-            while some := list(islice(contents, DECODED_TOGETHER)):
-                names = planned.indices[position : position + len(some)]
-                for offset, image in enumerate(self._images(some, planned, names, bad)):
-                    writer.write(records.serialize(image, int(labels[position + offset])))
-                position += len(some)
-        shard = Shard(file=planned.file, examples=len(labels), bytes=path.stat().st_size, sha256=file_sha256(path))
-        return _Written(shard, bad)
+            contents = planned.examples.pick(planned.indices)
+            for start in range(0, len(labels), READ_TOGETHER):
+                part = slice(start, start + READ_TOGETHER)
+                some, indices = list(islice(contents, READ_TOGETHER)), planned.indices[part]
+                for position, image in self._images(some, planned, indices, bad):
+                    if is_measured(planned.before + start + position, planned.split_examples):
+                        sums.measure(self._pixels(image))
+                    label = int(labels[start + position])
+                    notes.append(note(int(indices[position]), label, some[position]))
+                    writer.write(records.serialize(image, label))
+        shard = Shard(file=planned.file, examples=len(notes), bytes=path.stat().st_size, sha256=file_sha256(path))
+        return WrittenShard(planned.split, shard, np.array(notes, NOTE), sums, bad)
 
     def _images(
         self, some: list[Content], planned: PlannedShard, indices: np.ndarray, bad: list[str]
-    ) -> Iterator[bytes]:
-        """What the records of some examples hold; notes those that do not decode."""
-        yield from (self._of_pixels(one) for one in some if not isinstance(one, bytes))
-        files = [one for one in some if isinstance(one, bytes)]  # of a source, all are or none
-        if not files:
+    ) -> Iterator[tuple[int, bytes]]:
+        """What the records of some examples hold, with their positions; notes those that do not decode."""
+        files = [one for one in some if isinstance(one, bytes)]
+        if not files:  # of a source, all are files or none is
+            yield from enumerate(self._of_pixels(one) for one in some if not isinstance(one, bytes))
             return
         try:
             pixels = self._read(files)
@@ -114,7 +136,7 @@ class _ShardWriter:
                 if not self._is_sound(file)
             ]
             return
-        yield from files if pixels is None else (image.tobytes() for image in pixels)
+        yield from enumerate(files if pixels is None else (image.tobytes() for image in pixels))
 
     def _read(self, files: list[bytes]) -> np.ndarray | None:
         """The pixels of image files where they are kept as such; of others, sees that there are some."""
@@ -131,6 +153,13 @@ class _ShardWriter:
         except tf.errors.OpError:
             return False
         return True
+
+    def _pixels(self, image: bytes) -> np.ndarray:
+        """What a record holds, as pixels of the data set's size."""
+        if self._layout == RAW:
+            return np.frombuffer(image, np.uint8).reshape(self._shape)
+        pixels: np.ndarray = self._decode(tf.constant([image])).numpy()[0]
+        return pixels
 
     def _of_pixels(self, pixels: np.ndarray) -> bytes:
         if self._layout == RAW:

@@ -11,12 +11,12 @@ from kfp_image_classification.components.contracts.dataset_manifest import (
     SPLITS,
     Dataset,
     DatasetManifest,
-    Shard,
     Split,
 )
+from kfp_image_classification.components.ingest.observed import PixelSums, data_report
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.shard_plan import PlannedShard, ShardPlan, plan_shards
-from kfp_image_classification.components.ingest.shard_writing import write_shards
+from kfp_image_classification.components.ingest.shard_writing import WrittenShard, write_shards
 from kfp_image_classification.components.ingest.sources.source import Source
 from kfp_image_classification.components.step.whole_file import publish_folder, write_whole
 
@@ -46,10 +46,14 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
     return manifest
 
 
-def manifest_of(plan: ShardPlan, written: list[Shard], options: IngestOptions) -> DatasetManifest:
+def manifest_of(plan: ShardPlan, written: list[WrittenShard], options: IngestOptions) -> DatasetManifest:
     """The manifest of a plan whose shards are all written."""
-    by_file = {shard.file: shard for shard in written}
+    by_file = {one.shard.file: one.shard for one in written}
     source = plan.source
+    notes = {name: np.concatenate([one.notes for one in written if one.split == name]) for name in SPLITS}
+    sums = {name: PixelSums(source.image_shape[2]) for name in SPLITS}
+    for one in written:
+        sums[one.split].add(one.sums)
     return DatasetManifest(
         format=plan.layout,
         name=source.name,
@@ -64,6 +68,7 @@ def manifest_of(plan: ShardPlan, written: list[Shard], options: IngestOptions) -
             )
             for name in SPLITS
         },
+        report=data_report(source, plan.splits, notes, sums),
     )
 
 

@@ -8,6 +8,7 @@ from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import SPLITS, Dataset, SplitName
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.preview import preview_page
+from kfp_image_classification.components.ingest.shard_plan import shard_count
 from kfp_image_classification.components.ingest.sharding import write_dataset
 from kfp_image_classification.components.ingest.sources.opening import open_source
 from kfp_image_classification.components.ingest.sources.source import Content, Examples, PixelExamples, Source
@@ -72,7 +73,7 @@ def test_own_test_split_is_used(tmp_path: Path, ingest_options: IngestOptions) -
 
 @pytest.mark.parametrize(
     ("examples", "image_bytes", "workers", "expected"),
-    [(3600, 784, 2, 8), (3600, 784, 3, 12), (5, 784, 2, 4), (2, 784, 2, 2), (1_000_000, 224 * 224 * 3, 4, 1124)],
+    [(3600, 784, 2, 8), (3600, 784, 3, 12), (5, 784, 2, 4), (2, 784, 2, 2), (1_000_000, 110_000, 4, 6560)],
 )
 def test_shard_count(examples: int, image_bytes: int, workers: int, expected: int) -> None:
     assert shard_count(examples, image_bytes, workers) == expected

@@ -162,8 +162,10 @@ def test_nothing_altered_is_trained_on(
     dataset.path(own[2]).write_bytes(content)
     good = {image for shard in own if shard != own[2] for image in images(records.read_batches(source, [shard], 100))}
     trained: list[bytes] = []
+    batches = (
+        [image.numpy().tobytes() for image in pixels] for pixels, _ in training_batches(dataset, own, 50, 36, SEED)
+    )
     with pytest.raises(tf.errors.OpError):
-        for pixels, _ in training_batches(dataset, own, 50, 36, SEED):
-            trained += [image.numpy().tobytes() for image in pixels]
+        trained.extend(image for batch in batches for image in batch)
     assert set(trained) <= good
     assert f"{own[2].file}: its sha256 is not the manifest's" in str(dataset.refused)
