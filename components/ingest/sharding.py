@@ -15,13 +15,16 @@ from kfp_image_classification.components.contracts.dataset_manifest import (
 )
 from kfp_image_classification.components.ingest.observed import PixelSums, data_report
 from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.ingest.parts import take_parts
 from kfp_image_classification.components.ingest.shard_plan import PlannedShard, ShardPlan, plan_shards
 from kfp_image_classification.components.ingest.shard_writing import WrittenShard, write_shards
 from kfp_image_classification.components.ingest.sources.source import Source
 from kfp_image_classification.components.step.whole_file import publish_folder, write_whole
 
 
-def write_dataset(source: Source, options: IngestOptions, directory: Path, log: logging.Logger) -> DatasetManifest:
+def write_dataset(
+    source: Source, options: IngestOptions, directory: Path, log: logging.Logger, parts: Path | None = None
+) -> DatasetManifest:
     """Writes shards and manifest; the folder appears under its name only when it is whole.
 
     Args:
@@ -29,6 +32,7 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
         options: Shares, seed and workers.
         directory: The folder to create; whatever stands there is replaced.
         log: Told about progress.
+        parts: The folder of the data set's parts, where they were written before; it is removed in the end.
 
     Raises:
         InvalidInput: When the source has too few images for three splits and this many workers.
@@ -38,11 +42,16 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    written = write_shards(plan, plan.part(0, 1), partial, log)
+    if parts:
+        written = take_parts(plan, options.ingest_parts, parts, partial, log)
+    else:
+        written = write_shards(plan, plan.part(0, 1), partial, log)
     manifest = manifest_of(plan, written, options)
     (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     shutil.rmtree(directory, ignore_errors=True)
     publish_folder(partial, directory, last=MANIFEST_FILE)
+    if parts:
+        shutil.rmtree(parts, ignore_errors=True)
     return manifest
 
 
