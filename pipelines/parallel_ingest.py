@@ -2,6 +2,7 @@
 
 from kfp import dsl
 
+from kfp_image_classification.components.cluster.data_credentials import give_data_credentials
 from kfp_image_classification.components.cluster.storage import mount_storage
 from kfp_image_classification.components.ingest import ingest_part, list_parts
 from kfp_image_classification.components.step.options import described_by
@@ -34,7 +35,7 @@ def parallel_ingest(
             pvc=pvc,
         )
         listed.set_display_name("List parts").set_caching_options(False)
-        mount_storage(listed, pvc)
+        give_data_credentials(mount_storage(listed, pvc))
         with dsl.ParallelFor(listed.output, name="each-part") as part:
             written = ingest_part(
                 part=part,
@@ -49,4 +50,4 @@ def parallel_ingest(
                 pvc=pvc,
             )
             written.set_display_name("Ingest part").set_retry(2)
-            mount_storage(written, pvc)
+            give_data_credentials(mount_storage(written, pvc))

@@ -22,7 +22,6 @@ from kfp_image_classification.components.ingest.shard_plan import PlannedShard, 
 from kfp_image_classification.components.ingest.sources.source import Content
 from kfp_image_classification.components.ingest.unusable_images import UnusableImages, unusable
 from kfp_image_classification.components.step.cpu_limit import usable_cores
-from kfp_image_classification.components.step.errors import InvalidInput
 
 PROGRESS_SECONDS = 5.0
 # Examples that a thread holds in memory, and whose files it decodes in one call of TensorFlow.
@@ -93,31 +92,36 @@ def _follow(writing: "Sequence[Future[WrittenShard]]", shards: Sequence[PlannedS
 class _ShardWriter:
     def __init__(self, plan: ShardPlan, directory: Path) -> None:
         shape = plan.source.image_shape
-        self._classes, self._shape = len(plan.source.class_names), shape
+        self._shape = shape
         self._layout, self._directory = plan.layout, directory
         self._decode = _each(lambda file: decode_image(file, shape), tf.TensorSpec(shape, tf.uint8))
         self._check = _each(lambda file: tf.size(check_image(file, shape)), tf.TensorSpec([], tf.int32))
 
     def write(self, planned: PlannedShard) -> WrittenShard:
         labels = planned.labels
-        if len(labels) and not 0 <= labels.min() <= labels.max() < self._classes:
-            raise InvalidInput(f"an image has a label outside the {self._classes} classes: {set(labels.tolist())}")
         path = self._directory / planned.file
         notes: list[tuple[int, ...]] = []
         sums, bad = PixelSums(self._shape[2]), list[str]()
         with tf.device("CPU:0"), records.writer(path, self._layout) as writer:
-            contents = planned.examples.pick(planned.indices)
-            for start in range(0, len(labels), READ_TOGETHER):
-                part = slice(start, start + READ_TOGETHER)
-                some, indices = list(islice(contents, READ_TOGETHER)), planned.indices[part]
-                for position, image in self._images(some, planned, indices, bad):
-                    if is_measured(planned.before + start + position, planned.split_examples):
+            try:
+                for index, label, content, image in self._examples(planned, bad):
+                    if is_measured(planned.before + len(notes), planned.split_examples):
                         sums.measure(self._pixels(image))
-                    label = int(labels[start + position])
-                    notes.append(note(int(indices[position]), label, some[position]))
+                    notes.append(note(index, label, content))
                     writer.write(records.serialize(image, label))
+            except UnusableImages as error:  # some cannot be read; others may not decode
+                bad += error.reasons
         shard = Shard(file=planned.file, examples=len(notes), bytes=path.stat().st_size, sha256=file_sha256(path))
         return WrittenShard(planned.split, shard, np.array(notes, NOTE), sums, bad)
+
+    def _examples(self, planned: PlannedShard, bad: list[str]) -> Iterator[tuple[int, int, Content, bytes]]:
+        """Index, label and content of a shard's examples, and what their records hold."""
+        contents, labels = planned.examples.pick(planned.indices), planned.labels
+        for start in range(0, len(labels), READ_TOGETHER):
+            some = list(islice(contents, READ_TOGETHER))
+            indices = planned.indices[start : start + READ_TOGETHER]
+            for position, image in self._images(some, planned, indices, bad):
+                yield int(indices[position]), int(labels[start + position]), some[position], image
 
     def _images(
         self, some: list[Content], planned: PlannedShard, indices: np.ndarray, bad: list[str]

@@ -1,73 +1,55 @@
-"""A folder of images: PATH/CLASS/IMAGE, or PATH/SPLIT/CLASS/IMAGE."""
+"""A folder of images, on a disk or in a bucket: PATH/CLASS/IMAGE, or PATH/SPLIT/CLASS/IMAGE."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-
-from kfp_image_classification.components.contracts.dataset_manifest import SPLITS, SplitName
+from kfp_image_classification.components.contracts.image_formats import IMAGE_SUFFIXES
+from kfp_image_classification.components.contracts.split_names import SplitName
 from kfp_image_classification.components.ingest.options import IngestOptions, image_folder
+from kfp_image_classification.components.ingest.sources.files import mixed
 from kfp_image_classification.components.ingest.sources.fitted_shape import fitted_shape
-from kfp_image_classification.components.ingest.sources.source import Content, Examples, Source
+from kfp_image_classification.components.ingest.sources.folder_layout import folder_layout
+from kfp_image_classification.components.ingest.sources.learnable import why_not_learnable
+from kfp_image_classification.components.ingest.sources.source import Examples, Source
+from kfp_image_classification.components.ingest.sources.storage import UnreadableStorage, is_in_bucket, storage
+from kfp_image_classification.components.ingest.unusable_images import UnusableImages
 from kfp_image_classification.components.step.errors import InvalidInput
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
-ORDER_SEED = 0
-
-
-@dataclass(frozen=True)
-class FileExamples:
-    """Examples that are image files.
-
-    Attributes:
-        root: What the paths are relative to.
-        paths: In the order of the examples.
-        classes: int32 [n].
-    """
-
-    root: str
-    paths: Sequence[str]
-    classes: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def labels(self) -> np.ndarray:
-        return self.classes
-
-    def read(self, start: int, stop: int) -> Iterator[Content]:
-        return self.pick(np.arange(start, min(stop, len(self))))
-
-    def pick(self, indices: np.ndarray) -> Iterator[Content]:
-        for index in indices:
-            yield Path(self.root, self.paths[index]).read_bytes()
-
-    def name(self, index: int) -> str:
-        return str(Path(self.root, self.paths[index]))
 
 
 def image_folder_source(options: IngestOptions) -> Source:
     """Lists a folder; no image is opened.
 
     Raises:
-        InvalidInput: When there is nothing that could be learnt in it.
+        InvalidInput: When it is not there, or there is nothing that could be learnt in it.
     """
     root = image_folder(options.dataset)
-    if not _is_folder(root):
-        raise InvalidInput(f"dataset = {options.dataset!r}: {root} is not a folder")
-    folders = {path.name for path in root.iterdir() if path.is_dir()}
-    by_split = "train" in folders and folders <= {*SPLITS}
-    roots: dict[SplitName, Path] = {s: root / s for s in SPLITS if s in folders} if by_split else {"train": root}
-    found = {split: _images(folder) for split, folder in roots.items()}
-    if not any(found.values()):
+    place = storage(root)
+    if not place.is_folder(root):
+        raise InvalidInput(
+            f"dataset = {options.dataset!r}: {root} {'holds nothing' if is_in_bucket(root) else 'is not a folder'}"
+        )
+    layout = folder_layout(place, root)
+    if layout.problems:
+        raise UnusableImages(options.dataset, layout.problems)
+    counts = {
+        split: {name: len(images) for name, images in classes.items()} for split, classes in layout.images.items()
+    }
+    if not any(counts.values()):
+        skipped = ", ".join(f"{count:,} {what}" for what, count in layout.skipped.items())
         raise InvalidInput(
             f"dataset = {options.dataset!r}: no images in {root}; expected {root}/CLASS/IMAGE or "
-            f"{root}/train/CLASS/IMAGE with endings {', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"{root}/train/CLASS/IMAGE with endings {', '.join(IMAGE_SUFFIXES)}"
+            + (f"; there are {skipped}" if skipped else "")
         )
-    class_names = sorted({path.parent.name for paths in found.values() for path in paths})
+    if problems := why_not_learnable(counts):
+        raise InvalidInput(f"dataset = {options.dataset!r}: {problem}" for problem in problems)
+    class_names = sorted({name for classes in counts.values() for name in classes})
     splits: dict[SplitName, Examples] = {
-        split: _examples(root, paths, class_names) for split, paths in found.items() if paths
+        split: mixed(
+            options.dataset,
+            f"{root.rstrip('/')}/",
+            [path for name in class_names for path in classes.get(name, [])],
+            [label for label, name in enumerate(class_names) for _ in classes.get(name, [])],
+        )
+        for split, classes in layout.images.items()
+        if classes
     }
     return Source(
         name=options.dataset,
@@ -75,27 +57,15 @@ def image_folder_source(options: IngestOptions) -> Source:
         class_names=class_names,
         image_shape=fitted_shape((None, None, 3), options),
         splits=splits,
+        skipped=layout.skipped,
     )
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*/*") if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def _examples(root: Path, paths: list[Path], class_names: list[str]) -> FileExamples:
-    # By their names they come class by class; shards and batches want them mixed.
-    order = np.random.default_rng(ORDER_SEED).permutation(len(paths))
-    mixed = [paths[index] for index in order]
-    labels = {name: label for label, name in enumerate(class_names)}
-    return FileExamples(
-        str(root),
-        [str(path.relative_to(root)) for path in mixed],
-        np.array([labels[path.parent.name] for path in mixed], np.int32),
-    )
-
-
-def _is_folder(path: Path) -> bool:
+def image_folder_state(dataset: str) -> str:
+    """What changes when a file does, or a folder; links are followed, as the source follows them."""
+    root = image_folder(dataset)
     try:
-        return path.is_dir()
-    except OSError:  # its name is too long, say
-        return False
+        layout = folder_layout(storage(root), root)
+    except UnreadableStorage as error:
+        return str(error)
+    return " ".join([layout.state.hexdigest(), *layout.problems])

@@ -12,7 +12,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from kfp_image_classification.components.contracts.dataset_manifest import SPLITS, SplitName
-from kfp_image_classification.components.ingest.options import BUILT_IN_DIGITS, IMAGE_FOLDER_PREFIX, IngestOptions
+from kfp_image_classification.components.ingest.options import (
+    BUILT_IN_DIGITS,
+    IMAGE_FOLDER_PREFIX,
+    IMAGE_LIST_PREFIX,
+    IngestOptions,
+)
 from kfp_image_classification.components.ingest.sources.fitted_shape import fitted_shape
 from kfp_image_classification.components.ingest.sources.source import Content, Examples, Source
 from kfp_image_classification.components.step.errors import InvalidInput
@@ -28,8 +33,8 @@ def tensorflow_dataset(options: IngestOptions, dry: bool) -> Source:
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InvalidInput(
-            f"dataset = {options.dataset!r}: {reason} Use {BUILT_IN_DIGITS}, {IMAGE_FOLDER_PREFIX}PATH, or a name "
-            "from the TensorFlow Datasets catalogue"
+            f"dataset = {options.dataset!r}: {reason} Use {BUILT_IN_DIGITS}, {IMAGE_FOLDER_PREFIX}PATH, "
+            f"{IMAGE_LIST_PREFIX}PATH, or a name from the TensorFlow Datasets catalogue"
         ) from None
     image_key, label_key = _supervised_keys(builder.info, options)
     if not builder.is_prepared():
