@@ -98,7 +98,6 @@ class _ShardWriter:
         self._check = _each(lambda file: tf.size(check_image(file, shape)), tf.TensorSpec([], tf.int32))
 
     def write(self, planned: PlannedShard) -> WrittenShard:
-        labels = planned.labels
         path = self._directory / planned.file
         notes: list[tuple[int, ...]] = []
         sums, bad = PixelSums(self._shape[2]), list[str]()
