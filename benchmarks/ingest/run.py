@@ -75,7 +75,9 @@ def tfds(kind: str, count: int, source: Path, target: Path) -> Callable[[], Any]
                 "image": tensorflow_datasets.features.Image(shape=shape),
                 "label": tensorflow_datasets.features.ClassLabel(num_classes=CLASSES),
             }
-            return self.dataset_info_from_configs(features=tensorflow_datasets.features.FeaturesDict(features))
+            return tensorflow_datasets.core.DatasetInfo(
+                builder=self, features=tensorflow_datasets.features.FeaturesDict(features)
+            )
 
         def _split_generators(self, manager: object) -> dict[str, object]:
             return {"train": self._generate_examples()}
@@ -198,7 +200,7 @@ def _rows(table: Table, kind: str, factor: int, scratch: Path, mnist: Path | Non
         target = scratch / f"{kind}-{factor}-{way}-{cores}"
         found = child(way, kind, count, source, target, cores)
         files = [target] if target.is_file() else [path for path in target.rglob("*") if path.is_file()]
-        table.add_row(
+        row = (
             f"{count:,} {kind}",
             way,
             str(cores),
@@ -209,6 +211,8 @@ def _rows(table: Table, kind: str, factor: int, scratch: Path, mnist: Path | Non
             f"{found['peak_mib']:.0f}",
             f"{sum(path.stat().st_size for path in files) / 1e6:.1f}",
         )
+        print(*row, sep="  ", file=sys.stderr)
+        table.add_row(*row)
 
 
 if __name__ == "__main__":

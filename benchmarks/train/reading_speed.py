@@ -140,6 +140,7 @@ def _rows(table: Table, data: str, directory: str) -> None:
             cores: child("--directory", directory, "--way", way, "--cores", str(cores))["rate"] for cores in (1, 2)
         }
         bounds = bounds or rates
+        print(data, way, rates, file=sys.stderr)
         table.add_row(
             data,
             way,

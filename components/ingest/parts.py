@@ -117,7 +117,7 @@ def _read(plan: ShardPlan, part: int, parts: int, folder: Path) -> list[WrittenS
         told = _Part.model_validate_json((own / _PART_FILE).read_text(encoding="utf-8"))
         notes = np.load(own / _NOTES_FILE)
         sizes = [(own / one.shard.file).stat().st_size for one in told.shards]
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     wanted = [planned.file for planned in plan.part(part, parts)]
     if [one.shard.file for one in told.shards] != wanted or sizes != [one.shard.bytes for one in told.shards]:
