@@ -18,6 +18,7 @@ from kfp_image_classification.components.preflight import preflight
 from kfp_image_classification.components.select import select
 from kfp_image_classification.components.step.options import described_by
 from kfp_image_classification.components.train import train
+from kfp_image_classification.pipelines.parallel_ingest import parallel_ingest
 from kfp_image_classification.pipelines.tracking import tracking
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
@@ -30,12 +31,15 @@ def e2e(
     data_dir: str = "",
     validation_share: float = 0.1,
     image_size: int = 0,
+    record_format: str = "auto",
+    ingest_parts: int = 1,
     models: List[str] = ["cnn", "cnn_dropout", "cnn_batchnorm"],
     workers: int = 2,
     epochs: int = 20,
     batch_size: int = 32,
     learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
     augmentation: str = "none",
+    image_cache_mb: int = 512,
     compute_dtype: str = "float32",
     gradient_dtype: str = "float32",
     exchange: str = "auto",
@@ -82,6 +86,22 @@ def e2e(
         .set_caching_options(False)
     )
 
+    in_parts = (
+        parallel_ingest(
+            dataset=dataset,
+            data_dir=data_dir,
+            validation_share=validation_share,
+            image_size=image_size,
+            workers=workers,
+            seed=seed,
+            record_format=record_format,
+            ingest_parts=ingest_parts,
+            pvc=pvc,
+        )
+        .set_display_name("Ingest in parts")
+        .after(checked)
+    )
+
     # Looks whether the data set is on the volume before the cache of ingest and train is believed.
     prepared = (
         prepare_data(
@@ -91,11 +111,13 @@ def e2e(
             image_size=image_size,
             workers=workers,
             seed=seed,
+            record_format=record_format,
+            ingest_parts=ingest_parts,
             pvc=pvc,
         )
         .set_display_name("Prepare data")
         .set_caching_options(False)
-        .after(checked)
+        .after(in_parts)
     )
     give_data_credentials(mount_storage(prepared, pvc))
 
@@ -106,6 +128,8 @@ def e2e(
         image_size=image_size,
         workers=workers,
         seed=seed,
+        record_format=record_format,
+        ingest_parts=ingest_parts,
         fingerprint=prepared.output,
     ).set_display_name("Ingest")
     give_data_credentials(mount_storage(ingested, pvc))
@@ -120,6 +144,7 @@ def e2e(
             batch_size=batch_size,
             learning_rates=learning_rates,
             augmentation=augmentation,
+            image_cache_mb=image_cache_mb,
             compute_dtype=compute_dtype,
             gradient_dtype=gradient_dtype,
             exchange=exchange,

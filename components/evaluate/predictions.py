@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kfp_image_classification.components.contracts import records
-from kfp_image_classification.components.contracts.dataset_manifest import Dataset, SplitName
+from kfp_image_classification.components.contracts.dataset_manifest import RAW, Dataset, DatasetManifest, SplitName
 from kfp_image_classification.components.contracts.model_card import newest_version, read_model_card
 from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.step.literal_path import literal_path
@@ -42,7 +42,9 @@ class Predictions:
 
 
 def predict_split(model_directory: Path, dataset: Dataset, split: SplitName, kept_wrong: int = 24) -> Predictions:
-    """Encodes each image of a split as PNG and sends it through the model's `serving_default` signature.
+    """Sends each image of a split through the model's `serving_default` signature, as a client would.
+
+    Where the data set keeps image files, it sends those; pixels it encodes as PNG.
 
     Memory holds the logits and the few worst images, never the split.
 
@@ -58,8 +60,7 @@ def predict_split(model_directory: Path, dataset: Dataset, split: SplitName, kep
             f"the data set has {manifest.image_shape} and {len(manifest.class_names)}; evaluate it on its own data set"
         )
     shards = manifest.splits[split].shards
-    dataset.verify(shards)
-    paths = [dataset.path(shard) for shard in shards]
+    dataset.check_sizes(shards)
     with literal_path(newest_version(model_directory)) as folder:
         loaded = tf.saved_model.load(str(folder))
     serve = loaded.signatures["serving_default"]
@@ -68,30 +69,36 @@ def predict_split(model_directory: Path, dataset: Dataset, split: SplitName, kep
     worst = _Worst(kept_wrong)
     # On the CPU, as the model's own answers were computed: a GPU rounds float32 otherwise.
     with tf.device("CPU:0"):
-        for pixels, truth in records.read_batches(paths, manifest.image_shape, BATCH):
-            encoded = tf.stack([tf.io.encode_png(image) for image in pixels])
-            answer = serve(encoded)["logits"].numpy()
-            worst.add(pixels.numpy(), truth.numpy(), answer, sum(map(len, labels)))
+        for images, truth in records.read_files(dataset, shards, BATCH):
+            answer = serve(_as_files(images, manifest))["logits"].numpy()
+            worst.add(images.numpy(), truth.numpy(), answer, sum(map(len, labels)))
             labels.append(truth.numpy())
             logits.append(answer)
-    images, positions = worst.images()
-    return Predictions(np.concatenate(labels), np.concatenate(logits), images, positions)
+    wrong, positions = worst.images()
+    pixels = records.pixels(tf.constant(wrong, tf.string), dataset).numpy()
+    return Predictions(np.concatenate(labels), np.concatenate(logits), pixels, positions)
+
+
+def _as_files(images: tf.Tensor, manifest: DatasetManifest) -> tf.Tensor:
+    if manifest.format != RAW:
+        return images
+    return tf.stack([tf.io.encode_png(one) for one in records.pixels_of_raw(images, manifest.image_shape)])
 
 
 class _Worst:
-    """Keeps the images whose wrong class the model was most sure of."""
+    """Keeps the images, as the records have them, whose wrong class the model was most sure of."""
 
     def __init__(self, kept: int) -> None:
         self._kept = kept
-        self._found: list[tuple[float, int, np.ndarray]] = []  # log-probability, position, image
+        self._found: list[tuple[float, int, bytes]] = []  # log-probability, position, image
 
-    def add(self, pixels: np.ndarray, labels: np.ndarray, logits: np.ndarray, offset: int) -> None:
+    def add(self, images: np.ndarray, labels: np.ndarray, logits: np.ndarray, offset: int) -> None:
         others = np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
         for index in np.flatnonzero(logits.argmax(axis=1) != labels):
-            self._found.append((float(-np.log(others[index])), offset + int(index), pixels[index]))
+            self._found.append((float(-np.log(others[index])), offset + int(index), images[index]))
         self._found.sort(key=lambda found: (-found[0], found[1]))
         del self._found[self._kept :]
 
-    def images(self) -> tuple[np.ndarray, np.ndarray]:
+    def images(self) -> tuple[list[bytes], np.ndarray]:
         positions = np.array([position for _, position, _ in self._found], np.int64)
-        return np.array([image for *_, image in self._found]), positions
+        return [image for *_, image in self._found], positions

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from kfp_image_classification.components.ingest.options import (
 from kfp_image_classification.components.ingest.sources.fitted_shape import fitted_shape
 from kfp_image_classification.components.ingest.sources.source import Content, Examples, Source
 from kfp_image_classification.components.step.errors import InvalidInput
+
+# Examples read in one step, at most.
+READ_TOGETHER = 32
 
 
 def tensorflow_dataset(options: IngestOptions, dry: bool) -> Source:
@@ -137,8 +141,16 @@ class TensorFlowExamples:
 
     def read(self, start: int, stop: int) -> Iterator[Content]:
         undecoded = {self._image_key: tfds.decode.SkipDecoding()}
-        for example in self._range(start, stop, {self._image_key: True}, undecoded).as_numpy_iterator():
-            yield example[self._image_key]
+        stop = min(stop, len(self))
+        # In batches: each step of a tf.data.Dataset costs as much as ten small images.
+        for batch in self._range(start, stop, {self._image_key: True}, undecoded).batch(READ_TOGETHER):
+            yield from batch[self._image_key].numpy()
+
+    def pick(self, indices: np.ndarray) -> Iterator[Content]:
+        if len(indices):
+            wanted = np.zeros(indices[-1] + 1 - indices[0], bool)
+            wanted[indices - indices[0]] = True
+            yield from compress(self.read(int(indices[0]), int(indices[-1]) + 1), wanted)
 
     def name(self, index: int) -> str:
         return f"{self._split} example {index}"

@@ -13,6 +13,8 @@ from typing import Any
 from kfp_image_classification.pipelines.runner.local.run_record import State, Step
 
 LAST_LINES = 20
+# They have something to show on a cluster alone.
+NOT_SHOWN = ("preflight", "prepare-data", "list-parts")
 
 _EXECUTING = re.compile(r"Executing task '([\w-]+)'")
 _CACHED = re.compile(r"Task ([\w-]+) cache hit \(key=(\w+)\)")
@@ -117,7 +119,7 @@ class Progress:
     def finished(self) -> list[Step]:
         """The steps after the run's end; without those that have something to do on a cluster alone."""
         with self._lock:
-            return [self._finished(step) for step in self.steps if step.stage not in ("preflight", "prepare-data")]
+            return [self._finished(step) for step in self.steps if step.stage not in NOT_SHOWN]
 
     def _take_cached(self, stage: str, key: str, thread: int) -> str:
         self._in_thread[thread] = None
@@ -146,7 +148,7 @@ class Progress:
         if folder.name != stage:  # a parameter of the step that happens to have this name
             return
         iteration = re.search(r"-iteration-(\d+)$", folder.parent.name)
-        model = self.models[int(iteration[1])] if iteration else ""
+        model = self._of_iteration(stage, int(iteration[1])) if iteration else ""
         step = self.find(stage, model)
         if step is None:
             self.steps.append(step := RunningStep(stage, model))
@@ -155,6 +157,9 @@ class Progress:
         self._model_in_thread[thread] = model
         del self._starting[thread]
         self._on_start(step)
+
+    def _of_iteration(self, stage: str, iteration: int) -> str:
+        return f"{iteration + 1}" if stage == "ingest-part" else self.models[iteration]
 
     def _take_step_line(self, step: RunningStep, line: str) -> str | None:
         if step.tells_input:  # JSON, several lines of it

@@ -79,8 +79,7 @@ def test_an_image_is_the_same_in_training_and_in_serving(tmp_path: Path) -> None
     options = write_folder(tmp_path / "in", files)
     write_dataset(open_source(options), options, tmp_path / "out", stage_log("test"))
     dataset = Dataset(tmp_path / "out")
-    shards = [dataset.path(shard) for shard in dataset.manifest.splits["test"].shards]
-    batches = records.read_batches(shards, COLOUR, 512)
+    batches = records.read_batches(dataset, dataset.manifest.splits["test"].shards, 512)
     trained = {pixels.numpy().tobytes() for images, _ in batches for pixels in images}
     missing = [name for name, content in files.items() if decode([content], COLOUR, MANY)[0].tobytes() not in trained]
     assert missing == []

@@ -24,8 +24,7 @@ def predictions(trained: SimpleNamespace, digits: Dataset) -> Predictions:
 def test_served_logits_are_the_trained_models(
     trained: SimpleNamespace, digits: Dataset, predictions: Predictions
 ) -> None:
-    paths = [digits.path(shard) for shard in digits.manifest.splits["test"].shards]
-    pixels, labels = next(iter(records.read_batches(paths, (28, 28, 1), 1000)))
+    pixels, labels = next(records.read_batches(digits, digits.manifest.splits["test"].shards, 1000))
     trained_model = keras.models.load_model(trained.model / "model.keras")
     expected = trained_model(tf.cast(pixels, tf.float32) / 255, training=False)
     np.testing.assert_allclose(predictions.logits, expected, atol=1e-5)
@@ -42,8 +41,7 @@ def test_validation_accuracy_is_what_training_measured(trained: SimpleNamespace,
 def test_worst_images_are_the_most_confidently_wrong(digits: Dataset, predictions: Predictions) -> None:
     sure = np.where(predictions.classes != predictions.labels, predictions.probabilities.max(axis=1), 0)
     assert predictions.wrong.tolist() == np.argsort(-sure, kind="stable")[:5].tolist()
-    paths = [digits.path(shard) for shard in digits.manifest.splits["test"].shards]
-    pixels, _ = next(iter(records.read_batches(paths, (28, 28, 1), 1000)))
+    pixels, _ = next(records.read_batches(digits, digits.manifest.splits["test"].shards, 1000))
     assert np.array_equal(predictions.pixels, pixels.numpy()[predictions.wrong])
 
 
