@@ -104,7 +104,7 @@ class _ShardWriter:
         with tf.device("CPU:0"), records.writer(path, self._layout) as writer:
             try:
                 for index, label, content, image in self._examples(planned, bad):
-                    if is_measured(planned.before + len(notes), planned.split_examples):
+                    if is_measured(planned.before + len(notes), planned.split_examples, self._shape):
                         sums.measure(self._pixels(image))
                     notes.append(note(index, label, content))
                     writer.write(records.serialize(image, label))

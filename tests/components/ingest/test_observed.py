@@ -10,8 +10,10 @@ from PIL import Image
 from kfp_image_classification.components.contracts.data_report import BINS, DataReport
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.ingest.image_header import image_header
+from kfp_image_classification.components.ingest.notable import not_used, notable
 from kfp_image_classification.components.ingest.observed import PixelSums
 from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.ingest.preview import preview_page
 from kfp_image_classification.components.ingest.sharding import write_dataset
 from kfp_image_classification.components.ingest.sources.opening import open_source
 from kfp_image_classification.components.step.stage_log import stage_log
@@ -81,6 +83,32 @@ def test_copies_within_and_between_splits_are_counted_and_named(tmp_path: Path) 
     }
     assert {named[2][0], named[2][2]} == {"0.png", "contradicts.png"}
     assert len(named) == 5
+    manifest = Dataset(tmp_path / "out").manifest
+    assert notable(manifest) == [
+        "1 test image was seen in training: the same file is in train, and the test tells less than it seems to",
+        "1 test image was seen in the selection of the model: the same file is in validation, and the test tells less "
+        "than it seems to",
+        "2 images are there in several classes, as the same files",
+        "2 training images are there more than once, as the same files",
+        "1 test image is there more than once, as the same file",
+    ]
+    page = preview_page(tmp_path / "out")
+    assert "1 test image was seen in training: the same file" in page
+    assert f"<td>{tmp_path}/in/test/b/known.png</td>" in page
+
+
+def test_what_may_make_a_model_worse_than_it_looks_is_told(tmp_path: Path) -> None:
+    files = {f"{c}/{i}.png": png(i, 9, 100 * (c == "b")) for c, count in (("a", 40), ("b", 2)) for i in range(count)}
+    files |= {"a/lying.jpg": IMAGES["lying.jpg"], "a/notes.txt": b"x", ".hidden": b""}
+    written(tmp_path, files)
+    manifest = Dataset(tmp_path / "out").manifest
+    assert not_used(manifest) == ["not used: hidden files and folders: 1", "not used: files that end in .txt: 1"]
+    unequal, *missing, turned = notable(manifest)
+    assert unequal == (
+        "the class 'a' has 26 times the training images of 'b': accuracy will tell little about the small classes"
+    )
+    assert missing == ["no validation image shows 'b'"]
+    assert turned.startswith("1 image carries a note (EXIF) of how the camera was held; it is applied neither")
 
 
 def test_sizes_encodings_and_turned_images_are_counted(tmp_path: Path) -> None:

@@ -117,6 +117,15 @@ def test_preview_shows_images_and_counts(digits: Dataset) -> None:
     assert "5,000 images of 28 x 28 pixels" in page
     assert 'src="data:image/png;base64,' in page
     assert f"<b>{digits.manifest.splits['train'].class_counts[3]:,}</b>" in page
+    assert "None: no file is there twice." in page
+    assert "5000 JPEG" not in page
+    assert "3,600 pixels" in page
+
+
+def test_preview_of_a_data_set_of_earlier_versions(digits: Dataset, tmp_path: Path) -> None:
+    earlier = digits.manifest.model_copy(update={"root": str(digits.directory), "report": None})
+    (tmp_path / "manifest.json").write_text(earlier.model_dump_json())
+    assert "5,000 images of 28 x 28 pixels" in preview_page(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,20 @@
+import io
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from cases.odd_images import encoded, picture
+from etils import epath
 from PIL import Image
 from repository import SHARED
 from skips import Need, skip_unless
 
+from kfp_image_classification.components.contracts import records
+from kfp_image_classification.components.contracts.dataset_manifest import SPLITS, Dataset, SplitName
+from kfp_image_classification.components.deploy.server.image_files import decode
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sharding import write_dataset
 from kfp_image_classification.components.ingest.sources.opening import open_source
@@ -106,3 +114,51 @@ def test_tensorflow_datasets(name: str, shape: tuple[int, int, int], test: int) 
     assert (len(own), len(own.labels()), int(own.labels().max())) == (test, test, 9)
     some = pickle.loads(pickle.dumps(own))
     assert [*some.read(5, 9)] == [*own.read(0, 12)][5:9], "a range is a part of the whole, in another process, too"
+
+
+class StoredAsJpeg(tfds.core.GeneratorBasedBuilder):
+    """Photographs in TensorFlow Datasets; the labels of its test split are kept back, as a competition does it."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    pkg_dir_path = epath.Path(__file__).parent
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+            "label": tfds.features.ClassLabel(names=["a", "b"]),
+        }
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager: object) -> dict[str, object]:
+        return {"train": self._generate_examples(40, 0), "test": self._generate_examples(4, -1)}
+
+    def _generate_examples(self, count: int, kept_back: int) -> Iterator[tuple[int, dict[str, object]]]:
+        for index in range(count):
+            yield index, {"image": io.BytesIO(jpeg(index)), "label": kept_back or index % 2}
+
+
+def images_of(dataset: Dataset, split: SplitName) -> Iterator[bytes]:
+    shards = [dataset.path(shard) for shard in dataset.manifest.splits[split].shards]
+    for pixels, _ in records.read_batches(shards, dataset.manifest.image_shape, 100):
+        yield from (image.numpy().tobytes() for image in pixels)
+
+
+def jpeg(index: int) -> bytes:
+    return encoded(Image.fromarray(picture(seed=index)), "JPEG", quality=85)
+
+
+def test_data_sets_stored_as_jpeg_are_decoded_as_they_are_served(tmp_path: Path) -> None:
+    StoredAsJpeg(data_dir=tmp_path / "tfds").download_and_prepare()
+    asked = options("stored_as_jpeg", data_dir=str(tmp_path / "tfds"), image_size=32)
+    source = open_source(asked)
+    train = source.splits["train"]
+    assert {*train.read(0, 40)} == {jpeg(index) for index in range(40)}
+    write_dataset(source, asked, tmp_path / "out", stage_log("test"))
+    dataset = Dataset(tmp_path / "out")
+    assert {name: split.examples for name, split in dataset.manifest.splits.items()} == {
+        "train": 26,
+        "validation": 6,
+        "test": 8,
+    }
+    served = {decode([jpeg(index)], (32, 32, 3), 10**6)[0].tobytes() for index in range(40)}
+    assert {pixels for split in SPLITS for pixels in images_of(dataset, split)} == served
