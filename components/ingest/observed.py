@@ -5,7 +5,6 @@ and the report is the same.
 """
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -20,9 +19,9 @@ from kfp_image_classification.components.contracts.data_report import (
     SizeCount,
     SplitReport,
 )
-from kfp_image_classification.components.contracts.dataset_manifest import SPLITS, SplitName
+from kfp_image_classification.components.contracts.dataset_manifest import RAW, SPLITS, RecordLayout, SplitName
 from kfp_image_classification.components.ingest.image_header import image_header
-from kfp_image_classification.components.ingest.sources.source import Content, ImageShape, Source
+from kfp_image_classification.components.ingest.sources.source import Content, Source
 from kfp_image_classification.components.ingest.split_plan import SplitPlan
 
 ENCODINGS = ("PNG", "JPEG", "pixels")
@@ -38,8 +37,10 @@ NOTE = np.dtype(
         ("encoding", "u1"),
     ]
 )
-# Pixels are measured of so many images of a split, evenly spread: of fewer where they are large.
-MEASURED, LEAST_MEASURED, MEASURED_VALUES = 5_000, 100, 40_000_000
+# Pixels are measured of so many images of a split, evenly spread.
+MEASURED = 5_000
+# Where images are kept as files, only for that they are decoded in full: of one in fifty, but of so many at least.
+MEASURED_FILES, MEASURED_SHARE = 32, 50
 MOST_SIZES = 12
 MOST_COPIES = 60
 
@@ -60,15 +61,15 @@ def note(index: int, label: int, content: Content) -> tuple[int, ...]:
     return index, label, int.from_bytes(digest[:8]), width, height, orientation, ENCODINGS.index(encoding)
 
 
-def is_measured(position: int, count: int, image_shape: ImageShape) -> bool:
+def is_measured(position: int, count: int, layout: RecordLayout) -> bool:
     """Whether the pixels of a split's example are measured.
 
     Args:
         position: Its place among the examples of the split, in ascending order of their index.
         count: How many the split has.
-        image_shape: (height, width, channels) of all of them.
+        layout: How images are kept.
     """
-    wanted = min(MEASURED, max(LEAST_MEASURED, MEASURED_VALUES // math.prod(image_shape)))
+    wanted = MEASURED if layout == RAW else min(MEASURED, max(MEASURED_FILES, count // MEASURED_SHARE))
     return position % -(-count // wanted) == 0
 
 

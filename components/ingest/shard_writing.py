@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import RAW, Shard, SplitName
-from kfp_image_classification.components.contracts.preprocessing import check_image, decode_image, fit_image
+from kfp_image_classification.components.contracts.image_formats import PNG_START
+from kfp_image_classification.components.contracts.preprocessing import check_image, decode_image, decode_png, fit_image
 from kfp_image_classification.components.ingest.observed import NOTE, PixelSums, is_measured, note
 from kfp_image_classification.components.ingest.shard_plan import PlannedShard, ShardPlan
 from kfp_image_classification.components.ingest.sources.source import Content
@@ -27,6 +28,8 @@ from kfp_image_classification.components.step.cpu_limit import usable_cores
 PROGRESS_SECONDS = 5.0
 # Examples that a thread holds in memory, and whose files it decodes in one call of TensorFlow.
 READ_TOGETHER = 32
+# The same for images with no more values than that, where the calls would take the time.
+SMALL_TOGETHER, SMALL = 256, 4096
 # Pieces of each split, so that no core is left without work when others are still busy.
 RUNS_A_CORE = 4
 
@@ -106,8 +109,10 @@ class _Writer:
     def __init__(self, plan: ShardPlan, directory: Path) -> None:
         shape = plan.source.image_shape
         self._shape = shape
+        self._together = SMALL_TOGETHER if math.prod(shape) <= SMALL else READ_TOGETHER
         self._layout, self._directory = plan.layout, directory
         self._decode = _each(lambda file: decode_image(file, shape), tf.TensorSpec(shape, tf.uint8))
+        self._decode_pngs = _each(lambda file: decode_png(file, shape), tf.TensorSpec(shape, tf.uint8))
         self._check = _each(lambda file: tf.size(check_image(file, shape)), tf.TensorSpec([], tf.int32))
 
     def write(self, run: list[PlannedShard]) -> list[WrittenShard]:
@@ -122,14 +127,14 @@ class _Writer:
         sums, bad = PixelSums(self._shape[2]), list[str]()
         with records.ShardWriter(self._directory / planned.file, self._layout) as writer:
             try:
-                for start in range(0, len(labels), READ_TOGETHER):
-                    part = slice(start, start + READ_TOGETHER)
-                    some = list(islice(contents, READ_TOGETHER if part.stop < len(labels) else len(labels) - start))
+                for start in range(0, len(labels), self._together):
+                    part = slice(start, min(start + self._together, len(labels)))
+                    some = list(islice(contents, part.stop - start))
                     images = self._images(some, planned, indices[part], bad)
                     notes += map(note, indices[part], labels[part], some)
                     writer.write(images, labels[part][: len(images)])
                     for position, image in enumerate(images, planned.before + start):
-                        if is_measured(position, planned.split_examples, self._shape):
+                        if is_measured(position, planned.split_examples, self._layout):
                             sums.measure(self._pixels(image))
             except UnusableImages as error:  # some cannot be read; others may not decode
                 bad += error.reasons
@@ -156,7 +161,8 @@ class _Writer:
         """The pixels of image files where they are kept as such; of others, sees that there are some."""
         images = tf.constant(files)
         if self._layout == RAW:
-            pixels: np.ndarray = self._decode(images).numpy()
+            are_pngs = all(file.startswith(PNG_START) for file in files)
+            pixels: np.ndarray = (self._decode_pngs if are_pngs else self._decode)(images).numpy()
             return pixels
         self._check(images)
         return None
@@ -187,5 +193,6 @@ def _each(function: Callable[[tf.Tensor], tf.Tensor], result: tf.TensorSpec) -> 
     compiled: Callable[[tf.Tensor], tf.Tensor] = tf.function(
         lambda files: tf.map_fn(function, files, fn_output_signature=result, parallel_iterations=1),
         input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
     )
     return compiled
