@@ -15,6 +15,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def digits(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def ours(kind: str, count: int, source: Path, target: Path) -> Callable[[], Any]:
     import tensorflow  # noqa: F401
+    import tensorflow_datasets  # noqa: F401
 
     from kfp_image_classification.components.ingest.options import IngestOptions
     from kfp_image_classification.components.ingest.sharding import write_dataset
@@ -59,7 +61,8 @@ def ours(kind: str, count: int, source: Path, target: Path) -> Callable[[], Any]
     options = IngestOptions(
         dataset=f"image_folder:{source}", validation_share=0.1, workers=2, seed=0, record_format="encoded"
     )
-    return lambda: write_dataset(open_source(options), options, target, log)
+    # In their own size: a folder's default is 64 x 64.
+    return lambda: write_dataset(replace(open_source(options), image_shape=SHAPE), options, target, log)
 
 
 def tfds(kind: str, count: int, source: Path, target: Path) -> Callable[[], Any]:

@@ -49,6 +49,11 @@ def decode_image(encoded: tf.Tensor, image_shape: ImageShape) -> tf.Tensor:
     return fit_image(_decoded(encoded, image_shape[2], jpeg_ratio=1), image_shape)
 
 
+def decode_png(encoded: tf.Tensor, image_shape: ImageShape) -> tf.Tensor:
+    """Does what `decode_image` does with a PNG, for those who know that it is one: for small ones in less time."""
+    return fit_image(tf.io.decode_png(encoded, image_shape[2]), image_shape)
+
+
 def check_image(encoded: tf.Tensor, image_shape: ImageShape) -> tf.Tensor:
     """Reads one PNG or JPEG to its end, and raises what `decode_image` would raise; returns a part of the pixels.
 

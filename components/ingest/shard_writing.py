@@ -5,18 +5,20 @@ interpreter to others meanwhile, so threads keep all cores busy, and none of the
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from kfp_image_classification.components.contracts import records
-from kfp_image_classification.components.contracts.dataset_manifest import RAW, Shard, SplitName, file_sha256
-from kfp_image_classification.components.contracts.preprocessing import check_image, decode_image, fit_image
+from kfp_image_classification.components.contracts.dataset_manifest import RAW, Shard, SplitName
+from kfp_image_classification.components.contracts.image_formats import PNG_START
+from kfp_image_classification.components.contracts.preprocessing import check_image, decode_image, decode_png, fit_image
 from kfp_image_classification.components.ingest.observed import NOTE, PixelSums, is_measured, note
 from kfp_image_classification.components.ingest.shard_plan import PlannedShard, ShardPlan
 from kfp_image_classification.components.ingest.sources.source import Content
@@ -26,6 +28,10 @@ from kfp_image_classification.components.step.cpu_limit import usable_cores
 PROGRESS_SECONDS = 5.0
 # Examples that a thread holds in memory, and whose files it decodes in one call of TensorFlow.
 READ_TOGETHER = 32
+# The same for images with no more values than that, where the calls would take the time.
+SMALL_TOGETHER, SMALL = 256, 4096
+# Pieces of each split, so that no core is left without work when others are still busy.
+RUNS_A_CORE = 4
 
 
 @dataclass(frozen=True)
@@ -64,88 +70,99 @@ def write_shards(
     Raises:
         UnusableImages: Naming all images that do not decode, of all these shards.
     """
-    writer = _ShardWriter(plan, directory)
-    with ThreadPoolExecutor(usable_cores(), "write-shards") as pool:
-        writing = [pool.submit(writer.write, shard) for shard in shards]
+    writer, cores = _Writer(plan, directory), usable_cores()
+    with ThreadPoolExecutor(cores, "write-shards") as pool:
+        writing = [pool.submit(writer.write, run) for run in _runs(shards, cores)]
         try:
             _follow(writing, shards, log)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    written = [done.result() for done in writing]
+    written = [one for done in writing for one in done.result()]
     if reasons := [reason for one in written for reason in one.unusable]:
         raise UnusableImages(plan.source.name, reasons)
     return written
 
 
-def _follow(writing: "Sequence[Future[WrittenShard]]", shards: Sequence[PlannedShard], log: logging.Logger) -> None:
+def _runs(shards: Sequence[PlannedShard], cores: int) -> Iterator[list[PlannedShard]]:
+    """Neighbours, which one thread writes from one pass over their stretch of the source: some for each core."""
+    for _, of_split in groupby(shards, lambda shard: shard.split):
+        same = list(of_split)
+        size = math.ceil(len(same) / (cores * RUNS_A_CORE))
+        yield from (same[start : start + size] for start in range(0, len(same), size))
+
+
+def _follow(
+    writing: "Sequence[Future[list[WrittenShard]]]", shards: Sequence[PlannedShard], log: logging.Logger
+) -> None:
     total = sum(len(shard.indices) for shard in shards)
     waiting = True
     while waiting:
         done, left = wait(writing, PROGRESS_SECONDS, FIRST_EXCEPTION)
-        written = sum(one.result().shard.examples for one in done)
+        written = sum(one.shard.examples for run in done for one in run.result())
         waiting = bool(left)
         if waiting:
             log.info("%d of %d images (%d %%)", written, total, 100 * written // total)
 
 
-class _ShardWriter:
+class _Writer:
     def __init__(self, plan: ShardPlan, directory: Path) -> None:
         shape = plan.source.image_shape
         self._shape = shape
+        self._together = SMALL_TOGETHER if math.prod(shape) <= SMALL else READ_TOGETHER
         self._layout, self._directory = plan.layout, directory
         self._decode = _each(lambda file: decode_image(file, shape), tf.TensorSpec(shape, tf.uint8))
+        self._decode_pngs = _each(lambda file: decode_png(file, shape), tf.TensorSpec(shape, tf.uint8))
         self._check = _each(lambda file: tf.size(check_image(file, shape)), tf.TensorSpec([], tf.int32))
 
-    def write(self, planned: PlannedShard) -> WrittenShard:
-        path = self._directory / planned.file
+    def write(self, run: list[PlannedShard]) -> list[WrittenShard]:
+        """Writes neighbours, all of the same examples of the source."""
+        contents = run[0].examples.pick(np.concatenate([planned.indices for planned in run]))
+        with tf.device("CPU:0"):
+            return [self._write(planned, contents) for planned in run]
+
+    def _write(self, planned: PlannedShard, contents: Iterator[Content]) -> WrittenShard:
+        labels, indices = planned.labels.tolist(), planned.indices.tolist()
         notes: list[tuple[int, ...]] = []
         sums, bad = PixelSums(self._shape[2]), list[str]()
-        with tf.device("CPU:0"), records.writer(path, self._layout) as writer:
+        with records.ShardWriter(self._directory / planned.file, self._layout) as writer:
             try:
-                for index, label, content, image in self._examples(planned, bad):
-                    if is_measured(planned.before + len(notes), planned.split_examples):
-                        sums.measure(self._pixels(image))
-                    notes.append(note(index, label, content))
-                    writer.write(records.serialize(image, label))
+                for start in range(0, len(labels), self._together):
+                    part = slice(start, min(start + self._together, len(labels)))
+                    some = list(islice(contents, part.stop - start))
+                    images = self._images(some, planned, indices[part], bad)
+                    notes += map(note, indices[part], labels[part], some)
+                    writer.write(images, labels[part][: len(images)])
+                    for position, image in enumerate(images, planned.before + start):
+                        if is_measured(position, planned.split_examples, self._layout):
+                            sums.measure(self._pixels(image))
             except UnusableImages as error:  # some cannot be read; others may not decode
                 bad += error.reasons
-        shard = Shard(file=planned.file, examples=len(notes), bytes=path.stat().st_size, sha256=file_sha256(path))
+            shard = writer.finish()
         return WrittenShard(planned.split, shard, np.array(notes, NOTE), sums, bad)
 
-    def _examples(self, planned: PlannedShard, bad: list[str]) -> Iterator[tuple[int, int, Content, bytes]]:
-        """Index, label and content of a shard's examples, and what their records hold."""
-        contents, labels = planned.examples.pick(planned.indices), planned.labels
-        for start in range(0, len(labels), READ_TOGETHER):
-            some = list(islice(contents, READ_TOGETHER))
-            indices = planned.indices[start : start + READ_TOGETHER]
-            for position, image in self._images(some, planned, indices, bad):
-                yield int(indices[position]), int(labels[start + position]), some[position], image
-
-    def _images(
-        self, some: list[Content], planned: PlannedShard, indices: np.ndarray, bad: list[str]
-    ) -> Iterator[tuple[int, bytes]]:
-        """What the records of some examples hold, with their positions; notes those that do not decode."""
+    def _images(self, some: list[Content], planned: PlannedShard, indices: list[int], bad: list[str]) -> list[bytes]:
+        """What the records of some examples hold; notes those that do not decode, and has none then."""
         files = [one for one in some if isinstance(one, bytes)]
         if not files:  # of a source, all are files or none is
-            yield from enumerate(self._of_pixels(one) for one in some if not isinstance(one, bytes))
-            return
+            return [self._of_pixels(one) for one in some if not isinstance(one, bytes)]
         try:
             pixels = self._read(files)
         except tf.errors.OpError:
             bad += [
-                unusable(planned.examples.name(int(index)), file)
+                unusable(planned.examples.name(index), file)
                 for index, file in zip(indices, files, strict=True)
                 if not self._is_sound(file)
             ]
-            return
-        yield from enumerate(files if pixels is None else (image.tobytes() for image in pixels))
+            return []
+        return files if pixels is None else [image.tobytes() for image in pixels]
 
     def _read(self, files: list[bytes]) -> np.ndarray | None:
         """The pixels of image files where they are kept as such; of others, sees that there are some."""
         images = tf.constant(files)
         if self._layout == RAW:
-            pixels: np.ndarray = self._decode(images).numpy()
+            are_pngs = all(file.startswith(PNG_START) for file in files)
+            pixels: np.ndarray = (self._decode_pngs if are_pngs else self._decode)(images).numpy()
             return pixels
         self._check(images)
         return None
@@ -176,5 +193,6 @@ def _each(function: Callable[[tf.Tensor], tf.Tensor], result: tf.TensorSpec) -> 
     compiled: Callable[[tf.Tensor], tf.Tensor] = tf.function(
         lambda files: tf.map_fn(function, files, fn_output_signature=result, parallel_iterations=1),
         input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
     )
     return compiled
