@@ -35,6 +35,7 @@ def train(
     image_cache_mb: int = 512,
     compute_dtype: str = "float32",
     gradient_dtype: str = "float32",
+    exchange: str = "auto",
     max_restarts: int = 3,
     checkpoint_seconds: float = 15.0,
     hang_seconds: int = 10,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -116,6 +117,28 @@ class Disk:
                 yield Unreadable(error.strerror or type(error).__name__)
 
 
+@lru_cache
+def _file_system(scheme: str, _process: int) -> Any:
+    """One of each kind, for all threads; not of another process, as connections do not survive a fork."""
+    import fsspec
+
+    # Google's key is a file to its own libraries; from a Secret it comes as a variable.
+    key = os.environ.get(GOOGLE_KEY) if scheme == "gs" else None
+    try:
+        # What is listed once is not listed again, and would only take memory.
+        return fsspec.filesystem(
+            scheme, skip_instance_cache=True, use_listings_cache=False, **({"token": json.loads(key)} if key else {})
+        )
+    except ImportError:
+        raise UnreadableStorage(
+            f"{scheme}:// needs the Python package {BUCKETS[scheme]}; pip install 'kfp-image-classification[buckets]'"
+        ) from None
+    except ValueError:
+        raise UnreadableStorage(
+            f"{GOOGLE_KEY} is no JSON; give it the content of a service account's key file"
+        ) from None
+
+
 class Bucket:
     """Objects of a bucket whose names look like those of files in folders.
 
@@ -127,22 +150,7 @@ class Bucket:
         self._scheme = scheme
 
     def _files(self) -> Any:
-        """A file system of this process: connections do not survive a fork."""
-        import fsspec
-
-        try:
-            # What is listed once is not listed again, and would only take memory.
-            return fsspec.filesystem(self._scheme, use_listings_cache=False, **self._credentials())
-        except ImportError:
-            raise UnreadableStorage(
-                f"{self._scheme}:// needs the Python package {BUCKETS[self._scheme]}; "
-                "pip install 'kfp-image-classification[buckets]'"
-            ) from None
-
-    def _credentials(self) -> dict[str, Any]:
-        """Google's key is a file to its own libraries; from a Secret it comes as a variable."""
-        key = os.environ.get(GOOGLE_KEY)
-        return {"token": json.loads(key)} if key and self._scheme == "gs" else {}
+        return _file_system(self._scheme, os.getpid())
 
     def is_folder(self, path: str) -> bool:
         return bool(self.entries(path))

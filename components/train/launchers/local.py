@@ -22,7 +22,7 @@ from kfp_image_classification.components.train.attempts import note_end
 from kfp_image_classification.components.train.job_folder import claim_directory
 from kfp_image_classification.components.train.launchers.base import Launcher, Verdict
 from kfp_image_classification.components.train.launchers.chatter import is_chatter
-from kfp_image_classification.components.train.launchers.machine import free_ports, lock_cores, lock_folder, on_core
+from kfp_image_classification.components.train.launchers.machine import lock_cores, lock_folder, on_core, worker_ports
 from kfp_image_classification.components.train.options import TrainingJob
 from kfp_image_classification.components.train.worker.worker_report import JoiningStage, WorkerReport
 from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
@@ -193,7 +193,7 @@ class LocalLauncher(Launcher):
             for stage in ("joining", "joined"):
                 WorkerReport.sign(self._job.directory, index, stage).unlink(missing_ok=True)
         self._started = time.time()
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+        addresses = [f"127.0.0.1:{port}" for port in worker_ports(count)]
         logs = self._directory / "logs"
         logs.mkdir(exist_ok=True)
         for index in range(count):

@@ -138,8 +138,7 @@ class StoredAsJpeg(tfds.core.GeneratorBasedBuilder):
 
 
 def images_of(dataset: Dataset, split: SplitName) -> Iterator[bytes]:
-    shards = [dataset.path(shard) for shard in dataset.manifest.splits[split].shards]
-    for pixels, _ in records.read_batches(shards, dataset.manifest.image_shape, 100):
+    for pixels, _ in records.read_batches(dataset, dataset.manifest.splits[split].shards, 100):
         yield from (image.numpy().tobytes() for image in pixels)
 
 
