@@ -33,6 +33,8 @@ _FEATURES = {
 _GZIP_LEVEL = 3
 # A TFRecord's length and the length's checksum stand before it, its own checksum behind it.
 _BEFORE, _BEHIND = 12, 4
+# Classes are counted in 32 bits.
+_MOST_LABEL_BYTES = 5
 
 
 def serialize(image: bytes, label: int) -> bytes:
@@ -116,52 +118,72 @@ def _masked_crc(content: bytes) -> bytes:
     return ((((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
 
 
-def read_shard(dataset: Dataset, shard: Shard) -> tuple[tf.Tensor, tf.Tensor]:
+def read_shard(dataset: Dataset, shard: Shard) -> tuple[np.ndarray, np.ndarray]:
     """Reads one shard, and checks it before anything of it is used.
 
     Returns:
-        The images, string [n]: pixels or image files, by the data set's layout; and the labels, int64 [n].
+        The images: pixels, uint8 [n, height, width, channels], of a raw data set; files, bytes [n], of an encoded one.
+        And the labels, int64 [n].
 
     Raises:
         StageFailed: When the shard is not the one that ingest has written.
     """
-    content = dataset.read(shard)
-    if dataset.manifest.format == RAW:
-        content = zlib.decompress(content, wbits=31)
-    parsed = tf.io.parse_example(list(_records(content)), _FEATURES)
-    if len(parsed["label"]) != shard.examples:
-        raise StageFailed(
-            f"shard {dataset.path(shard)}: {len(parsed['label'])} records, the manifest says {shard.examples}"
-        )
-    return parsed["image"], parsed["label"]
+    images, labels = unpack(dataset.read(shard), dataset.manifest.format, dataset.manifest.image_shape)
+    if len(labels) != shard.examples:
+        raise StageFailed(f"shard {dataset.path(shard)}: {len(labels)} records, the manifest says {shard.examples}")
+    return images, labels
 
 
-def _records(content: bytes) -> Iterator[bytes]:
-    # Their own checksums tell nothing that the shard's has not told.
-    position = 0
+def unpack(content: bytes, layout: RecordLayout, image_shape: ImageShape) -> tuple[np.ndarray, np.ndarray]:
+    """The images and labels in a shard's file; see `read_shard`."""
+    if layout == RAW:
+        return _unpack_raw(zlib.decompress(content, wbits=31), image_shape)
+    starts, lengths = _frames(content)
+    examples = [content[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+    parsed = tf.io.parse_example(examples, _FEATURES)
+    return parsed["image"].numpy(), parsed["label"].numpy()
+
+
+def _unpack_raw(content: bytes, image_shape: ImageShape) -> tuple[np.ndarray, np.ndarray]:
+    """As images have one size, records differ in length by their labels alone: all of a length are copied at once."""
+    size = int(np.prod(image_shape))
+    starts, lengths = (np.array(found, np.int64) for found in _frames(content))
+    buffer = np.frombuffer(content, np.uint8)
+    pixels, labels = np.empty((len(starts), size), np.uint8), np.zeros(len(starts), np.int64)
+    for label_bytes in range(1, _MOST_LABEL_BYTES + 1):
+        before, behind = _around(size, (1 << 7 * label_bytes) - 1)
+        chosen = np.flatnonzero(lengths == len(before) + size + len(behind))
+        if len(chosen):
+            firsts, ends = starts[chosen] + len(before), starts[chosen] + lengths[chosen]
+            pixels[chosen] = np.lib.stride_tricks.sliding_window_view(buffer, size)[firsts]
+            for position in range(label_bytes):  # seven bits in each, the lowest first
+                bits = (buffer[ends - label_bytes + position] & 0x7F).astype(np.int64)
+                labels[chosen] |= bits << 7 * position
+    return pixels.reshape(-1, *image_shape), labels
+
+
+def _frames(content: bytes) -> tuple[list[int], list[int]]:
+    """Where each record starts, and its length. Their own checksums tell nothing that the shard's has not told."""
+    starts, lengths, position = [], [], 0
     while position < len(content):
         length = int.from_bytes(content[position : position + 8], "little")
-        yield content[position + _BEFORE : position + _BEFORE + length]
+        starts.append(position + _BEFORE)
+        lengths.append(length)
         position += _BEFORE + length + _BEHIND
+    return starts, lengths
 
 
-def pixels_of_raw(images: tf.Tensor, image_shape: ImageShape) -> tf.Tensor:
-    """Raw records' images, string [n], as uint8 [n, *image_shape]."""
-    pixels = tf.io.decode_raw(images, tf.uint8, fixed_length=int(np.prod(image_shape)))
-    return tf.reshape(pixels, (-1, *image_shape))
-
-
-def read_files(dataset: Dataset, shards: Sequence[Shard], batch_size: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """Reads shards once, in order: batches of (images as string [n], labels as int64 [n]), the last one smaller.
+def read_files(dataset: Dataset, shards: Sequence[Shard], batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Reads shards once, in order: batches of images and labels as `read_shard` has them, the last one smaller.
 
     Raises:
         StageFailed: When a shard is not the one that ingest has written.
     """
-    left: tuple[tf.Tensor, tf.Tensor] | None = None
+    left: tuple[np.ndarray, np.ndarray] | None = None
     for shard in shards:
         images, labels = read_shard(dataset, shard)
         if left is not None:
-            images, labels = tf.concat([left[0], images], 0), tf.concat([left[1], labels], 0)
+            images, labels = np.concatenate([left[0], images]), np.concatenate([left[1], labels])
         whole = len(labels) // batch_size * batch_size
         for start in range(0, whole, batch_size):
             yield images[start : start + batch_size], labels[start : start + batch_size]
@@ -180,7 +202,7 @@ def read_batches(dataset: Dataset, shards: Sequence[Shard], batch_size: int) -> 
 
     def decoded() -> tuple[tf.Tensor, tf.Tensor] | None:
         batch = next(files, None)
-        return batch and (pixels(batch[0], dataset), batch[1])
+        return batch and (pixels(batch[0], dataset), tf.constant(batch[1]))
 
     with ThreadPoolExecutor(1, "read-batches") as reader:  # the next one is made while this one is used
         coming = reader.submit(decoded)
@@ -189,15 +211,16 @@ def read_batches(dataset: Dataset, shards: Sequence[Shard], batch_size: int) -> 
             yield batch
 
 
-def pixels(images: tf.Tensor, dataset: Dataset) -> tf.Tensor:
-    """The images of a data set's records, string [n], as uint8 [n, height, width, channels]."""
-    return _decoder(dataset.manifest.format, dataset.manifest.image_shape)(images)
+def pixels(images: np.ndarray, dataset: Dataset) -> tf.Tensor:
+    """Images as `read_shard` has them, as uint8 [n, height, width, channels]; files are decoded on all cores."""
+    if dataset.manifest.format == RAW:
+        return tf.constant(images, tf.uint8)
+    return _decoder(dataset.manifest.image_shape)(tf.constant(images, tf.string))
 
 
 @cache
-def _decoder(layout: RecordLayout, image_shape: ImageShape) -> Callable[[tf.Tensor], tf.Tensor]:
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def decode(images: tf.Tensor) -> tf.Tensor:
-        return (pixels_of_raw if layout == RAW else decode_images)(images, image_shape)
-
+def _decoder(image_shape: ImageShape) -> Callable[[tf.Tensor], tf.Tensor]:
+    decode: Callable[[tf.Tensor], tf.Tensor] = tf.function(
+        lambda images: decode_images(images, image_shape), input_signature=[tf.TensorSpec([None], tf.string)]
+    )
     return decode

@@ -71,18 +71,18 @@ def predict_split(model_directory: Path, dataset: Dataset, split: SplitName, kep
     with tf.device("CPU:0"):
         for images, truth in records.read_files(dataset, shards, BATCH):
             answer = serve(_as_files(images, manifest))["logits"].numpy()
-            worst.add(images.numpy(), truth.numpy(), answer, sum(map(len, labels)))
-            labels.append(truth.numpy())
+            worst.add(images, truth, answer, sum(map(len, labels)))
+            labels.append(truth)
             logits.append(answer)
     wrong, positions = worst.images()
-    pixels = records.pixels(tf.constant(wrong, tf.string), dataset).numpy()
+    pixels = records.pixels(np.array(wrong), dataset).numpy()
     return Predictions(np.concatenate(labels), np.concatenate(logits), pixels, positions)
 
 
-def _as_files(images: tf.Tensor, manifest: DatasetManifest) -> tf.Tensor:
+def _as_files(images: np.ndarray, manifest: DatasetManifest) -> tf.Tensor:
     if manifest.format != RAW:
-        return images
-    return tf.stack([tf.io.encode_png(one) for one in records.pixels_of_raw(images, manifest.image_shape)])
+        return tf.constant(images, tf.string)
+    return tf.stack([tf.io.encode_png(one) for one in images])
 
 
 class _Worst:
@@ -90,7 +90,7 @@ class _Worst:
 
     def __init__(self, kept: int) -> None:
         self._kept = kept
-        self._found: list[tuple[float, int, bytes]] = []  # log-probability, position, image
+        self._found: list[tuple[float, int, bytes | np.ndarray]] = []  # log-probability, position, image
 
     def add(self, images: np.ndarray, labels: np.ndarray, logits: np.ndarray, offset: int) -> None:
         others = np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
@@ -99,6 +99,6 @@ class _Worst:
         self._found.sort(key=lambda found: (-found[0], found[1]))
         del self._found[self._kept :]
 
-    def images(self) -> tuple[list[bytes], np.ndarray]:
+    def images(self) -> tuple[list[bytes | np.ndarray], np.ndarray]:
         positions = np.array([position for _, position, _ in self._found], np.int64)
         return [image for *_, image in self._found], positions

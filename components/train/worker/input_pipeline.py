@@ -10,6 +10,7 @@ Each shard is compared with its checksum when it is read, before any image of it
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,8 +151,14 @@ class _EpochPlan:
 
             def read(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
                 skip = tf.where(is_first & (index == first_window), np.int64(left_out), np.int64(0))
-                window = tf.py_function(windows.read, [epoch, index, skip], [tf.int64, tf.string, tf.int64])
-                return tuple(tf.ensure_shape(part, [None]) for part in window)
+                kinds = [tf.int64, tf.uint8 if windows.is_raw else tf.string, tf.int64]
+                numbers, images, labels = tf.numpy_function(windows.read, [epoch, index, skip], kinds)
+                shape = self.dataset.manifest.image_shape if windows.is_raw else ()
+                return (
+                    tf.ensure_shape(numbers, [None]),
+                    tf.ensure_shape(images, [None, *shape]),
+                    tf.ensure_shape(labels, [None]),
+                )
 
             indices = tf.data.Dataset.range(tf.where(is_first, np.int64(first_window), np.int64(0)), windows.count)
             # A window is read while the one before it is used.
@@ -166,10 +173,11 @@ class _Windows:
 
     def __init__(self, dataset: Dataset, shards: Sequence[Shard], seed: int, decoded: DecodedImages) -> None:
         self._dataset, self._shards, self._seed, self._decoded = dataset, shards, seed, decoded
+        self._readers = ThreadPoolExecutor(usable_cores(), "read-shards")
         self._image_shape = dataset.manifest.image_shape
-        self._is_raw = dataset.manifest.format == RAW
+        self.is_raw = dataset.manifest.format == RAW
         largest = max(
-            shard.examples * int(np.prod(self._image_shape)) if self._is_raw else shard.bytes for shard in shards
+            shard.examples * int(np.prod(self._image_shape)) if self.is_raw else shard.bytes for shard in shards
         )
         self._together = max(1, WINDOW_BYTES // largest)
         self.count = -(-len(shards) // self._together)
@@ -188,31 +196,31 @@ class _Windows:
             images -= size
         raise IndexError(f"epoch {epoch} has no more images")
 
-    def read(self, epoch: tf.Tensor, index: tf.Tensor, skip: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def read(self, epoch: int, index: int, skip: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The images of a window, in the order of the epoch, without the first `skip` of them.
 
         Returns:
-            Their numbers, int64 [n]; as string [n] what the records hold, empty for an image that is kept decoded;
+            Their numbers, int64 [n]; the images as the records have them, a file empty where it is kept decoded;
             labels, int64 [n].
         """
-        shards = self._of(int(epoch), int(index))
-        read = [self._read_shard(shard) for shard in shards]
+        shards = self._of(epoch, index)
+        read = list(self._readers.map(self._read_shard, shards))
         firsts = self._decoded.firsts
         numbers = np.concatenate([np.arange(firsts[shard], firsts[shard + 1]) for shard in shards])
-        order = np.random.default_rng([self._seed, int(epoch), int(index)]).permutation(len(numbers))[int(skip) :]
-        images, labels = (tf.gather(tf.concat(parts, 0), order) for parts in zip(*read, strict=True))
-        return tf.constant(numbers[order], tf.int64), images, labels
+        order = np.random.default_rng([self._seed, epoch, index]).permutation(len(numbers))[skip:]
+        images, labels = (np.concatenate(parts)[order] for parts in zip(*read, strict=True))
+        return numbers[order], images, labels
 
-    def _read_shard(self, shard: int) -> tuple[tf.Tensor, tf.Tensor]:
+    def _read_shard(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
         labels = self._decoded.labels(shard)
         if labels is None:
             return records.read_shard(self._dataset, self._shards[shard])
-        return tf.fill(len(labels), ""), tf.constant(labels)
+        return np.full(len(labels), b"", object), labels
 
     def decode(self, numbers: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The pixels of a batch; in a graph."""
-        if self._is_raw:
-            return records.pixels_of_raw(images, self._image_shape), labels
+        if self.is_raw:
+            return images, labels
         if not self._decoded.kept:
             return decode_images(images, self._image_shape), labels
         is_new = images != ""

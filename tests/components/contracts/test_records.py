@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -29,3 +30,15 @@ def test_any_tensorflow_program_reads_a_shard(layout: RecordLayout, compression:
     assert (shard.file, shard.examples) == ("shard", 200)
     assert shard.bytes == (tmp_path / "shard").stat().st_size
     assert shard.sha256 == file_sha256(tmp_path / "shard")
+
+
+def test_raw_records_are_unpacked_whatever_their_labels(tmp_path: Path) -> None:
+    """A label takes one byte more from 128 on, from 16,384, and so on."""
+    labels = [0, 1, 127, 128, 129, 16_383, 16_384, 2**21, 2**28, 2**31 - 1, 5]
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 5, 7, 3), np.uint8)
+    with records.ShardWriter(tmp_path / "shard", RAW) as writer:
+        writer.write([image.tobytes() for image in images], labels)
+        writer.finish()
+    pixels, read = records.unpack((tmp_path / "shard").read_bytes(), RAW, (5, 7, 3))
+    assert np.array_equal(pixels, images)
+    assert read.tolist() == labels
