@@ -8,7 +8,6 @@ from typing import List
 
 from kfp import dsl, kubernetes
 
-from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
 from kfp_image_classification.components.cluster.storage import RUN_ID_FIELD, RUN_ID_VARIABLE, mount_storage
 from kfp_image_classification.components.deploy import deploy
 from kfp_image_classification.components.evaluate import evaluate
@@ -36,6 +35,8 @@ def e2e(
     learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
     augmentation: str = "none",
     compute_dtype: str = "float32",
+    devices: str = "auto",
+    xla: str = "auto",
     gradient_dtype: str = "float32",
     seed: int = 0,
     max_restarts: int = 3,
@@ -52,7 +53,7 @@ def e2e(
     train_backend: str = "auto",
     deploy_backend: str = "auto",
     pvc: str = "image-classification",
-    worker_image: str = TENSORFLOW_IMAGE,
+    worker_image: str = "",
     worker_cpu: str = "",
     worker_memory: str = "",
     worker_gpus: int = 0,
@@ -119,6 +120,8 @@ def e2e(
             learning_rates=learning_rates,
             augmentation=augmentation,
             compute_dtype=compute_dtype,
+            devices=devices,
+            xla=xla,
             gradient_dtype=gradient_dtype,
             seed=seed,
             max_restarts=max_restarts,

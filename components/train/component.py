@@ -33,6 +33,8 @@ def train(
     seed: int = 0,
     augmentation: str = "none",
     compute_dtype: str = "float32",
+    devices: str = "auto",
+    xla: str = "auto",
     gradient_dtype: str = "float32",
     max_restarts: int = 3,
     checkpoint_seconds: float = 15.0,

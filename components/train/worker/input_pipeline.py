@@ -48,6 +48,7 @@ def training_batches(
     seed: int,
     first_batch: int = 0,
     augmentation: str = "none",
+    threads: int = 1,
 ) -> tf.data.Dataset:
     """Streams a worker's training batches for ever.
 
@@ -59,6 +60,7 @@ def training_batches(
         seed: Decides the order of files and images in each epoch.
         first_batch: Position in the stream at which to start.
         augmentation: Name of the random changes to the images.
+        threads: How many batches are decoded and augmented at a time; the stream is the same.
 
     Returns:
         Batches of uint8 pixels [batch_size, height, width, channels] and int64 labels [batch_size].
@@ -66,7 +68,7 @@ def training_batches(
     image_shape = dataset.manifest.image_shape
     share = sum(shard.examples for shard in shards)
     first_epoch, skipped = divmod(first_batch, batches_per_epoch)
-    plan = _EpochPlan(dataset, shards, batch_size, batches_per_epoch, tf.constant(seed, tf.int64))
+    plan = _EpochPlan(dataset, shards, batch_size, batches_per_epoch, tf.constant(seed, tf.int64), threads)
     in_memory = share * image_shape[0] * image_shape[1] * image_shape[2] <= WINDOWS_KEPT * SHUFFLE_BYTES
     epoch_batches = plan.from_memory() if in_memory else plan.from_files()
     stream = tf.data.Dataset.counter(first_epoch, dtype=tf.int64).flat_map(epoch_batches).skip(skipped)
@@ -82,8 +84,8 @@ def training_batches(
 
     # Knowing that the stream never ends spares the strategy a round of messages before each step.
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-    finished = stream.enumerate(start=first_batch).map(finish, num_parallel_calls=1)
-    return finished.apply(endless).prefetch(4)
+    finished = stream.enumerate(start=first_batch).map(finish, num_parallel_calls=threads)
+    return finished.apply(endless).prefetch(max(4, threads))
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class _EpochPlan:
     batch_size: int
     batches_per_epoch: int
     seed: tf.Tensor
+    threads: int
 
     def from_memory(self) -> EpochBatches:
         """For a small share: read and decoded once, in a new order each epoch."""
@@ -112,7 +115,10 @@ class _EpochPlan:
             order = tf.random.experimental.stateless_shuffle(tf.range(share), tf.stack([self.seed, epoch]))
             taken = tf.reshape(order[: self.batches_per_epoch * self.batch_size], [-1, self.batch_size])
             batches = tf.data.Dataset.from_tensor_slices(taken)
-            return batches.map(lambda indices: (tf.gather(pixels, indices), tf.gather(labels, indices)))
+            return batches.map(
+                lambda indices: (tf.gather(pixels, indices), tf.gather(labels, indices)),
+                num_parallel_calls=self.threads,
+            )
 
         return epoch_batches
 
@@ -127,11 +133,11 @@ class _EpochPlan:
             images = tf.data.Dataset.from_tensor_slices(order).interleave(
                 lambda path: tf.data.TFRecordDataset(path, compression_type=records.COMPRESSION),
                 cycle_length=min(len(paths), FILES_READ_TOGETHER),
-                num_parallel_calls=1,
+                num_parallel_calls=min(self.threads, len(paths), FILES_READ_TOGETHER),
                 deterministic=True,
             )
             parsed = images.batch(min(PARSED_TOGETHER, window)).map(
-                lambda batch: records.parse_batch(batch, image_shape), num_parallel_calls=1
+                lambda batch: records.parse_batch(batch, image_shape), num_parallel_calls=self.threads
             )
             windows = parsed.rebatch(window).enumerate(start=epoch * 2**20)
             shuffled = windows.flat_map(self._shuffled)

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from kfp_image_classification.components.contracts.preprocessing import model_input
+from kfp_image_classification.components.train.worker.compiled_step import compiled, refusal
 
 # About a second of steps a call: long enough to hide a call's cost, short enough to notice a preemption in time.
 SECONDS_PER_CALL = 1.0
@@ -42,9 +43,20 @@ class Pace:
 
 
 def build_train_steps(
-    strategy: tf.distribute.Strategy, model: keras.Model, optimizer: keras.optimizers.Optimizer, global_batch: int
+    strategy: tf.distribute.Strategy,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    global_batch: int,
+    with_xla: bool = False,
 ) -> TrainSteps:
     """Builds the function that takes a number of steps.
+
+    Args:
+        strategy: Under which they are taken.
+        model: The model.
+        optimizer: What moves its weights.
+        global_batch: Images of a step, of all workers together.
+        with_xla: Whether XLA is to compile them, if it can; where it cannot, the log says why.
 
     Returns:
         A function of the batches, the number of steps (int32), and anything to be summed over the workers on the way
@@ -52,24 +64,46 @@ def build_train_steps(
     """
     replicas = strategy.num_replicas_in_sync
 
-    def replica_step(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def gradients_of(pixels: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         with tf.GradientTape() as tape:
             logits = _logits(model, pixels, training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             # Gradients are summed over the replicas, so each counts its part of the global batch.
             loss = tf.reduce_sum(losses) / global_batch + sum(model.losses) / replicas
-        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
-        return tf.stack([tf.reduce_sum(losses), _correct(logits, labels)])
+        gradients = tape.gradient(loss, model.trainable_variables)
+        return gradients, tf.stack([tf.reduce_sum(losses), _correct(logits, labels)])
+
+    # XLA can compile what a replica does alone: all of it where there is no other, else what is before their sum.
+    compiled_gradients = compiled(gradients_of) if with_xla and replicas > 1 else gradients_of
+
+    def replica_step(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        gradients, results = compiled_gradients(pixels, labels)
+        optimizer.apply(gradients, model.trainable_variables)
+        return results
+
+    step = compiled(replica_step) if with_xla and replicas == 1 else replica_step
+    if with_xla:
+        tried = step if replicas == 1 else compiled_gradients
+        why = refusal(
+            strategy, [*model.variables, *optimizer.variables], tried, _black(model, global_batch // replicas)
+        )
+        if why:
+            print(f"xla: the model is trained without, as XLA does not compile it: {why}", flush=True)
+            return build_train_steps(strategy, model, optimizer, global_batch)
 
     @tf.function
     def train_steps(batches: Iterator[Any], count: tf.Tensor, carried: tf.Tensor) -> tf.Tensor:
         totals = tf.zeros(2)
         for _ in tf.range(count):
-            results = strategy.run(replica_step, args=next(batches))
+            results = strategy.run(step, args=next(batches))
             totals += tf.add_n(strategy.experimental_local_results(results))
         return sum_over_workers(strategy, tf.concat([totals, carried], 0))
 
     return train_steps
+
+
+def _black(model: keras.Model, images: int) -> tuple[tf.Tensor, tf.Tensor]:
+    return tf.zeros([images, *model.input_shape[1:]], tf.uint8), tf.zeros([images], tf.int64)
 
 
 def build_validation(strategy: tf.distribute.Strategy, model: keras.Model) -> Validate:

@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset, Shard
-from kfp_image_classification.components.step.errors import StageFailed
+from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 from kfp_image_classification.components.step.whole_file import write_whole
 from kfp_image_classification.components.train.attempts import OwnAttempt
 from kfp_image_classification.components.train.history import forget_epochs_after
@@ -30,7 +30,9 @@ from kfp_image_classification.components.train.learning_rate import LearningRate
 from kfp_image_classification.components.train.options import TrainingJob, check_fit
 from kfp_image_classification.components.train.worker.callbacks import training_callbacks
 from kfp_image_classification.components.train.worker.checkpoints import Checkpoints, Position, TimedCheckpoints
+from kfp_image_classification.components.train.worker.compiled_step import is_wanted
 from kfp_image_classification.components.train.worker.coordination import PeersUnreachable, answers, connect
+from kfp_image_classification.components.train.worker.devices import ComputeDevices, find_devices
 from kfp_image_classification.components.train.worker.export import export_model, is_exported
 from kfp_image_classification.components.train.worker.gradients import FusedAdam
 from kfp_image_classification.components.train.worker.input_pipeline import (
@@ -53,6 +55,8 @@ from kfp_image_classification.components.train.worker.tf_config import Cluster
 from kfp_image_classification.components.train.worker.worker_report import WorkerReport
 
 VALIDATION_BATCH = 512
+# Ahead of the step that computes.
+BATCHES_ON_DEVICE = 2
 # A network file system takes its time to show here what another worker has written.
 VISIBLE_SECONDS = 30.0
 CHIEF_POLL_SECONDS = 0.2
@@ -91,12 +95,13 @@ def train_model(
     """
     times.enter("data")
     share = _Share.of(job, cluster)
+    devices = find_devices(job)
     # Nobody waits for a worker that trains alone.
     watch = StuckWatch(job.options.stuck_seconds if cluster.workers > 1 else math.inf)
     report = WorkerReport(index=cluster.index)
     times.enter("connect")
     report.reached(job.directory, "joining")
-    strategy = connect(cluster, job.options, watch)
+    strategy = connect(cluster, job.options, watch, devices)
     report.reached(job.directory, "joined")
     size = _Size.of(job, cluster, share, strategy)
     print(
@@ -104,9 +109,11 @@ def train_model(
         f"{size.epoch_steps} steps an epoch, global batch {size.global_batch}",
         flush=True,
     )
+    with_xla = is_wanted(job.options.xla, devices.gpus)
+    print(f"worker {cluster.index} computes on {devices.words}{', with XLA' if with_xla else ''}", flush=True)
     progress = _Progress(times, watch, attempt)
     progress.enter("build")
-    training = _Training(job, cluster, share, size, strategy, progress)
+    training = _Training(job, cluster, share, size, strategy, progress, devices)
     training.run(notice)
 
     directory = Path(job.directory)
@@ -196,8 +203,14 @@ class _Size:
         local_replicas = strategy.num_replicas_in_sync // cluster.workers
         worker_batch = job.options.batch_size * local_replicas
         shards = share.dataset.manifest.splits["train"].shards
+        epoch_steps = steps_per_epoch(shards, cluster.workers, worker_batch)
+        if not epoch_steps:
+            raise InvalidInput(
+                f"batch_size = {job.options.batch_size}: with {local_replicas} GPUs a worker takes {worker_batch} "
+                "images in a step, more than its share of the training images; use less, or fewer workers"
+            )
         return cls(
-            epoch_steps=steps_per_epoch(shards, cluster.workers, worker_batch),
+            epoch_steps=epoch_steps,
             global_batch=worker_batch * cluster.workers,
             local_replicas=local_replicas,
         )
@@ -214,10 +227,12 @@ class _Training:
         size: _Size,
         strategy: tf.distribute.Strategy,
         progress: _Progress,
+        devices: ComputeDevices,
     ) -> None:
         """Builds the model, or restores it from the newest checkpoint."""
         self._options, self._directory = job.options, Path(job.directory)
         self._cluster, self._share, self._size, self._progress = cluster, share, size, progress
+        self._devices = devices
         keras.utils.set_random_seed(self._options.seed)
         manifest = share.dataset.manifest
         with strategy.scope():
@@ -238,13 +253,24 @@ class _Training:
             checkpoints.remove_partial()
             forget_epochs_after(self._directory / HISTORY_FILE, self._position.step // size.epoch_steps)
             progress.tell(first_step=self._position.step, step=self._position.step)
+        self._train_steps = build_train_steps(
+            strategy,
+            self.model,
+            self._optimizer,
+            size.global_batch,
+            with_xla=is_wanted(self._options.xla, devices.gpus),
+        )
         # Each worker drops other features than its peers, and after a restart not those it dropped before.
         _place_random_layers(self.model, [self._options.seed + cluster.index, self._position.step])
-        self._train_steps = build_train_steps(strategy, self.model, self._optimizer, size.global_batch)
         self._validate = build_validation(strategy, self.model)
         # Made once: each data set brings functions of its own, which have to be traced.
         self._validation_batches = validation_batches(share.dataset, share.validation, VALIDATION_BATCH)
-        self._batches = iter(strategy.distribute_datasets_from_function(self._own_batches))
+        self._batches = iter(
+            strategy.distribute_datasets_from_function(
+                self._own_batches,
+                tf.distribute.InputOptions(experimental_per_replica_buffer_size=BATCHES_ON_DEVICE),
+            )
+        )
         self._pace = Pace(cluster.workers)
         schedule = LearningRateSteps.parse(self._options.learning_rates)
         self._callbacks = keras.callbacks.CallbackList(
@@ -330,6 +356,7 @@ class _Training:
             self._options.seed,
             self._position.step * replicas,
             self._options.augmentation,
+            self._devices.reading_threads,
         )
 
 
