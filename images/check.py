@@ -19,6 +19,11 @@ MODULES = {
         "components.evaluate.scores",
         "components.evaluate.evaluation_page",
     ],
+    "python-tensorflow-gpu": [
+        "components.train.worker.worker",
+        "components.train.worker.export",
+        "components.train.worker.onnx_export",
+    ],
     "python-launcher": [
         "components.preflight.report",
         "components.train.run_job",

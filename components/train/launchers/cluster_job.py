@@ -37,7 +37,7 @@ def cluster_job(
         [
             lambda: check_backend(options, backend),
             lambda: check_waiting(job.options.peer_seconds, options),
-            lambda: _check_devices(job.options.devices, pods.gpus, options.job.gpu_resource),
+            lambda: check_devices(job.options.devices, pods.gpus, options.job.gpu_resource),
             lambda: _check_claim(pods),
             lambda: _check_shared(pods),
         ]
@@ -50,7 +50,12 @@ def cluster_job(
     return job, KubernetesLauncher(client, JOB_KINDS[backend], name, pods, log)
 
 
-def _check_devices(devices: Devices, gpus: int, gpu_resource: str) -> None:
+def check_devices(devices: Devices, gpus: int, gpu_resource: str) -> None:
+    """Checks that pods have the GPUs on which they are to compute, and no others.
+
+    Raises:
+        InvalidInput: When they have not.
+    """
     if devices == "gpu" and not gpus:
         raise InvalidInput(
             "devices = 'gpu': a worker of a cluster has the GPUs that its pod asks for, and it asks for none; set "

@@ -21,9 +21,16 @@ def is_wanted(option: str, gpus: int) -> bool:
     return option == "on" or (option == "auto" and gpus > 0)
 
 
-def compiled(step: Step) -> Step:
-    """The step as one program of XLA."""
+def compiled_whole(step: Step) -> Step:
+    """A step as one program of XLA, for a replica that has no others; `strategy.run` takes care of the rest."""
     return tf.function(step, jit_compile=True)
+
+
+def compiled_part(part: Step) -> Step:
+    """A part of a step as one program of XLA, for each replica its own: nothing in it may wait for others."""
+    program = tf.function(part, jit_compile=True)
+    # A plain function: of a tf.function, `strategy.run` would compile all replicas' parts together.
+    return lambda pixels, labels: program(pixels, labels)
 
 
 def refusal(
@@ -56,9 +63,11 @@ def refusal(
 
     try:
         once()
-    except tf.errors.ResourceExhaustedError:
+    except (tf.errors.ResourceExhaustedError, MemoryError):
         raise
-    except tf.errors.OpError as error:  # an operation that it does not know, a shape that it cannot tell, no ptxas ...
+    # An operation that it does not know, a shape that it cannot tell, a compiler that is missing; and an error of the
+    # model's own, which is seen again without XLA.
+    except Exception as error:
         return in_short(error)
     finally:
         for variable, value in zip(variables, before, strict=True):

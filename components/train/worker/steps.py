@@ -1,13 +1,18 @@
 """What workers compute together: training steps, validation, and sums over all of them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from kfp_image_classification.components.contracts.preprocessing import model_input
-from kfp_image_classification.components.train.worker.compiled_step import compiled, refusal
+from kfp_image_classification.components.train.worker.compiled_step import (
+    Step,
+    compiled_part,
+    compiled_whole,
+    refusal,
+)
 
 # About a second of steps a call: long enough to hide a call's cost, short enough to notice a preemption in time.
 SECONDS_PER_CALL = 1.0
@@ -73,23 +78,20 @@ def build_train_steps(
         gradients = tape.gradient(loss, model.trainable_variables)
         return gradients, tf.stack([tf.reduce_sum(losses), _correct(logits, labels)])
 
-    # XLA can compile what a replica does alone: all of it where there is no other, else what is before their sum.
-    compiled_gradients = compiled(gradients_of) if with_xla and replicas > 1 else gradients_of
+    def step_with(gradients_of: Step) -> Step:
+        def replica_step(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+            gradients, results = gradients_of(pixels, labels)
+            optimizer.apply(gradients, model.trainable_variables)
+            return results
 
-    def replica_step(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        gradients, results = compiled_gradients(pixels, labels)
-        optimizer.apply(gradients, model.trainable_variables)
-        return results
+        return replica_step
 
-    step = compiled(replica_step) if with_xla and replicas == 1 else replica_step
+    step = step_with(gradients_of)
     if with_xla:
-        tried = step if replicas == 1 else compiled_gradients
-        why = refusal(
-            strategy, [*model.variables, *optimizer.variables], tried, _black(model, global_batch // replicas)
-        )
-        if why:
-            print(f"xla: the model is trained without, as XLA does not compile it: {why}", flush=True)
-            return build_train_steps(strategy, model, optimizer, global_batch)
+        # Where there are other replicas, only what is before their sum.
+        part = compiled_part(gradients_of)
+        ways = [(compiled_whole(step), None)] if replicas == 1 else []
+        step = _compiled(strategy, model, optimizer, global_batch // replicas, [*ways, (step_with(part), part)]) or step
 
     @tf.function
     def train_steps(batches: Iterator[Any], count: tf.Tensor, carried: tf.Tensor) -> tf.Tensor:
@@ -102,8 +104,22 @@ def build_train_steps(
     return train_steps
 
 
-def _black(model: keras.Model, images: int) -> tuple[tf.Tensor, tf.Tensor]:
-    return tf.zeros([images, *model.input_shape[1:]], tf.uint8), tf.zeros([images], tf.int64)
+def _compiled(
+    strategy: tf.distribute.Strategy,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    images: int,
+    ways: Sequence[tuple[Step, Step | None]],
+) -> Step | None:
+    """The first of some steps that XLA compiles, tried by its part where it has one; None where there is none."""
+    black = tf.zeros([images, *model.input_shape[1:]], tf.uint8), tf.zeros([images], tf.int64)
+    why = ""
+    for step, part in ways:
+        why = refusal(strategy, [*model.variables, *optimizer.variables], part or step, black)
+        if not why:
+            return step
+    print(f"xla: the model is trained without, as XLA does not compile it: {why}", flush=True)
+    return None
 
 
 def build_validation(strategy: tf.distribute.Strategy, model: keras.Model) -> Validate:
