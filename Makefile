@@ -77,6 +77,9 @@ bench-soak: .venv/installed ## train 20,000 steps, and ask a server 500,000 time
 	$(BIN)/python -m benchmarks.soak.training $(ARGS)
 	$(BIN)/python -m benchmarks.soak.serving
 
+bench-gpu: .venv/installed ## measure training on a GPU against Keras' fit and the bound (ten minutes); skipped without one
+	$(BIN)/python -m benchmarks.gpu.run $(ARGS)
+
 bench-serve: .venv/installed .venv/mlserver/installed ## measure the model server against kserve's, mlserver and the bound (five minutes)
 	$(BIN)/python -m benchmarks.serve.run --mlserver-python .venv/mlserver/bin/python $(ARGS)
 
