@@ -1,6 +1,8 @@
 # `make help` lists what there is. A stamp in .venv keeps a second call from installing, or asking the network, again.
 PYTHON ?= python3
-HOST ?= http://localhost:8080
+# Not from the environment, where compilers and shells keep a HOST of their own.
+HOST := http://localhost:8080
+ARGS :=
 BIN := .venv/bin
 MLFLOW_DIR := runs/mlflow
 MLFLOW_PORT := 5000

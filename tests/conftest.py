@@ -34,6 +34,9 @@ from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.train.launchers.machine import free_ports
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 
+# `make test ARGS=...` hands its options on to every make that a test starts.
+for variable in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "GNUMAKEFLAGS", "ARGS"):
+    os.environ.pop(variable, None)
 # The tests' own requests, to the servers that they start.
 exempt_from_proxies(os.environ)
 

@@ -88,6 +88,17 @@ def test_launchers_and_step_know_only_the_workers_files() -> None:
         assert not [name for name in ARROWS[module] if within(name, "components.train.launchers")], module
 
 
+def test_the_exchange_knows_only_arrays_and_addresses() -> None:
+    exchange = "components.train.exchange"
+    for module in filter(lambda module: within(module, exchange), MODULES):
+        assert all(within(name, exchange) or within(name, "components.step") for name in ARROWS[module]), module
+        nodes = [*ast.walk(ast.parse(MODULES[module].read_text()))]
+        names = [name.name for node in nodes if isinstance(node, ast.Import) for name in node.names]
+        names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+        known = {PACKAGE, "numpy", "ml_dtypes", *sys.stdlib_module_names}
+        assert {name.split(".")[0] for name in names} <= known, module
+
+
 @pytest.mark.parametrize(("one", "other"), [("kserve", "server"), ("server", "kserve")])
 def test_rollout_and_server_do_not_know_each_other(one: str, other: str) -> None:
     for module in filter(lambda module: within(module, f"components.deploy.{one}"), MODULES):
@@ -134,6 +145,7 @@ def test_drawn_tree_is_the_real_one() -> None:
         "components.train.launchers.cluster_job",
         "components.cleanup.unused_folders",
         "components.ingest.kept_datasets",
+        "components.train.exchange",
         "components.select.leaderboard",
         "components.deploy.local_server",
         "components.deploy.options",

@@ -43,6 +43,12 @@ def test_targets(arguments: list[str], called: str, name: str, tmp_path: Path) -
     assert (ended.returncode, ended.stdout) == (0, f"{called}\n"), ended.stderr
 
 
+def test_what_the_environment_calls_alike_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST", "x86_64-conda-linux-gnu")
+    monkeypatch.setenv("ARGS", "--none")
+    assert make(copied(tmp_path / "a"), "submit").stdout == "pipelines/e2e.py|--submit|--host|http://localhost:8080|\n"
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if "%" not in name])
 def test_mlflow_keeps_everything_in_its_folder(name: str, tmp_path: Path) -> None:
     folder = copied(tmp_path / name)

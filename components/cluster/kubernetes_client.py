@@ -175,9 +175,13 @@ def _pause(state: tenacity.RetryCallState) -> float:
 class _RefusedAgain(stop_base):
     """Credentials that were just read anew and are refused again are wrong, not old."""
 
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
     def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
-        attempts = retry_state.attempt_number
-        return getattr(_error(retry_state), "status", None) == UNAUTHORIZED and attempts >= UNAUTHORIZED_ATTEMPTS
+        is_refused = getattr(_error(retry_state), "status", None) == UNAUTHORIZED
+        self._in_a_row = self._in_a_row + 1 if is_refused else 0
+        return self._in_a_row >= UNAUTHORIZED_ATTEMPTS
 
 
 def _error(state: tenacity.RetryCallState) -> Exception:

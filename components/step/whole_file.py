@@ -16,13 +16,18 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
-def create_whole(path: Path, text: str) -> bool:
+def create_whole(path: Path, text: str, mode: int = 0o666) -> bool:
     """Writes a file unless there is one of that name.
+
+    Args:
+        path: Where.
+        text: What.
+        mode: Who may read and write it, from the first byte on; less what the process' umask takes away.
 
     Returns:
         Whether it did: of several writers, one does.
     """
-    partial = _partial(path, text)
+    partial = _partial(path, text, mode)
     try:
         os.link(partial, path)
     except FileExistsError:
@@ -36,11 +41,12 @@ def create_whole(path: Path, text: str) -> bool:
     return True
 
 
-def _partial(path: Path, text: str) -> Path:
+def _partial(path: Path, text: str, mode: int = 0o666) -> Path:
     # A name that no other writer has: on a shared volume not even the process id is one.
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        with open(partial, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            file.write(text)
     except OSError:
         with contextlib.suppress(OSError):
             partial.unlink()

@@ -36,6 +36,7 @@ def train(
     devices: str = "auto",
     xla: str = "auto",
     gradient_dtype: str = "float32",
+    exchange: str = "auto",
     max_restarts: int = 3,
     checkpoint_seconds: float = 15.0,
     hang_seconds: int = 10,

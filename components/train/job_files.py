@@ -1,9 +1,12 @@
-"""Names in a job's folder on which the worker and the launcher agree."""
+"""What the worker and the launcher agree on: names in a job's folder, and a port."""
 
 ATTEMPTS_DIRECTORY = "attempts"
 DATASET_DIRECTORY = "dataset"
+EXCHANGE_TOKEN_FILE = "exchange-token"
 HISTORY_FILE = "history.jsonl"
 JOB_FILE = "job.json"
 MODEL_DIRECTORY = "model"
 PROGRESS_FILE = "progress"
 TENSORBOARD_DIRECTORY = "tensorboard"
+# As the Training Operator's; nothing else listens in a worker's pod. At the one above it the workers' exchange does.
+WORKER_PORT = 2222

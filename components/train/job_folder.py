@@ -2,13 +2,14 @@
 
 import secrets
 import shutil
+import stat
 import time
 from pathlib import Path
 
 from kfp_image_classification.components.contracts.dataset_manifest import MANIFEST_FILE, Dataset
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 from kfp_image_classification.components.step.whole_file import create_whole, write_whole
-from kfp_image_classification.components.train.job_files import DATASET_DIRECTORY, JOB_FILE
+from kfp_image_classification.components.train.job_files import DATASET_DIRECTORY, EXCHANGE_TOKEN_FILE, JOB_FILE
 from kfp_image_classification.components.train.options import TrainingJob
 
 # A copy that nobody has gone on with for so long was left behind by a process that was killed.
@@ -16,7 +17,7 @@ LEFT_SECONDS = 3600.0
 
 
 def claim_directory(job: TrainingJob) -> None:
-    """Keeps a job from continuing from the checkpoints of a different one.
+    """Keeps a job from continuing from the checkpoints of a different one, and puts its workers' secret there.
 
     Raises:
         InvalidInput: When the folder holds another job's state.
@@ -24,6 +25,9 @@ def claim_directory(job: TrainingJob) -> None:
     directory, own = Path(job.directory), job.identity()
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / JOB_FILE
+    # For those alone who may write here: the workers may be other users of the same group.
+    is_shared = directory.stat().st_mode & stat.S_IWGRP
+    create_whole(directory / EXCHANGE_TOKEN_FILE, secrets.token_hex(32), mode=0o640 if is_shared else 0o600)
     if not create_whole(file, own) and file.read_text(encoding="utf-8") != own:
         raise InvalidInput(
             f"work_dir = {str(directory)!r}: holds the state of a job with other parameters or data; "

@@ -51,6 +51,8 @@ class TrainOptions(BaseModel):
         xla: Whether XLA compiles the training step: `on`, `off`, or `auto`, on GPUs. A model that it cannot compile is
             trained without.
         gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
+        exchange: What sums gradients between workers: `sockets`, TensorFlow's `ring` (NCCL where workers have GPUs of
+            their own), or `auto`: sockets between CPUs.
         max_restarts: Times the job may start again from its last checkpoint after a worker was lost.
         checkpoint_seconds: Time between two checkpoints, at least; what a lost worker costs, at most.
         hang_seconds: Without a sign of life for so long, a worker counts as lost.
@@ -74,6 +76,7 @@ class TrainOptions(BaseModel):
     devices: Devices = "auto"
     xla: Literal["auto", "on", "off"] = "auto"
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
+    exchange: Literal["auto", "sockets", "ring"] = "auto"
     max_restarts: int = Field(default=3, ge=0)
     checkpoint_seconds: float = Field(default=15.0, ge=0)
     hang_seconds: int = Field(default=10, ge=2)

@@ -26,6 +26,7 @@ def plan_custom_job(
     compute_dtype: str = "float32",
     xla: str = "auto",
     gradient_dtype: str = "float32",
+    exchange: str = "auto",
     machine_type: str = "n1-standard-4",
     accelerator_type: str = "",
     accelerator_count: int = 1,
@@ -54,6 +55,9 @@ def plan_custom_job(
         options = options_from(TrainOptions, arguments)
         machine = options_from(Machine, arguments)
         check_fit(options, Dataset(shards.path).manifest)
+        if options.exchange == "auto":
+            # Nobody says that a replica of a CustomJob can be reached at another port than TF_CONFIG's.
+            options = options.model_copy(update={"exchange": "ring"})
         training = TrainingJob(options=options, dataset=shards.path, directory=job.path, run=run)
         claim_directory(training)
         return worker_pool_specs(training, machine)

@@ -29,7 +29,7 @@ from kfp_image_classification.components.train.launchers.gpus import (
     plan,
     visible_gpus,
 )
-from kfp_image_classification.components.train.launchers.machine import free_ports, lock_cores, lock_folder, on_cores
+from kfp_image_classification.components.train.launchers.machine import lock_cores, lock_folder, on_cores, worker_ports
 from kfp_image_classification.components.train.options import TrainingJob
 from kfp_image_classification.components.train.worker.worker_report import JoiningStage, WorkerReport
 from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
@@ -219,7 +219,7 @@ class LocalLauncher(Launcher):
             for stage in ("joining", "joined"):
                 WorkerReport.sign(self._job.directory, index, stage).unlink(missing_ok=True)
         self._started = time.time()
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+        addresses = [f"127.0.0.1:{port}" for port in worker_ports(count)]
         logs = self._directory / "logs"
         logs.mkdir(exist_ok=True)
         for index in range(count):

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -47,8 +48,17 @@ class Cores:
 
 def free_ports(count: int) -> list[int]:
     """Chooses ports that nobody listens on."""
-    candidates = random.SystemRandom().sample(PORTS, len(PORTS))
-    return [port for port, _ in zip(filter(_is_free, candidates), range(count), strict=False)]
+    return list(islice(filter(_is_free, _shuffled(PORTS)), count))
+
+
+def worker_ports(count: int) -> list[int]:
+    """Chooses ports for workers: nobody listens on them, nor on the ones above, where workers sum."""
+    pairs = _shuffled(PORTS[::2])
+    return list(islice((port for port in pairs if _is_free(port) and _is_free(port + 1)), count))
+
+
+def _shuffled(ports: range) -> list[int]:
+    return random.SystemRandom().sample(ports, len(ports))
 
 
 def lock_folder(folder: Path, tell: Tell) -> IO[str]:

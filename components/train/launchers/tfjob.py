@@ -5,11 +5,14 @@ See https://www.kubeflow.org/docs/components/trainer/legacy-v1/user-guides/tenso
 
 from typing import Any
 
+from kfp_image_classification.components.train.job_files import WORKER_PORT
 from kfp_image_classification.components.train.launchers.job_kind import JobKind
 from kfp_image_classification.components.train.launchers.pod_template import PodTemplate, without_empty
 
 # The operator looks for the container by this name, and gives TF_CONFIG to it alone.
 CONTAINER = "tensorflow"
+# Also by this name the port that it puts into TF_CONFIG.
+PORT_NAME = "tfjob-port"
 
 
 def _spec(pods: PodTemplate) -> dict[str, Any]:
@@ -49,6 +52,10 @@ def _template(pods: PodTemplate) -> dict[str, Any]:
         "command": pods.command,
         "args": pods.arguments,
         "env": pods.env,
+        "ports": [
+            {"name": PORT_NAME, "containerPort": WORKER_PORT},
+            {"name": "exchange", "containerPort": WORKER_PORT + 1},
+        ],
         "resources": pods.resources,
         "volumeMounts": pods.volume_mounts,
         "securityContext": pods.container_security,

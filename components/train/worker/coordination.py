@@ -2,13 +2,16 @@
 
 import socket
 import time
+from contextlib import ExitStack
 
 import tensorflow as tf
 from tensorflow.python.eager import context
 
+from kfp_image_classification.components.train.exchange import ExchangeFailed
+from kfp_image_classification.components.train.exchange.addresses import open_door, own_door, split_address
 from kfp_image_classification.components.train.options import TrainOptions
 from kfp_image_classification.components.train.worker.devices import ComputeDevices
-from kfp_image_classification.components.train.worker.steps import sum_over_workers
+from kfp_image_classification.components.train.worker.steps import collective_sum
 from kfp_image_classification.components.train.worker.stuck_watch import StuckWatch
 from kfp_image_classification.components.train.worker.tf_config import Cluster
 
@@ -36,51 +39,59 @@ def connect(
     """
     if cluster.workers == 1:
         return tf.distribute.MultiWorkerMirroredStrategy()
-    _meet(cluster, options.peer_seconds)
-    watch.gets_on("connect")
-    _configure_coordination(options)
-    # No time-out: TensorFlow would start a thread for each sum that sleeps so long, see `stuck_watch`.
-    ways = tf.distribute.experimental.CommunicationImplementation
-    way = ways.NCCL if devices.joined_by_nccl else ways.RING
-    strategy = tf.distribute.MultiWorkerMirroredStrategy(
-        communication_options=tf.distribute.experimental.CommunicationOptions(implementation=way)
-    )
-    # The first message between them: only with it does TensorFlow set up what it needs, a signal handler among it.
-    sum_over_workers(strategy, tf.zeros(1))
+    with ExitStack() as open_while_others_knock:
+        if options.exchange != "ring":
+            open_while_others_knock.enter_context(_door(cluster.exchange_addresses[cluster.index], cluster.workers))
+        _meet(cluster, options)
+        watch.gets_on("connect")
+        _configure_coordination(options)
+        # No time-out: TensorFlow would start a thread for each sum that sleeps so long, see `stuck_watch`.
+        ways = tf.distribute.experimental.CommunicationImplementation
+        way = ways.NCCL if devices.joined_by_nccl and options.exchange != "ring" else ways.RING
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(
+            communication_options=tf.distribute.experimental.CommunicationOptions(implementation=way)
+        )
+        # The first message between them: only with it does TensorFlow set up what it needs, a signal handler among it.
+        collective_sum(strategy, tf.zeros(1))
     return strategy
 
 
-def _meet(cluster: Cluster, seconds: float) -> None:
-    """Returns when every worker's port answers.
+def _meet(cluster: Cluster, options: TrainOptions) -> None:
+    """Returns when every worker's ports answer.
 
     TensorFlow would wait for a missing worker without end, without a word, and without letting Python do anything
     meanwhile. So each worker opens the port that TensorFlow will take over, and knocks at all others' first.
     """
-    port = int(cluster.addresses[cluster.index].rpartition(":")[2])
-    missing = {index: address for index, address in enumerate(cluster.addresses) if index != cluster.index}
-    deadline = time.monotonic() + seconds
-    try:
-        door = socket.create_server(("", port), backlog=4 * cluster.workers)
-    except OSError as error:
-        raise PeersUnreachable(f"the port {port} of this worker cannot be opened: {error.strerror}") from None
-    with door:
+    lists = [cluster.addresses] if options.exchange == "ring" else [cluster.addresses, cluster.exchange_addresses]
+    missing = [
+        (index, address) for addresses in lists for index, address in enumerate(addresses) if index != cluster.index
+    ]
+    deadline = time.monotonic() + options.peer_seconds
+    with _door(cluster.addresses[cluster.index], cluster.workers):
         while missing:
-            missing = {index: address for index, address in missing.items() if not answers(address)}
+            missing = [(index, address) for index, address in missing if not answers(address)]
             if missing and time.monotonic() > deadline:
-                names = ", ".join(f"worker-{index} at {address}" for index, address in missing.items())
+                names = ", ".join(f"worker-{index} at {address}" for index, address in missing)
                 raise PeersUnreachable(
-                    f"no answer within peer_seconds = {seconds} from {names}: is it running, and does its name resolve?"
+                    f"no answer within peer_seconds = {options.peer_seconds} from {names}: is it running, does its "
+                    "name resolve, and may pods reach each other at these ports?"
                 )
             time.sleep(KNOCK_SECONDS)
 
 
+def _door(address: str, workers: int) -> socket.socket:
+    try:
+        return open_door(own_door(address), backlog=4 * workers)
+    except ExchangeFailed as error:
+        raise PeersUnreachable(str(error)) from None
+
+
 def answers(address: str) -> bool:
     """Whether somebody listens at host:port."""
-    host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), timeout=3):
+        with socket.create_connection(split_address(address), timeout=3):
             return True
-    except (OSError, ValueError):
+    except OSError:
         return False
 
 

@@ -1,7 +1,12 @@
 """Sums gradients over the workers as one tensor, and applies them to each weight in one pass over memory."""
 
+from collections.abc import Callable
+from functools import partial
+
 import keras
 import tensorflow as tf
+
+Sum = Callable[[list[tf.Tensor], tf.DType], list[tf.Tensor]]
 
 
 class FusedAdam(keras.optimizers.Adam):
@@ -14,6 +19,9 @@ class FusedAdam(keras.optimizers.Adam):
     a kernel that does the same in one.
 
     Overrides a private method of Keras, which is why pyproject.toml pins it to one minor release.
+
+    Attributes:
+        sum: Sums tensors over all workers, in a type to travel in; None leaves that to TensorFlow.
     """
 
     def __init__(self, reduction_dtype: str) -> None:
@@ -25,6 +33,12 @@ class FusedAdam(keras.optimizers.Adam):
         super().__init__()
         self._reduction_dtype = tf.as_dtype(reduction_dtype)
         self._averaged: list[tf.Variable] = []
+        self.sum: Sum | None = None
+
+    @property
+    def summed_shapes(self) -> list[tuple[int, ...]]:
+        """Of all that is summed in a step."""
+        return [tuple(one.shape) for one in (*self._trainable_variables, *self._averaged)]
 
     def average_also(self, variables: list[keras.Variable]) -> None:
         """Keeps the moving statistics of normalisation layers equal on all workers: averaged in every step.
@@ -57,14 +71,15 @@ class FusedAdam(keras.optimizers.Adam):
         if context is None or context.num_replicas_in_sync == 1:
             return grads_and_vars
         shares = [statistic / context.num_replicas_in_sync for statistic in self._averaged]
-        gradients = [gradient for gradient, _ in grads_and_vars]
-        if self._reduction_dtype == tf.float32:
-            summed = _fused_sum(context, gradients + shares, tf.float32)
+        gradients = [tf.convert_to_tensor(gradient) for gradient, _ in grads_and_vars]
+        add_up = self.sum or partial(_fused_sum, context)
+        if self._reduction_dtype == tf.float32 or not shares:
+            summed = add_up(gradients + shares, self._reduction_dtype)
         else:
-            summed = _fused_sum(context, gradients, self._reduction_dtype)
-            summed += _fused_sum(context, shares, tf.float32) if shares else []
+            summed = add_up(gradients, self._reduction_dtype) + add_up(shares, tf.float32)
         for statistic, mean in zip(self._averaged, summed[len(gradients) :], strict=True):
-            statistic.assign(mean)
+            # A variable takes a tensor's memory over, and this memory is that of the next sum.
+            statistic.assign(tf.raw_ops.DeepCopy(x=mean))
         return [(total, variable) for total, (_, variable) in zip(summed, grads_and_vars, strict=False)]
 
 

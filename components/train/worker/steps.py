@@ -21,6 +21,7 @@ MOST_STEPS = 500
 
 TrainSteps = Callable[[object, tf.Tensor, tf.Tensor], tf.Tensor]
 Validate = Callable[[Iterable[Any]], tuple[float, float]]
+SumOverWorkers = Callable[[tf.Tensor], tf.Tensor]
 
 
 class Pace:
@@ -52,15 +53,17 @@ def build_train_steps(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     global_batch: int,
+    sum_over_workers: SumOverWorkers,
     with_xla: bool = False,
 ) -> TrainSteps:
     """Builds the function that takes a number of steps.
 
     Args:
-        strategy: Under which they are taken.
-        model: The model.
-        optimizer: What moves its weights.
+        strategy: Under which the model was built.
+        model: What is trained.
+        optimizer: What sums the gradients, and moves the weights.
         global_batch: Images of a step, of all workers together.
+        sum_over_workers: Sums a tensor (float32 [n]) that each worker holds once.
         with_xla: Whether XLA is to compile them, if it can; where it cannot, the log says why.
 
     Returns:
@@ -99,7 +102,7 @@ def build_train_steps(
         for _ in tf.range(count):
             results = strategy.run(step, args=next(batches))
             totals += tf.add_n(strategy.experimental_local_results(results))
-        return sum_over_workers(strategy, tf.concat([totals, carried], 0))
+        return sum_over_workers(tf.concat([totals, carried], 0))
 
     return train_steps
 
@@ -122,7 +125,7 @@ def _compiled(
     return None
 
 
-def build_validation(strategy: tf.distribute.Strategy, model: keras.Model) -> Validate:
+def build_validation(model: keras.Model, sum_over_workers: SumOverWorkers) -> Validate:
     """Builds the function that measures mean loss and accuracy over all workers' validation images."""
 
     @tf.function(reduce_retracing=True)
@@ -135,7 +138,7 @@ def build_validation(strategy: tf.distribute.Strategy, model: keras.Model) -> Va
         own = tf.zeros(3)
         for pixels, labels in batches:
             own += measure(pixels, labels)
-        loss, correct, images = sum_over_workers(strategy, own).numpy()
+        loss, correct, images = sum_over_workers(own).numpy()
         return float(loss / images), float(correct / images)
 
     return validate
@@ -151,8 +154,8 @@ def _correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 @tf.function(reduce_retracing=True)
-def sum_over_workers(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
-    """Sums a value that each worker holds once; waits for all of them."""
+def collective_sum(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
+    """Sums a value that each worker holds once, through TensorFlow; waits for all of them."""
     local_replicas = len(strategy.extended.worker_devices)
 
     def replica_sum(own: tf.Tensor) -> tf.Tensor:

@@ -14,6 +14,8 @@ from typing import TypeVar
 
 from kfp_image_classification.components.train.worker.exit_codes import PEER_LOST, leave
 
+# The exchange knows which worker is waited for.
+WORD_SECONDS = 5.0
 # A worker that is itself stuck leaves after those that wait for it: they are to be heard first, and by then the
 # launcher may have ended it.
 OWN_SECONDS = 10.0
@@ -31,7 +33,7 @@ class StuckWatch:
         Args:
             seconds: That anything may take, before the process leaves as one that lost a peer.
         """
-        self._seconds = seconds
+        self._seconds, self._patience = seconds, 0.0
         self._trains = threading.get_ident()
         self._doing: tuple[str, float] | None = None
         threading.Thread(target=self._watch, name="stuck-watch", daemon=True).start()
@@ -46,6 +48,15 @@ class StuckWatch:
             self.gets_on(doing)
             yield item
 
+    def lets_sums_speak_first(self) -> None:
+        """Says that the sums between the workers notice one that is stuck, too, and can name it."""
+        self._patience = WORD_SECONDS
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the worker does something that others wait for."""
+        return self._doing is not None
+
     def rests(self) -> None:
         """Says that what comes now has a limit of its own."""
         self._doing = None
@@ -54,7 +65,7 @@ class StuckWatch:
         while True:
             time.sleep(POLL_SECONDS)
             doing = self._doing
-            if doing is None or time.monotonic() - doing[1] < self._seconds:
+            if doing is None or time.monotonic() - doing[1] < self._seconds + self._patience:
                 continue
             waits, place = self._place()
             if waits:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.train.exchange.addresses import split_address
+from kfp_image_classification.components.train.job_files import WORKER_PORT
 
-# As the Training Operator's; nothing else listens in a worker's pod.
-JOBSET_PORT = 2222
+LAST_PORT = 65535
 _JOBSET_HOST = re.compile(r"^(?P<jobset>.+)-(?P<job>[a-z0-9]+)-(?P<job_index>\d+)-(?P<index>\d+)$")
 
 
@@ -31,6 +32,11 @@ class Cluster:
     @property
     def hosts(self) -> list[str]:
         return [address.rpartition(":")[0].strip("[]") for address in self.addresses]
+
+    @property
+    def exchange_addresses(self) -> list[str]:
+        """Where the workers' exchange listens: at the port above TensorFlow's."""
+        return [f"{host}:{int(port) + 1}" for host, _, port in (one.rpartition(":") for one in self.addresses)]
 
     @property
     def is_chief(self) -> bool:
@@ -64,6 +70,9 @@ def cluster_from_environment(environment: Mapping[str, str]) -> Cluster:
     position = index + (len(chief) if role == "worker" else 0)
     if not 0 <= index < len(roles.get(role, [])):
         raise InvalidInput(f"TF_CONFIG = {text!r}: task index {index} is not one of the cluster's {role} entries")
+    for address in addresses:
+        if split_address(address)[1] == LAST_PORT:
+            raise InvalidInput(f"TF_CONFIG = {text!r}: {address}: the port above TensorFlow's is needed, too")
     return Cluster(addresses, position)
 
 
@@ -98,5 +107,5 @@ def tf_config_of_jobset(environment: Mapping[str, str], workers: int) -> str | N
     if int(given) >= workers:
         raise InvalidInput(f"JOB_COMPLETION_INDEX = {given}: the job has {workers} workers only")
     jobset, stem = found["jobset"], host.removesuffix(f"-{given}")
-    addresses = [f"{stem}-{index}.{jobset}:{JOBSET_PORT}" for index in range(workers)]
+    addresses = [f"{stem}-{index}.{jobset}:{WORKER_PORT}" for index in range(workers)]
     return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": int(given)}})

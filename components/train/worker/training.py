@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,19 @@ from kfp_image_classification.components.train.worker.input_pipeline import (
     validation_batches,
     worker_shards,
 )
+from kfp_image_classification.components.train.worker.lost_peers import leave_when_a_peer_is_lost
 from kfp_image_classification.components.train.worker.models import build_model
 from kfp_image_classification.components.train.worker.phase_times import PhaseTimes
 from kfp_image_classification.components.train.worker.preemption import Preempted, PreemptionNotice
 from kfp_image_classification.components.train.worker.steps import (
     Pace,
+    SumOverWorkers,
     build_train_steps,
     build_validation,
-    sum_over_workers,
+    collective_sum,
 )
 from kfp_image_classification.components.train.worker.stuck_watch import StuckWatch
+from kfp_image_classification.components.train.worker.tensor_exchange import TensorExchange
 from kfp_image_classification.components.train.worker.tf_config import Cluster
 from kfp_image_classification.components.train.worker.worker_report import WorkerReport
 
@@ -91,7 +95,8 @@ def train_model(
         PeersUnreachable: When not all workers come together, or the chief is lost at the end.
         CheckpointUnreadable: When this worker cannot restore what the chief has restored.
         Superseded: When another attempt owns the job's folder.
-        tf.errors.OpError: When another worker is lost.
+        ExchangeFailed: When another worker is lost, or they do not come together.
+        tf.errors.OpError: When TensorFlow finds that another worker is lost.
     """
     times.enter("data")
     share = _Share.of(job, cluster)
@@ -245,7 +250,7 @@ class _Training:
             self.model.compile(optimizer=self._optimizer)
         check = progress.attempt.check if progress.attempt else lambda: None
         checkpoints = Checkpoints(self._directory / "checkpoints", self.model, self._optimizer, check)
-        self._position = _restored(checkpoints, strategy, cluster)
+        self._position, attempt = _restored(checkpoints, strategy, cluster, progress.attempt)
         self._checkpoints = TimedCheckpoints(checkpoints, self._options.checkpoint_seconds, cluster.is_chief)
         _tell_resumption(self._position, self._directory)
         if cluster.is_chief:
@@ -253,16 +258,27 @@ class _Training:
             checkpoints.remove_partial()
             forget_epochs_after(self._directory / HISTORY_FILE, self._position.step // size.epoch_steps)
             progress.tell(first_step=self._position.step, step=self._position.step)
+        self._exchange: TensorExchange | None = None
+        sum_over_workers: SumOverWorkers = partial(collective_sum, strategy)
+        if uses_sockets(self._options.exchange, cluster.workers, size.local_replicas, devices.joined_by_nccl):
+            progress.enter("connect")
+            self._exchange = TensorExchange.join(job, cluster, attempt, self._optimizer.summed_shapes)
+            progress.enter("build")
+            progress.watch.lets_sums_speak_first()
+            leave_when_a_peer_is_lost(cluster.workers, self._options.hang_seconds, progress.watch)
+            self._optimizer.sum = self._exchange.sum
+            sum_over_workers = self._exchange.sum_one
         self._train_steps = build_train_steps(
             strategy,
             self.model,
             self._optimizer,
             size.global_batch,
+            sum_over_workers,
             with_xla=is_wanted(self._options.xla, devices.gpus),
         )
         # Each worker drops other features than its peers, and after a restart not those it dropped before.
         _place_random_layers(self.model, [self._options.seed + cluster.index, self._position.step])
-        self._validate = build_validation(strategy, self.model)
+        self._validate = build_validation(self.model, sum_over_workers)
         # Made once: each data set brings functions of its own, which have to be traced.
         self._validation_batches = validation_batches(share.dataset, share.validation, VALIDATION_BATCH)
         self._batches = iter(
@@ -283,12 +299,21 @@ class _Training:
         Raises:
             NonFiniteLoss: When the loss is not a finite number.
             Preempted: When a worker was told to go; the state is saved then.
+            ExchangeFailed: When another worker is lost.
+            tf.errors.OpError: When TensorFlow finds that another worker is lost.
         """
         self._callbacks.on_train_begin()
         notice.training_begins()
         self._checkpoints.start()
-        while self._position.step < self._options.epochs * self._size.epoch_steps:
-            self._run_epoch(self._position.step // self._size.epoch_steps, notice)
+        try:
+            while self._position.step < self._options.epochs * self._size.epoch_steps:
+                self._run_epoch(self._position.step // self._size.epoch_steps, notice)
+        except tf.errors.OpError:
+            if self._exchange and self._exchange.failure:
+                raise self._exchange.failure from None
+            raise
+        if self._exchange:
+            self._exchange.close()
         self._callbacks.on_train_end()
 
     def _run_epoch(self, epoch: int, notice: PreemptionNotice) -> None:
@@ -360,17 +385,46 @@ class _Training:
         )
 
 
-def _restored(checkpoints: Checkpoints, strategy: tf.distribute.Strategy, cluster: Cluster) -> Position:
-    """Restores on every worker what the chief restores: another may not see its newest checkpoint yet."""
+def _restored(
+    checkpoints: Checkpoints, strategy: tf.distribute.Strategy, cluster: Cluster, attempt: OwnAttempt | None
+) -> tuple[Position, int]:
+    """Restores on every worker what the chief restores: another may not see its newest checkpoint yet.
+
+    Returns:
+        The position, and the number of the chief's attempt.
+    """
     start = Position(0, (0.0, 0.0))
     own = (checkpoints.restore() or start) if cluster.is_chief else start
+    number = attempt.number if attempt else 0
     if cluster.workers == 1:
-        return own
+        return own, number
     # In float64, which holds any number of steps.
-    step = int(sum_over_workers(strategy, tf.constant(own.step, tf.float64)).numpy())
+    told = collective_sum(strategy, tf.constant([own.step, number], tf.float64))
+    step, number = (int(value) for value in told.numpy())
     if cluster.is_chief or not step:
-        return own
-    return checkpoints.restore_step(step, VISIBLE_SECONDS)
+        return own, number
+    return checkpoints.restore_step(step, VISIBLE_SECONDS), number
+
+
+def uses_sockets(exchange: str, workers: int, local_replicas: int, joined_by_nccl: bool = False) -> bool:
+    """Whether workers sum through sockets, rather than TensorFlow.
+
+    Args:
+        exchange: `auto`, `sockets` or `ring`.
+        workers: How many there are.
+        local_replicas: Devices of this worker, the same number for all.
+        joined_by_nccl: Whether each worker has GPUs of its own, whose sums NCCL makes.
+
+    Raises:
+        InvalidInput: When they were asked to, and cannot.
+    """
+    if exchange == "sockets" and local_replicas > 1:
+        raise InvalidInput(
+            f"exchange = 'sockets': a worker with {local_replicas} GPUs sums over NCCL; use auto, or a GPU a worker"
+        )
+    if workers == 1 or exchange == "ring":
+        return False
+    return exchange == "sockets" or not joined_by_nccl
 
 
 def _tell_resumption(position: Position, directory: Path) -> None:

@@ -31,6 +31,7 @@ from kfp_image_classification.components.step.lean_import import import_without
 from kfp_image_classification.components.step.output import steady_streams
 from kfp_image_classification.components.step.process_owner import leave_with_owner
 from kfp_image_classification.components.train.attempts import OwnAttempt, Superseded, note_end
+from kfp_image_classification.components.train.exchange import ExchangeFailed, PeerLost, Refused
 from kfp_image_classification.components.train.options import TrainingJob
 from kfp_image_classification.components.train.worker.exit_codes import (
     BAD_INPUT,
@@ -103,7 +104,13 @@ def _train(job: TrainingJob, cluster: Cluster, notice: PreemptionNotice) -> NoRe
         leave(BAD_INPUT, f"error: {error}")
     except Superseded as error:
         leave(PEER_LOST, f"error: {error}")
-    except (PeersUnreachable, CheckpointUnreadable) as error:
+    except Refused as error:
+        if error.is_permanent:
+            leave(BAD_INPUT, f"error: {error}")
+        _leave_to_return(PEER_LOST, f"error: {error}", job, cluster)
+    except PeerLost as error:
+        _leave_to_return(PEER_LOST, f"another worker was lost: {error}", job, cluster)
+    except (PeersUnreachable, CheckpointUnreadable, ExchangeFailed) as error:
         _leave_to_return(PEER_LOST, f"error: {error}", job, cluster)
     except Preempted as error:
         _leave_to_return(PREEMPTED, str(error), job, cluster)

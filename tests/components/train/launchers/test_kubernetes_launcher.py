@@ -757,6 +757,17 @@ def test_without_a_cluster(
 
 
 @pytest.mark.fake_api
+def test_a_token_that_runs_out_during_an_outage_is_read_anew(
+    launch: Callable[..., Launch], kubernetes_api: KubernetesApi
+) -> None:
+    kubernetes_api.fail(verb="create", status=503, times=2)
+    kubernetes_api.fail(verb="create", status=401)
+    kubernetes_api.fail(verb="create", status=503)
+    launch()
+    assert TrainingOperator(kubernetes_api).wait_for_job()
+
+
+@pytest.mark.fake_api
 def test_job_is_followed_through_every_fault_of_the_api(
     launch: Callable[..., Launch], kubernetes_api: KubernetesApi, trained: SimpleNamespace
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from keras import layers
 
 from kfp_image_classification.components.train.worker.compiled_step import is_wanted
 from kfp_image_classification.components.train.worker.gradients import FusedAdam
-from kfp_image_classification.components.train.worker.steps import build_train_steps
+from kfp_image_classification.components.train.worker.steps import build_train_steps, collective_sum
 
 BATCH, STEPS = 8, 5
 
@@ -46,7 +47,7 @@ def trained(with_xla: bool, *more: keras.Layer) -> tuple[list[np.ndarray], list[
         )
         optimizer = FusedAdam("float32")
         optimizer.build(model.trainable_variables)
-    train_steps = build_train_steps(strategy, model, optimizer, BATCH, with_xla)
+    train_steps = build_train_steps(strategy, model, optimizer, BATCH, partial(collective_sum, strategy), with_xla)
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (BATCH * STEPS, 8, 8, 1), np.uint8)
     labels = random.integers(0, 3, BATCH * STEPS)
@@ -76,11 +77,12 @@ def test_a_model_that_xla_does_not_compile_is_trained_without(capsys: pytest.Cap
 
 TWO_REPLICAS = """
 import json, keras, numpy, tensorflow as tf
+from functools import partial
 from keras import layers
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from kfp_image_classification.components.train.worker.gradients import FusedAdam
-from kfp_image_classification.components.train.worker.steps import build_train_steps
+from kfp_image_classification.components.train.worker.steps import build_train_steps, collective_sum
 
 random = numpy.random.default_rng(0)
 pixels, labels = random.integers(0, 256, (32, 8, 8, 1), numpy.uint8), random.integers(0, 3, 32)
@@ -94,7 +96,7 @@ def trained(with_xla):
         optimizer = FusedAdam("float32")
         optimizer.build(model.trainable_variables)
         optimizer.average_also(model.non_trainable_variables)
-    train_steps = build_train_steps(strategy, model, optimizer, 8, with_xla)
+    train_steps = build_train_steps(strategy, model, optimizer, 8, partial(collective_sum, strategy), with_xla)
     batches = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(8))
     train_steps(iter(batches), tf.constant(4), tf.zeros(1))
     return [[part.numpy().tolist() for part in variable.value.values] for variable in model.variables]
