@@ -21,6 +21,14 @@ def is_wanted(option: str, gpus: int) -> bool:
     return option == "on" or (option == "auto" and gpus > 0)
 
 
+def waits_for_replicas(model: keras.Model) -> bool:
+    """Whether layers of a model sum over all replicas while it computes, which XLA does not do across processes."""
+    return any(
+        getattr(layer, "synchronized", False) or (isinstance(layer, keras.Model) and waits_for_replicas(layer))
+        for layer in model.layers
+    )
+
+
 def compiled_whole(step: Step) -> Step:
     """A step as one program of XLA, for a replica that has no others; `strategy.run` takes care of the rest."""
     return tf.function(step, jit_compile=True)

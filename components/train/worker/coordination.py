@@ -47,7 +47,7 @@ def connect(
         _configure_coordination(options)
         # No time-out: TensorFlow would start a thread for each sum that sleeps so long, see `stuck_watch`.
         ways = tf.distribute.experimental.CommunicationImplementation
-        way = ways.NCCL if devices.joined_by_nccl and options.exchange != "ring" else ways.RING
+        way = ways.NCCL if devices.joined_by_nccl else ways.RING
         strategy = tf.distribute.MultiWorkerMirroredStrategy(
             communication_options=tf.distribute.experimental.CommunicationOptions(implementation=way)
         )

@@ -12,6 +12,7 @@ from kfp_image_classification.components.train.worker.compiled_step import (
     compiled_part,
     compiled_whole,
     refusal,
+    waits_for_replicas,
 )
 
 # About a second of steps a call: long enough to hide a call's cost, short enough to notice a preemption in time.
@@ -90,7 +91,9 @@ def build_train_steps(
         return replica_step
 
     step = step_with(gradients_of)
-    if with_xla:
+    if with_xla and replicas > 1 and waits_for_replicas(model):
+        print("xla: the model is trained without, as its synchronized layers wait for the other replicas", flush=True)
+    elif with_xla:
         # Where there are other replicas, only what is before their sum.
         part = compiled_part(gradients_of)
         ways = [(compiled_whole(step), None)] if replicas == 1 else []

@@ -11,8 +11,9 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from kfp_image_classification.components.train.worker.compiled_step import is_wanted
+from kfp_image_classification.components.train.worker.compiled_step import is_wanted, waits_for_replicas
 from kfp_image_classification.components.train.worker.gradients import FusedAdam
+from kfp_image_classification.components.train.worker.models import build_model
 from kfp_image_classification.components.train.worker.steps import build_train_steps, collective_sum
 
 BATCH, STEPS = 8, 5
@@ -73,6 +74,13 @@ def test_a_model_that_xla_does_not_compile_is_trained_without(capsys: pytest.Cap
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("xla: the model is trained without, as XLA does not compile it: InvalidArgumentError in ")
     assert "PyFunc" in line
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet", "cnn_dropout", "cnn_batchnorm"])
+def test_layers_that_sum_over_replicas_are_found(name: str) -> None:
+    model = build_model(name, (32, 32, 3), 10, "float32")
+    outer = keras.Sequential([layers.Input((32, 32, 3)), model])
+    assert waits_for_replicas(model) == waits_for_replicas(outer) == (name == "cnn_batchnorm")
 
 
 TWO_REPLICAS = """
