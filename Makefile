@@ -72,8 +72,15 @@ bench-train: .venv/installed ## measure training speed against the original's wa
 	$(BIN)/python -m benchmarks.train.run $(ARGS)
 	$(BIN)/python -m benchmarks.train.accuracy
 
-bench-reading: .venv/installed ## measure bytes read by each worker, and memory at 1x and 10x data (two minutes)
+bench-ingest: .venv/installed ## measure ingest against TFDS's own writer and the bound, digits and photographs (ten minutes)
+	$(BIN)/python -m benchmarks.ingest.run $(ARGS)
+
+bench-photographs: .venv/installed ## run the whole pipeline on 20,000 photographs, ingested at once and in parts (half an hour)
+	$(BIN)/python -m benchmarks.ingest.whole_run $(ARGS)
+
+bench-reading: .venv/installed ## measure bytes read by each worker, and memory at 1x and 10x data, and how fast it is (five minutes)
 	$(BIN)/python -m benchmarks.train.reading
+	$(BIN)/python -m benchmarks.train.reading_speed $(ARGS)
 
 bench-soak: .venv/installed ## train 20,000 steps, and ask a server 500,000 times: nothing may grow or slow down (half an hour)
 	$(BIN)/python -m benchmarks.soak.training $(ARGS)
@@ -81,6 +88,9 @@ bench-soak: .venv/installed ## train 20,000 steps, and ask a server 500,000 time
 
 bench-gpu: .venv/installed ## measure training on a GPU against Keras' fit and the bound (ten minutes); skipped without one
 	$(BIN)/python -m benchmarks.gpu.run $(ARGS)
+
+bench-select: .venv/installed ## simulate how often a model is deployed that is no better (half a minute)
+	$(BIN)/python -m benchmarks.select.run $(ARGS)
 
 bench-serve: .venv/installed .venv/mlserver/installed ## measure the model server against kserve's, mlserver and the bound (five minutes)
 	$(BIN)/python -m benchmarks.serve.run --mlserver-python .venv/mlserver/bin/python $(ARGS)

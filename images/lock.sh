@@ -26,9 +26,9 @@ print(*(line for line in extras[sys.argv[1]] if line.startswith(sys.argv[2])), s
 }
 
 lock python-launcher --extra mlflow pyproject.toml
-lock python-tensorflow --extra tensorflow pyproject.toml
+lock python-tensorflow --extra tensorflow --extra buckets pyproject.toml
 # NVIDIA's libraries are in no other lock: an environment for development does without these gigabytes.
 extra tensorflow tensorflow~ | sed 's/^tensorflow/&[and-cuda]/' |
-  lock python-tensorflow-gpu --extra tensorflow pyproject.toml -
+  lock python-tensorflow-gpu --extra tensorflow --extra buckets pyproject.toml -
 extra server | lock python-server -
 { extra server; extra tensorflow tensorflow~; } | lock python-server-tensorflow -

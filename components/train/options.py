@@ -45,6 +45,8 @@ class TrainOptions(BaseModel):
         learning_rates: Steps of the learning rate, as SHARE:RATE pairs: from that share of the epochs on, that rate.
         seed: Decides initial weights, dropout and the order of the images.
         augmentation: Random changes to the training images: `none`, `shift`, or `shift_flip` (for photographs).
+        image_cache_mb: Memory of each worker, in MB, in which decoded images of an encoded data set are kept: they are
+            decoded once then, and not in every epoch.
         compute_dtype: What layers compute in: `float32`, or `bfloat16` (weights stay float32) where the machine has it.
         devices: What workers compute on: `cpu`, `gpu` (it fails where there is none), or `auto`, GPUs where there are
             some. Local workers share the machine's out; on a cluster each has those that `worker_gpus` gives it.
@@ -72,6 +74,7 @@ class TrainOptions(BaseModel):
     learning_rates: Annotated[str, AfterValidator(_schedule)]
     seed: int = Field(ge=0, lt=2**31)
     augmentation: Annotated[str, AfterValidator(_known_augmentation)] = "none"
+    image_cache_mb: int = Field(default=512, ge=0)
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     devices: Devices = "auto"
     xla: Literal["auto", "on", "off"] = "auto"
