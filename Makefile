@@ -86,6 +86,9 @@ bench-soak: .venv/installed ## train 20,000 steps, and ask a server 500,000 time
 	$(BIN)/python -m benchmarks.soak.training $(ARGS)
 	$(BIN)/python -m benchmarks.soak.serving
 
+bench-gpu: .venv/installed ## measure training on a GPU against Keras' fit and the bound (ten minutes); skipped without one
+	$(BIN)/python -m benchmarks.gpu.run $(ARGS)
+
 bench-select: .venv/installed ## simulate how often a model is deployed that is no better (half a minute)
 	$(BIN)/python -m benchmarks.select.run $(ARGS)
 
