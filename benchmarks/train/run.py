@@ -31,6 +31,7 @@ IMAGES = 20_000
 WARM_UP = 2
 Samples = dict[str, list[float]]
 RESULTS = Path(__file__).with_name("results.json")
+PYTORCH = Path(".venv/pytorch/bin/python")
 CORES = sorted(os.sched_getaffinity(0))[:2]
 
 
@@ -79,12 +80,12 @@ def rates(output: str) -> list[float]:
     return [float(line.split()[1]) for line in output.splitlines() if line.startswith("rate ")]
 
 
-def pinned(commands: list[list[str]], environments: list[dict[str, str]]) -> list[str]:
+def pinned(commands: list[list[str]], environments: list[dict[str, str]], python: str = sys.executable) -> list[str]:
     """Runs one process a core at the same time, and returns what they printed."""
     processes = []
     for core, command, environment in zip(CORES, commands, environments, strict=True):
         process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            [python, "-m", *command],
             env={**os.environ, **environment, "TF_CPP_MIN_LOG_LEVEL": "3"},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -114,6 +115,16 @@ def original_workers(arguments: list[str]) -> str:
     configs = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}} for index in (0, 1)]
     environments = [{"TF_CONFIG": json.dumps(config), "TF_USE_LEGACY_KERAS": "1"} for config in configs]
     return pinned([command, command], environments)[0]
+
+
+def pytorch(setting: Setting, folder: Path) -> list[float]:
+    """(e) Two one-core workers of PyTorch's DistributedDataParallel."""
+    command = ["benchmarks.train.pytorch", "--data", str(folder / "data.npz"), "--model", setting.model]
+    command += ["--batch-size", str(setting.batch_size), "--epochs", str(setting.epochs + WARM_UP)]
+    command += ["--steps", str(max(20, 70 * 64 // setting.batch_size))]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0]), "WORLD_SIZE": "2"}
+    environments = [{**meeting, "RANK": str(index)} for index in (0, 1)]
+    return rates(pinned([command, command], environments, str(PYTORCH))[0])[WARM_UP:]
 
 
 def train(options: TrainOptions, shards: Path, scratch: Path) -> list[dict[str, float]]:
@@ -171,6 +182,7 @@ WAYS: dict[str, Callable[[Setting, Path], list[float]]] = {
     BOUND: bound(),
     "(d) with our Adam": bound("--our-adam"),
     "(d) with our Adam and bfloat16 layers": bound("--our-adam", "--compute-dtype", "bfloat16"),
+    "(e) PyTorch's DistributedDataParallel, gloo, 2 workers": pytorch,
 }
 
 
