@@ -240,15 +240,15 @@ def efficiencies(rows: Sequence[Row]) -> Table:
         (row["exchange"], row["model"], row["dtype"], row["link"])
         for row in sorted(rows, key=lambda row: (EXCHANGES.index(row["exchange"]), list(SHAPES).index(row["model"])))
     )
+    cells = {(row["exchange"], row["model"], row["dtype"], row["link"], row["workers"]): _compared(row) for row in rows}
     for setting in settings:
-        cells = []
-        for count in counts:
-            for row in rows:
-                if (row["exchange"], row["model"], row["dtype"], row["link"], row["workers"]) == (*setting, count):
-                    said = row["efficiency"] * row["predicted"] / row["images_per_second"]
-                    cells.append(f"{row['efficiency']:.2f} ({said:.2f})")
-        table.add_row(*setting, *cells)
+        table.add_row(*setting, *(cells.get((*setting, count), "") for count in counts))
     return table
+
+
+def _compared(row: Row) -> str:
+    predicted_efficiency = row["efficiency"] * row["predicted"] / row["images_per_second"]
+    return f"{row['efficiency']:.2f} ({predicted_efficiency:.2f})"
 
 
 def outlook(rows: Sequence[Row]) -> Table:
@@ -300,7 +300,7 @@ def main() -> None:
         try:
             with network(2):
                 pass
-            models = [computed(name, 6) for name in arguments.models]
+            models = [computed(name, 1 if arguments.step_ms else 6) for name in arguments.models]
             if arguments.step_ms:
                 known = zip(models, arguments.step_ms, strict=True)
                 models = [replace(model, seconds=milliseconds / 1e3) for model, milliseconds in known]
