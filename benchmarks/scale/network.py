@@ -132,7 +132,7 @@ def _remove_leftovers() -> None:
 
 
 def _run(*command: str, check: bool = True) -> bool:
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", start_new_session=True)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", process_group=0)
     if check and done.returncode:
         raise NotPossible(f"`{' '.join(command)}` failed: {done.stderr.strip()}; does the kernel have this?")
     return done.returncode == 0

@@ -84,7 +84,7 @@ class Workers:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=self._complaints,
-                    start_new_session=True,  # Ctrl-C is this process' to notice
+                    process_group=0,  # Ctrl-C is this process' to notice
                 )
             )
 

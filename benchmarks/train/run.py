@@ -46,6 +46,7 @@ class Setting:
     epochs: int
 
 
+Measure = Callable[[Setting, Path], list[float]]
 SETTINGS = [
     Setting("small CNN, the original's batch of 64", "cnn_small", (28, 28, 1), 64, 5),
     Setting("small CNN, the recommended batch of 256", "cnn_small", (28, 28, 1), 256, 6),
@@ -135,9 +136,7 @@ def train(options: TrainOptions, shards: Path, scratch: Path) -> list[dict[str, 
     return run_job(job, scratch / "model", log).history
 
 
-def ours(
-    workers: int, gradient_dtype: str = "float32", compute_dtype: str = "float32"
-) -> Callable[[Setting, Path], list[float]]:
+def ours(workers: int, gradient_dtype: str = "float32", compute_dtype: str = "float32") -> Measure:
     """(b) Our trainer with two one-core workers, or (c) as one process with both cores and the same global batch."""
 
     def measure(setting: Setting, folder: Path) -> list[float]:
@@ -159,7 +158,7 @@ def ours(
     return measure
 
 
-def bound(*flags: str) -> Callable[[Setting, Path], list[float]]:
+def bound(*flags: str) -> Measure:
     """(d) Two independent one-core processes on a constant batch, in the environment that our workers have."""
 
     def measure(setting: Setting, folder: Path) -> list[float]:
@@ -173,7 +172,7 @@ def bound(*flags: str) -> Callable[[Setting, Path], list[float]]:
 
 ORIGINAL = "(a) the original's way, 2 workers"
 BOUND = "(d) bound: 2 processes, no input, no messages"
-WAYS: dict[str, Callable[[Setting, Path], list[float]]] = {
+WAYS: dict[str, Measure] = {
     ORIGINAL: original,
     "(b) ours, 2 workers": ours(2),
     "(b) ours, 2 workers, bfloat16 gradients": ours(2, "bfloat16"),
@@ -192,9 +191,13 @@ def main() -> None:
         "--rounds", type=int, default=2, help="interleaved repetitions of every measurement (default 2)"
     )
     parser.add_argument("--settings", type=int, nargs="+", default=[0, 1, 2], help="which settings (default all)")
+    parser.add_argument(
+        "--ways", nargs="+", choices="abcde", default="abcde", help="which ways, by letter (default all)"
+    )
     arguments = parser.parse_args()
     settings = [SETTINGS[index] for index in arguments.settings]
-    samples = measure_all(settings, arguments.rounds)
+    ways = {way: measure for way, measure in WAYS.items() if way[1] in arguments.ways}
+    samples = measure_all(settings, ways, arguments.rounds)
     results = {
         "cores": len(CORES),
         "machine": platform.processor() or platform.machine(),
@@ -210,16 +213,16 @@ def main() -> None:
     console.print(f"wrote {RESULTS}")
 
 
-def measure_all(settings: list[Setting], rounds: int) -> dict[Setting, Samples]:
+def measure_all(settings: list[Setting], ways: dict[str, Measure], rounds: int) -> dict[Setting, Samples]:
     """Measures every way in every setting, once a round: what changes on the machine meanwhile, changes for all."""
-    samples: dict[Setting, Samples] = {setting: {way: [] for way in WAYS} for setting in settings}
+    samples: dict[Setting, Samples] = {setting: {way: [] for way in ways} for setting in settings}
     with tempfile.TemporaryDirectory() as scratch, Progress() as progress:
-        task = progress.add_task("measuring", total=rounds * len(settings) * len(WAYS))
+        task = progress.add_task("measuring", total=rounds * len(settings) * len(ways))
         folders = {shape: Path(scratch, "x".join(map(str, shape))) for shape in {setting.shape for setting in settings}}
         for shape, folder in folders.items():
             folder.mkdir()
             prepare(shape, folder)
-        for _, setting, (way, measure) in itertools.product(range(rounds), settings, WAYS.items()):
+        for _, setting, (way, measure) in itertools.product(range(rounds), settings, ways.items()):
             samples[setting][way] += measure(setting, folders[setting.shape])
             progress.advance(task)
     return samples
@@ -235,7 +238,7 @@ def table(setting: Setting, samples: Samples) -> Table:
         shown.add_column(heading, justify="left" if not heading else "right")
     of = medians(samples)
     for way, median in of.items():
-        ratios = [f"{median / of[other]:.2f}" for other in (ORIGINAL, BOUND)]
+        ratios = [f"{median / of[other]:.2f}" if other in of else "" for other in (ORIGINAL, BOUND)]
         shown.add_row(way, f"{median:,.0f}", *ratios, str(len(samples[way])))
     return shown
 
