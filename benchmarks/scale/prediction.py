@@ -58,7 +58,7 @@ class Step:
 class Costs:
     """What a worker's CPU spends, in seconds: for a message, and for a byte that it sends and receives.
 
-    TensorFlow's ring has threads that handle bytes while others are on their way; our exchange has a single one.
+    TensorFlow's ring has threads that handle messages while others are on their way; our exchange has a single one.
     """
 
     message: float
@@ -81,9 +81,9 @@ class Costs:
         return cls(*map(float, found))
 
     def step_seconds(self, step: Step) -> float:
-        handling, wire = step.bytes * self.byte, step.wire_seconds
-        of_bytes = max(handling, wire) if step.exchange == "ring" else handling + wire
-        return step.computation + step.rounds * self.message + step.latency_seconds + of_bytes
+        handling = step.rounds * self.message + step.bytes * self.byte
+        both = max(handling, step.wire_seconds) if step.exchange == "ring" else handling + step.wire_seconds
+        return step.computation + step.latency_seconds + both
 
     def efficiency(self, step: Step) -> float:
         """Images a second, over those of as many workers that do not talk."""
