@@ -40,8 +40,6 @@ def leave_when_a_peer_is_lost(workers: int, hang_seconds: float, watch: StuckWat
         except tf.errors.OpError as error:
             if watch.is_on:
                 why = " ".join(error.message.split("}} ")[-1].split("\n")[:2])
-                leave(
-                    PEER_LOST, f"another worker was lost: no sign of life for hang_seconds = {hang_seconds:g}: {why}"
-                )
+                leave(PEER_LOST, f"another worker was lost: no sign of life for hang_seconds = {hang_seconds:g}: {why}")
 
     threading.Thread(target=wait, name="lost-peers", daemon=True).start()

@@ -35,6 +35,20 @@ def test_of_two_jobs_that_claim_a_folder_at_once_one_gets_it(
         assert {path.name for path in (tmp_path / str(attempt)).iterdir()} == {"exchange-token", "job.json"}
 
 
+@pytest.mark.parametrize(("shared", "mode"), [(0o700, 0o600), (0o770, 0o640)])
+def test_the_workers_secret_stays_the_same_and_is_theirs(
+    shared: int, mode: int, digits: Dataset, train_options: TrainOptions, tmp_path: Path
+) -> None:
+    job = job_of(digits, tmp_path / "job", train_options)
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job").chmod(shared)
+    claim_directory(job)
+    token = tmp_path / "job" / "exchange-token"
+    first = token.read_text()
+    claim_directory(job)
+    assert (token.read_text(), len(bytes.fromhex(first)), token.stat().st_mode & 0o777) == (first, 32, mode)
+
+
 def test_shared_data_set_is_not_copied_again_under_workers_that_read_it(
     digits: Dataset, train_options: TrainOptions, tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from exchange_workers import Process
-from proxy import Proxy
+from network_proxy import Proxy
 
 from kfp_image_classification.components.train.launchers.machine import free_ports
 

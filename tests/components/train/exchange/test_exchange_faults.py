@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exchange_workers import Process, as_threads, numbers
-from proxy import Cut, Proxy, at, garbled
+from network_proxy import Cut, Proxy, at, garbled
 from slow_cases import most_slow
 
 from kfp_image_classification.components.train.exchange import Exchange, PeerLost, PeerStuck, WrongMessage

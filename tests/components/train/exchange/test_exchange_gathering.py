@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from exchange_workers import TOKEN, Process
-from proxy import Proxy
+from network_proxy import Proxy
 from slow_cases import most_slow
 
 from kfp_image_classification.components.train.exchange import Exchange, ExchangeFailed, PeersMissing, Refused

@@ -107,6 +107,7 @@ def test_tfjob_in_full() -> None:
         "imagePullPolicy": "IfNotPresent",
         "command": ["python", "-m", "kfp_image_classification.components.train.worker"],
         "resources": {"limits": {"cpu": "1", "memory": "2Gi"}, "requests": {"cpu": "1", "memory": "2Gi"}},
+        "ports": [{"name": "tfjob-port", "containerPort": 2222}, {"name": "exchange", "containerPort": 2223}],
         "volumeMounts": [{"name": "run-storage", "mountPath": "/mnt/storage"}],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }

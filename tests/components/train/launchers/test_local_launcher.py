@@ -219,7 +219,7 @@ def test_workers_that_hang_before_they_have_met_are_ended_by_the_launcher(
     (tmp_path / "sitecustomize.py").write_text(
         "import ctypes, socket, sys\n"
         "if 'kfp_image_classification.components.train.worker' in sys.orig_argv:\n"
-        "    socket.create_server = lambda *_, **__: ctypes.PyDLL(None).sleep(600)\n"
+        "    socket.socket.listen = lambda *_, **__: ctypes.PyDLL(None).sleep(600)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     options = train_options.model_copy(update={"peer_seconds": 2})

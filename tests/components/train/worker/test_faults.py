@@ -17,12 +17,16 @@ from pathlib import Path
 import psutil
 import pytest
 from log_lines import LogLines
+from network_proxy import Change, Cut, Proxy, at, garbled
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.components.train.job_folder import claim_directory
+from kfp_image_classification.components.train.launchers.machine import on_core, worker_ports
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 from kfp_image_classification.components.train.run_job import TrainingResult, run_job
 from kfp_image_classification.components.train.worker.worker_report import WorkerReport
+from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
 
 # Dropout and batches both depend on the position in the training: a run that loses it ends with other weights.
 OPTIONS = TrainOptions(
@@ -100,7 +104,7 @@ def disturbed_run(
     ("victim", "sent", "told", "most_seconds"),
     [
         (1, signal.SIGKILL, "worker-1 was ended by signal 9; restart 1 of 3", 10),
-        (0, signal.SIGKILL, "worker-0 was ended by signal 9; restart 1 of 3", 10),
+        pytest.param(0, signal.SIGKILL, "worker-0 was ended by signal 9; restart 1 of 3", 10, marks=pytest.mark.slow),
         (1, signal.SIGTERM, "exited with code 143; restart 1 of 3", 10),
         (1, signal.SIGSTOP, "restart 1 of 3", 20),
         pytest.param(0, signal.SIGSTOP, "restart 1 of 3", 20, marks=pytest.mark.slow),
@@ -263,6 +267,52 @@ def test_worker_that_stands_still_in_any_phase_is_noticed(
     assert [row["epoch"] for row in result.history] == list(range(1, 17))
     assert [restart.steps >= 0 for restart in result.restarts] == [True]
     assert result.restarts[0].seconds > 10
+
+
+def cut() -> None:
+    raise Cut("reset")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (garbled(20_000_000), r"worker \d sent a part of sum \d+ that was garbled on its way"),
+        (at(20_000_000, cut), r"worker \d (has closed|is gone|has left|closed|.*reset)"),
+    ],
+    ids=["garbled", "cut"],
+)
+def test_connection_between_two_workers_that_breaks(
+    change: Change, told: str, digits: Dataset, undisturbed: tuple[str, TrainingResult], tmp_path: Path
+) -> None:
+    """The workers are on either side of a network that does this to them; then they start again without it."""
+    job = make_job(digits, tmp_path)
+    claim_directory(job)
+    chief, worker, between = worker_ports(3)
+    proxies = [Proxy(chief, port=between), Proxy(chief + 1, up=change, port=between + 1)]
+
+    def run(chief_seen_by_the_worker: int) -> list[tuple[int, str]]:
+        started = []
+        for index, seen in enumerate((chief, chief_seen_by_the_worker)):
+            addresses = [f"127.0.0.1:{seen}", f"127.0.0.1:{worker}"]
+            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            command = [sys.executable, "-m", WORKER, "--job", job.model_dump_json()]
+            environment = {**os.environ, **WORKER_ENVIRONMENT, "TF_CONFIG": json.dumps(config)}
+            with on_core(min(os.sched_getaffinity(0))):  # the weights depend on a worker's number of cores
+                started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+        told = [process.communicate(timeout=120)[0] for process in started]
+        return [(process.returncode, words) for process, words in zip(started, told, strict=True)]
+
+    try:
+        ended = run(between)
+    finally:
+        for proxy in proxies:
+            proxy.close()
+    assert [code for code, _ in ended] == [138, 138]
+    assert all("another worker was lost: worker " in words for _, words in ended), ended
+    assert any(re.search(told, words) for _, words in ended), ended
+    assert [code for code, _ in run(chief)] == [0, 0]
+    assert weights(job) == undisturbed[0]
 
 
 def test_rerun_after_the_launcher_was_killed(

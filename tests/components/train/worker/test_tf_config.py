@@ -86,6 +86,17 @@ def test_pod_that_is_no_jobsets(environment: dict[str, str], problem: str) -> No
         tf_config_of_jobset(environment, 2)
 
 
-def test_hosts_are_told_without_ports() -> None:
+def test_hosts_are_told_without_ports_and_sums_have_the_one_above() -> None:
     cluster = Cluster(("train-node-0-0.train:2222", "10.1.2.3:2222", "[fd00::1]:2222"), 0)
     assert cluster.hosts == ["train-node-0-0.train", "10.1.2.3", "fd00::1"]
+    assert cluster.exchange_addresses == ["train-node-0-0.train:2223", "10.1.2.3:2223", "[fd00::1]:2223"]
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [("a", "expected host:port"), ("a:65535", "the port above"), ("a:x", "expected host:port"), ("", "expected host")],
+)
+def test_address_that_cannot_be_used(address: str, problem: str) -> None:
+    config = {"cluster": {"worker": ["b:1", address]}, "task": {"type": "worker", "index": 0}}
+    with pytest.raises(InvalidInput, match=problem):
+        cluster_from_environment({"TF_CONFIG": json.dumps(config)})

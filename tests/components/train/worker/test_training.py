@@ -44,16 +44,17 @@ def test_same_seed_same_weights(trained: SimpleNamespace, tmp_path: Path) -> Non
     assert reports(again.directory)[0].weights_sha256 == reports(trained.job.directory)[0].weights_sha256
 
 
-@pytest.mark.parametrize("model_type", ["cnn", "cnn_batchnorm"])
+@pytest.mark.parametrize(("model_type", "exchange"), [("cnn", "ring"), ("cnn_batchnorm", "sockets")])
 def test_as_one_process_on_the_same_global_batches(
-    model_type: str, digits: Dataset, train_options: TrainOptions, tmp_path: Path
+    model_type: str, exchange: str, digits: Dataset, train_options: TrainOptions, tmp_path: Path
 ) -> None:
     """The reference is plain Keras: no strategy, no loop of ours, the workers' batches put together.
 
     Two steps only, and differences compared with how far the weights moved: Adam turns the sign of a gradient that is
     all rounding error into a whole step, so single weights differ even when the same images are summed in other order.
     """
-    options = train_options.model_copy(update={"model_type": model_type, "batch_size": 900, "epochs": 1})
+    changes = {"model_type": model_type, "exchange": exchange, "batch_size": 900, "epochs": 1}
+    options = train_options.model_copy(update=changes)
     job = TrainingJob(options=options, dataset=str(digits.directory), directory=str(tmp_path / "job"))
     run_job(job, tmp_path / "model", stage_log("test"))
 

@@ -12,6 +12,7 @@ import termios
 import threading
 from pathlib import Path
 
+import pytest
 from real_run import SCRIPT, START_SECONDS, assert_nothing_left
 
 HIDDEN, SHOWN = "\x1b[?25l", "\x1b[?25h"
@@ -95,6 +96,7 @@ def test_training_is_shown_and_ctrl_c_leaves_a_clean_terminal(tmp_path: Path) ->
     assert_nothing_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_plain_lines_on_a_terminal_where_asked_for(unreadable_images: Path, tmp_path: Path) -> None:
     terminal = Terminal(tmp_path, 100, "--plain", "--dataset", f"image_folder:{unreadable_images}")
     assert terminal.wait() == 1

@@ -93,8 +93,10 @@ def test_second_run_is_cached_and_leaves_nothing(cached: SimpleNamespace) -> Non
 
 @pytest.mark.parametrize(
     "moment",
-    [r"worker-0 \| worker 0 of 2", r"model server \d+ is loading"],
-    ids=["training", "deploying"],
+    [
+        pytest.param(r"worker-0 \| worker 0 of 2", id="training", marks=pytest.mark.slow),  # test_endings.py does, too
+        pytest.param(r"model server \d+ is loading", id="deploying"),
+    ],
 )
 def test_stopped_at_any_moment_nothing_is_left(moment: str, tmp_path: Path) -> None:
     process = start(tmp_path, "--models", "cnn", "--epochs", "1" if "server" in moment else "500")

@@ -53,16 +53,23 @@ class Proxy:
         up: Change of the bytes from the caller; down: of those to it.
         piece: Bytes that are passed on at once, at most.
         delay: Seconds before each piece.
+        port: Where it listens; 0 for any.
     """
 
     def __init__(
-        self, target: int, up: Change | None = None, down: Change | None = None, piece: int = 65536, delay: float = 0
+        self,
+        target: int,
+        up: Change | None = None,
+        down: Change | None = None,
+        piece: int = 65536,
+        delay: float = 0,
+        port: int = 0,
     ) -> None:
         self._target = target
         self._changes: dict[Direction, Change | None] = {"up": up, "down": down}
         self._piece = piece
         self._delay = delay
-        self._door = socket.create_server(("127.0.0.1", 0))
+        self._door = socket.create_server(("127.0.0.1", port))
         self.port = self._door.getsockname()[1]
         self.accepted = 0
         self._open: list[socket.socket] = []
