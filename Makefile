@@ -75,12 +75,22 @@ bench-train: .venv/installed .venv/pytorch/installed ## measure training speed a
 bench-scale: .venv/installed ## measure 2 to 16 workers, each with a link of 1 or 10 Gbit/s; as root (fifteen minutes)
 	$(BIN)/python -m benchmarks.scale.run $(ARGS)
 
-bench-reading: .venv/installed ## measure bytes read by each worker, and memory at 1x and 10x data (two minutes)
+bench-ingest: .venv/installed ## measure ingest against TFDS's own writer and the bound, digits and photographs (ten minutes)
+	$(BIN)/python -m benchmarks.ingest.run $(ARGS)
+
+bench-photographs: .venv/installed ## run the whole pipeline on 20,000 photographs, ingested at once and in parts (half an hour)
+	$(BIN)/python -m benchmarks.ingest.whole_run $(ARGS)
+
+bench-reading: .venv/installed ## measure bytes read by each worker, and memory at 1x and 10x data, and how fast it is (five minutes)
 	$(BIN)/python -m benchmarks.train.reading
+	$(BIN)/python -m benchmarks.train.reading_speed $(ARGS)
 
 bench-soak: .venv/installed ## train 20,000 steps, and ask a server 500,000 times: nothing may grow or slow down (half an hour)
 	$(BIN)/python -m benchmarks.soak.training $(ARGS)
 	$(BIN)/python -m benchmarks.soak.serving
+
+bench-select: .venv/installed ## simulate how often a model is deployed that is no better (half a minute)
+	$(BIN)/python -m benchmarks.select.run $(ARGS)
 
 bench-serve: .venv/installed .venv/mlserver/installed ## measure the model server against kserve's, mlserver and the bound (five minutes)
 	$(BIN)/python -m benchmarks.serve.run --mlserver-python .venv/mlserver/bin/python $(ARGS)

@@ -12,17 +12,20 @@ PACKAGE = "kfp_image_classification"
 MODULES = {
     "python-tensorflow": [
         "components.ingest.sharding",
-        "components.ingest.sources",
+        "components.ingest.sources.tfds",
         "components.train.worker.worker",
         "components.train.worker.export",
         "components.train.worker.onnx_export",
         "components.evaluate.scores",
         "components.evaluate.evaluation_page",
+        "components.evaluate.champion",
+        "components.select.decision",
     ],
     "python-launcher": [
         "components.preflight.report",
         "components.train.run_job",
         "components.train.launchers.cluster_job",
+        "components.select.champion",
         "components.select.leaderboard",
         "components.deploy.kserve.cluster",
         "components.track.tracked_run",

@@ -1,46 +1,54 @@
 """The whole way from a data set to a served model.
 
 prepare data -> ingest -> for each model: train -> evaluate -> select -> (good enough?) -> deploy
-                                                      -> (MLflow server?) -> track
+                       -> champion, the deployed model, ----->        -> (MLflow server?) -> track
 """
 
 from typing import List
 
 from kfp import dsl, kubernetes
 
+from kfp_image_classification.components.cluster.data_credentials import give_data_credentials
 from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
 from kfp_image_classification.components.cluster.storage import RUN_ID_FIELD, RUN_ID_VARIABLE, mount_storage
 from kfp_image_classification.components.deploy import deploy
 from kfp_image_classification.components.evaluate import evaluate
 from kfp_image_classification.components.ingest import ingest, prepare_data
 from kfp_image_classification.components.preflight import preflight
-from kfp_image_classification.components.select import select
+from kfp_image_classification.components.select import find_champion, select
 from kfp_image_classification.components.step.options import described_by
 from kfp_image_classification.components.train import train
+from kfp_image_classification.pipelines.champion import champion
+from kfp_image_classification.pipelines.parallel_ingest import parallel_ingest
 from kfp_image_classification.pipelines.tracking import tracking
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
 
 
 @dsl.pipeline(name="image-classification", display_name="Image classification, end to end")
-@described_by(train, ingest, deploy, select, tracking)
+@described_by(train, ingest, deploy, select, find_champion, tracking)
 def e2e(
     dataset: str = "mnist_5k",
     data_dir: str = "",
     validation_share: float = 0.1,
     image_size: int = 0,
+    record_format: str = "auto",
+    ingest_parts: int = 1,
     models: List[str] = ["cnn", "cnn_dropout", "cnn_batchnorm"],
     workers: int = 2,
     epochs: int = 20,
     batch_size: int = 32,
     learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
     augmentation: str = "none",
+    image_cache_mb: int = 512,
     compute_dtype: str = "float32",
     gradient_dtype: str = "float32",
     exchange: str = "auto",
     seed: int = 0,
     max_restarts: int = 3,
-    min_accuracy: float = 0.9,
+    select_by: str = "accuracy",
+    gate: float = 0.9,
+    min_recall: dict = {},
     force: bool = False,
     service_name: str = "image-classifier",
     service_port: int = 0,
@@ -81,6 +89,22 @@ def e2e(
         .set_caching_options(False)
     )
 
+    in_parts = (
+        parallel_ingest(
+            dataset=dataset,
+            data_dir=data_dir,
+            validation_share=validation_share,
+            image_size=image_size,
+            workers=workers,
+            seed=seed,
+            record_format=record_format,
+            ingest_parts=ingest_parts,
+            pvc=pvc,
+        )
+        .set_display_name("Ingest in parts")
+        .after(checked)
+    )
+
     # Looks whether the data set is on the volume before the cache of ingest and train is believed.
     prepared = (
         prepare_data(
@@ -90,13 +114,15 @@ def e2e(
             image_size=image_size,
             workers=workers,
             seed=seed,
+            record_format=record_format,
+            ingest_parts=ingest_parts,
             pvc=pvc,
         )
         .set_display_name("Prepare data")
         .set_caching_options(False)
-        .after(checked)
+        .after(in_parts)
     )
-    mount_storage(prepared, pvc)
+    give_data_credentials(mount_storage(prepared, pvc))
 
     ingested = ingest(
         dataset=dataset,
@@ -105,9 +131,21 @@ def e2e(
         image_size=image_size,
         workers=workers,
         seed=seed,
+        record_format=record_format,
+        ingest_parts=ingest_parts,
         fingerprint=prepared.output,
     ).set_display_name("Ingest")
-    mount_storage(ingested, pvc)
+    give_data_credentials(mount_storage(ingested, pvc))
+
+    # Found before hours of training go by: an account that may not look is told so now.
+    deployed_now = champion(
+        shards=ingested.outputs["shards"],
+        deploy_backend=deploy_backend,
+        service_name=service_name,
+        namespace=service_namespace,
+        force=force,
+        pvc=pvc,
+    ).set_display_name("Champion")
 
     with dsl.ParallelFor(models, name="each-model") as model_type:
         trained = train(
@@ -119,6 +157,7 @@ def e2e(
             batch_size=batch_size,
             learning_rates=learning_rates,
             augmentation=augmentation,
+            image_cache_mb=image_cache_mb,
             compute_dtype=compute_dtype,
             gradient_dtype=gradient_dtype,
             exchange=exchange,
@@ -141,11 +180,11 @@ def e2e(
         select(
             models=dsl.Collected(trained.outputs["model"]),
             evaluations=dsl.Collected(evaluated.outputs["metrics"]),
-            min_accuracy=min_accuracy,
+            champion=deployed_now.output,
+            select_by=select_by,
+            gate=gate,
+            min_recall=min_recall,
             deploy_backend=deploy_backend,
-            service_name=service_name,
-            namespace=service_namespace,
-            force=force,
         )
         .set_display_name("Select")
         .set_caching_options(False)

@@ -32,6 +32,7 @@ def train(
     learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
     seed: int = 0,
     augmentation: str = "none",
+    image_cache_mb: int = 512,
     compute_dtype: str = "float32",
     gradient_dtype: str = "float32",
     exchange: str = "auto",

@@ -44,6 +44,8 @@ class TrainOptions(BaseModel):
         learning_rates: Steps of the learning rate, as SHARE:RATE pairs: from that share of the epochs on, that rate.
         seed: Decides initial weights, dropout and the order of the images.
         augmentation: Random changes to the training images: `none`, `shift`, or `shift_flip` (for photographs).
+        image_cache_mb: Memory of each worker, in MB, in which decoded images of an encoded data set are kept: they are
+            decoded once then, and not in every epoch.
         compute_dtype: What layers compute in: `float32`, or `bfloat16` (weights stay float32) where the machine has it.
         gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
         exchange: What sums gradients between workers: `sockets`, TensorFlow's `ring` (NCCL where workers have GPUs of
@@ -67,6 +69,7 @@ class TrainOptions(BaseModel):
     learning_rates: Annotated[str, AfterValidator(_schedule)]
     seed: int = Field(ge=0, lt=2**31)
     augmentation: Annotated[str, AfterValidator(_known_augmentation)] = "none"
+    image_cache_mb: int = Field(default=512, ge=0)
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
     exchange: Literal["auto", "sockets", "ring"] = "auto"

@@ -35,9 +35,10 @@ from kfp_image_classification.components.train.worker.coordination import PeersU
 from kfp_image_classification.components.train.worker.export import export_model, is_exported
 from kfp_image_classification.components.train.worker.gradients import FusedAdam
 from kfp_image_classification.components.train.worker.input_pipeline import (
+    VALIDATION_PART,
+    ValidationBatches,
     steps_per_epoch,
     training_batches,
-    validation_batches,
     worker_shards,
 )
 from kfp_image_classification.components.train.worker.lost_peers import leave_when_a_peer_is_lost
@@ -111,8 +112,13 @@ def train_model(
     )
     progress = _Progress(times, watch, attempt)
     progress.enter("build")
-    training = _Training(job, cluster, share, size, strategy, progress)
-    training.run(notice)
+    try:
+        training = _Training(job, cluster, share, size, strategy, progress)
+        training.run(notice)
+    except tf.errors.OpError:
+        if share.dataset.refused:  # a shard, while the input was read
+            raise share.dataset.refused from None
+        raise
 
     directory = Path(job.directory)
     progress.enter("export")
@@ -162,11 +168,11 @@ class _Share:
 
     @classmethod
     def of(cls, job: TrainingJob, cluster: Cluster) -> "_Share":
-        """Finds and checks a worker's share.
+        """Finds a worker's share; its shards' checksums are checked as they are read.
 
         Raises:
             InvalidInput: When data set and options do not go together.
-            StageFailed: When a shard is not whole.
+            StageFailed: When a shard is missing, or has another size.
         """
         dataset = Dataset(job.dataset)
         check_fit(job.options, dataset.manifest)
@@ -174,7 +180,7 @@ class _Share:
             worker_shards(dataset.manifest.splits[name].shards, cluster.index, cluster.workers)
             for name in ("train", "validation")
         )
-        dataset.verify([*train, *validation])
+        dataset.check_sizes([*train, *validation])
         return cls(dataset, train, validation)
 
     @property
@@ -260,7 +266,8 @@ class _Training:
         )
         self._validate = build_validation(self.model, sum_over_workers)
         # Made once: each data set brings functions of its own, which have to be traced.
-        self._validation_batches = validation_batches(share.dataset, share.validation, VALIDATION_BATCH)
+        cache_bytes = self._options.image_cache_mb * 10**6 // VALIDATION_PART
+        self._validation_batches = ValidationBatches(share.dataset, share.validation, VALIDATION_BATCH, cache_bytes)
         self._batches = iter(strategy.distribute_datasets_from_function(self._own_batches))
         self._pace = Pace(cluster.workers)
         schedule = LearningRateSteps.parse(self._options.learning_rates)
@@ -356,6 +363,7 @@ class _Training:
             self._options.seed,
             self._position.step * replicas,
             self._options.augmentation,
+            self._options.image_cache_mb * 10**6 * (VALIDATION_PART - 1) // VALIDATION_PART,
         )
 
 
