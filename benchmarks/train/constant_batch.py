@@ -1,9 +1,11 @@
-"""The bound: a process that trains on one batch, with no input and nobody to talk to. Prints the rate of each call.
+"""The bound: a process that trains on one batch, with no input and nobody to talk to. Prints the rate of each call,
+and how many values are trained, and how many are statistics of normalisation layers.
 
 Its optimizer is Keras' Adam, as everybody has it, or ours.
 """
 
 import argparse
+import math
 import time
 
 import keras
@@ -42,6 +44,8 @@ def main() -> None:
         for _ in tf.range(steps):
             step()
 
+    statistics = [one for one in model.non_trainable_variables if one.dtype == "float32"]
+    print("values", *(sum(math.prod(one.shape) for one in of) for of in (model.trainable_variables, statistics)))
     steps = max(5, 100 * 64 // arguments.batch_size)
     train(tf.constant(steps))
     print("ready", flush=True)
