@@ -28,6 +28,7 @@ def image_list(dataset: str) -> str:
 
 
 def _expanded(path: str) -> str:
+    path = path.removeprefix("file://")
     if "://" in path:
         return path
     with suppress(RuntimeError):  # no such user: the folder's own name begins so

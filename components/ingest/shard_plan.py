@@ -90,7 +90,7 @@ def plan_shards(source: Source, options: IngestOptions) -> ShardPlan:
     layout = record_layout(options, source.image_shape)
     image_bytes = _image_bytes(source, layout)
     shards = {name: _planned(splits, name, layout, image_bytes, options) for name in SPLITS}
-    return ShardPlan(source, splits, layout, shards)
+    return ShardPlan(splits.source, splits, layout, shards)
 
 
 def record_layout(options: IngestOptions, image_shape: ImageShape) -> RecordLayout:

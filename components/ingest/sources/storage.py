@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -33,14 +34,14 @@ class Entry(NamedTuple):
     Attributes:
         name: Without the folder.
         is_folder: Whether it is a folder, or a link to one.
-        leads_nowhere: Whether it is a link to nothing.
+        is_nothing: Whether it is neither file nor folder: a link to nothing, or what a program left to talk through.
         is_link: Whether it is a link at all.
         state: What changes when its content does: size and time, or a bucket's own tag.
     """
 
     name: str
     is_folder: bool
-    leads_nowhere: bool
+    is_nothing: bool
     is_link: bool
     state: str
 
@@ -105,7 +106,8 @@ class Disk:
         try:
             status = found.stat()
             state = f"{status.st_size} {status.st_mtime_ns}"
-            return Entry(found.name, found.is_dir(), False, found.is_symlink(), state)
+            is_nothing = not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
+            return Entry(found.name, found.is_dir(), is_nothing, found.is_symlink(), state)
         except OSError:  # a link to nothing, or to itself
             return Entry(found.name, False, True, True, "")
 

@@ -19,6 +19,7 @@ import psutil
 from kfp import local
 from kfp.dsl.base_component import BaseComponent
 
+from kfp_image_classification.components.contracts.deployed_model import SERVED_VARIABLE
 from kfp_image_classification.components.deploy.endpoint import ENDPOINT_FILE, REQUEST_FILE, Endpoint
 from kfp_image_classification.components.deploy.local_server import stop_server
 from kfp_image_classification.components.ingest.part_folders import PARTS_VARIABLE
@@ -60,6 +61,7 @@ class LocalRun:
         image-.../     the steps' outputs as KFP lays them out
       latest -> 20261124-121501
       .cache/          what steps may take over from earlier runs
+      .served/         which model each service served last
       .parts/          parts of data sets that are being written
     """
 
@@ -83,6 +85,7 @@ class LocalRun:
             StageFailed: When a step fails; the step has said why by then.
         """
         os.environ[OWNER_VARIABLE] = str(os.getpid())
+        os.environ[SERVED_VARIABLE] = str(self.directory.parent / ".served")
         os.environ[PARTS_VARIABLE] = str(self.directory.parent / ".parts")
         adopt_orphans()
         cache = self.directory.parent / ".cache" / cache_key(parameters)

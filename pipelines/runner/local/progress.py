@@ -13,8 +13,8 @@ from typing import Any
 from kfp_image_classification.pipelines.runner.local.run_record import State, Step
 
 LAST_LINES = 20
-# They have something to show on a cluster alone.
-NOT_SHOWN = ("preflight", "prepare-data", "list-parts")
+# Seldom have they much to do here, or anything to show.
+IN_THE_BACKGROUND = ("preflight", "prepare-data", "list-parts", "find-champion", "measure-champion")
 
 _EXECUTING = re.compile(r"Executing task '([\w-]+)'")
 _CACHED = re.compile(r"Task ([\w-]+) cache hit \(key=(\w+)\)")
@@ -117,9 +117,10 @@ class Progress:
         return [step for step in self.steps if step.state == "failed" and not step.told.startswith("error: ")]
 
     def finished(self) -> list[Step]:
-        """The steps after the run's end; without those that have something to do on a cluster alone."""
+        """The steps after the run's end, without those that seldom have much to do here."""
         with self._lock:
-            return [self._finished(step) for step in self.steps if step.stage not in NOT_SHOWN]
+            finished = [self._finished(step) for step in self.steps]
+        return [step for step in finished if step.state == "failed" or step.stage not in IN_THE_BACKGROUND]
 
     def _take_cached(self, stage: str, key: str, thread: int) -> str:
         self._in_thread[thread] = None

@@ -1,5 +1,7 @@
 """One list of image formats: the decoders that there are hold to it, and to each other, bit for bit."""
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +10,7 @@ import pytest
 import tensorflow as tf
 from cases.odd_images import COLOUR_ONLY, IMAGES, REFUSED, picture
 from PIL import Image
+from repository import REPOSITORY
 
 from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
@@ -103,3 +106,17 @@ def test_others_are_to_be_converted_and_damaged_ones_replaced() -> None:
     assert remedy(REFUSED["webp_named.jpg"][0]) == "convert it to PNG or JPEG, or remove it"
     assert remedy(REFUSED["truncated.png"][0]) == remedy(REFUSED["page_named.jpg"][0]) == "replace or remove it"
     assert what_it_is(b"hello") == "neither PNG nor JPEG (it begins with b'hello')"
+
+
+@pytest.mark.slow
+def test_the_script_that_compares_them_finds_no_difference(tmp_path: Path) -> None:
+    """As somebody runs it, each file in a data set of its own."""
+    script = REPOSITORY / "tests" / "cases" / "ingest_vs_server.py"
+    ended = subprocess.run(
+        [sys.executable, script, tmp_path / "files"], capture_output=True, text=True, check=False, timeout=500
+    )
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    alike = [line for line in lines if "max   0  mean  0.000  pixels that differ   0.0 %" in line]
+    refused = [line for line in lines if "ingest refuses it: " in line]
+    assert (len(alike), len(refused)) == (len(ALL_IMAGES), len(REFUSED)), ended.stdout

@@ -159,5 +159,7 @@ def test_data_sets_stored_as_jpeg_are_decoded_as_they_are_served(tmp_path: Path)
         "validation": 6,
         "test": 8,
     }
+    assert dataset.manifest.report
+    assert dataset.manifest.report.skipped == {"images of the test split, which has no labels": 4}
     served = {decode([jpeg(index)], (32, 32, 3), 10**6)[0].tobytes() for index in range(40)}
     assert {pixels for split in SPLITS for pixels in images_of(dataset, split)} == served
