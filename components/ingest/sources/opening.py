@@ -33,7 +33,7 @@ def open_source(options: IngestOptions, dry: bool = False) -> Source:
             return image_list_source(options)
     except UnreadableStorage as error:
         raise InvalidInput(f"dataset = {options.dataset!r}: {error}") from None
-    # It imports TensorFlow, which folders and lists do without.
+    # It imports TensorFlow Datasets, which folders and lists do without.
     from kfp_image_classification.components.ingest.sources.tfds import tensorflow_dataset
 
     return tensorflow_dataset(options, dry)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from kfp_image_classification.components.contracts.dataset_manifest import SPLITS, SplitName
@@ -135,13 +134,11 @@ class TensorFlowExamples:
 
     @cached_property
     def _labels(self) -> np.ndarray:
-        label = tf.io.FixedLenFeature([], tf.int64)
-        batches = list(self._batches(0, len(self), self._label_key, label))
+        batches = list(self._batches(0, len(self), self._label_key, "int64"))
         return np.concatenate([np.empty(0, np.int64), *batches]).astype(np.int32)
 
     def read(self, start: int, stop: int) -> Iterator[Content]:
-        image = tf.io.FixedLenFeature([], tf.string)
-        for batch in self._batches(start, min(stop, len(self)), self._image_key, image):
+        for batch in self._batches(start, min(stop, len(self)), self._image_key, "string"):
             yield from batch
 
     def pick(self, indices: np.ndarray) -> Iterator[Content]:
@@ -153,8 +150,11 @@ class TensorFlowExamples:
     def name(self, index: int) -> str:
         return f"{self._split} example {index}"
 
-    def _batches(self, start: int, stop: int, key: str, feature: tf.io.FixedLenFeature) -> Iterator[np.ndarray]:
+    def _batches(self, start: int, stop: int, key: str, dtype: str) -> Iterator[np.ndarray]:
         """One feature of a range of examples, as it is stored."""
+        import tensorflow as tf  # who only looks at a data set needs none, which takes seconds to load
+
+        feature = tf.io.FixedLenFeature([], tf.as_dtype(dtype))
         if start >= stop:
             return
         if self._builder.info.file_format != tfds.core.FileFormat.TFRECORD:
