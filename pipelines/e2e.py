@@ -8,6 +8,7 @@ from typing import List
 
 from kfp import dsl, kubernetes
 
+from kfp_image_classification.components.cluster.data_credentials import give_data_credentials
 from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
 from kfp_image_classification.components.cluster.storage import RUN_ID_FIELD, RUN_ID_VARIABLE, mount_storage
 from kfp_image_classification.components.deploy import deploy
@@ -96,7 +97,7 @@ def e2e(
         .set_caching_options(False)
         .after(checked)
     )
-    mount_storage(prepared, pvc)
+    give_data_credentials(mount_storage(prepared, pvc))
 
     ingested = ingest(
         dataset=dataset,
@@ -107,7 +108,7 @@ def e2e(
         seed=seed,
         fingerprint=prepared.output,
     ).set_display_name("Ingest")
-    mount_storage(ingested, pvc)
+    give_data_credentials(mount_storage(ingested, pvc))
 
     with dsl.ParallelFor(models, name="each-model") as model_type:
         trained = train(

@@ -14,7 +14,7 @@ from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sharding import write_dataset
-from kfp_image_classification.components.ingest.sources import open_source
+from kfp_image_classification.components.ingest.sources.opening import open_source
 from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.train.options import TrainOptions
 

@@ -9,14 +9,15 @@ from typing import Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
+from kfp_image_classification.components.contracts.data_report import DataReport
+from kfp_image_classification.components.contracts.split_names import SPLITS as SPLITS
+from kfp_image_classification.components.contracts.split_names import SplitName as SplitName
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.step.whole_file import write_whole
 
 MANIFEST_FILE = "manifest.json"
 # Beside a manifest: the state of each shard when its checksum was last found right. Without it, all are read again.
 CHECKED_FILE = "checked.json"
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 class Shard(BaseModel):
@@ -66,7 +67,8 @@ class DatasetManifest(BaseModel):
         image_shape: (height, width, channels) of every image, uint8.
         class_names: A label is an index into this list.
         root: Absolute folder of the shards; empty when they lie beside the manifest.
-        splits: train, validation (carved from the source's training data) and test.
+        splits: train, validation and test.
+        report: What ingest saw of the images; None in data sets of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -79,6 +81,7 @@ class DatasetManifest(BaseModel):
     class_names: list[str]
     root: str = ""
     splits: dict[SplitName, Split]
+    report: DataReport | None = None
 
     @property
     def fingerprint(self) -> str:

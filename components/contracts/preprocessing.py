@@ -5,6 +5,8 @@ Whatever a model sees, it sees through these functions, so training and serving 
 
 import tensorflow as tf
 
+from kfp_image_classification.components.contracts.image_formats import PNG_START
+
 ImageShape = tuple[int, int, int]
 
 
@@ -25,7 +27,9 @@ def fit_image(pixels: tf.Tensor, image_shape: ImageShape) -> tf.Tensor:
 
 
 def decode_image(encoded: tf.Tensor, image_shape: ImageShape) -> tf.Tensor:
-    """Decodes one PNG, JPEG, GIF (first frame) or BMP image.
+    """Decodes one PNG or JPEG, whole and of any size; nothing else is an image, see `image_formats.py`.
+
+    The orientation that a camera notes in a file's EXIF part is not applied: the pixels are taken as they are stored.
 
     Args:
         encoded: Scalar string.
@@ -33,13 +37,23 @@ def decode_image(encoded: tf.Tensor, image_shape: ImageShape) -> tf.Tensor:
 
     Returns:
         uint8 `image_shape`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: For anything else.
     """
     channels = image_shape[2]
+
+    def png() -> tf.Tensor:
+        # The operation reads GIFs as well, if they are still.
+        starts_right = tf.strings.substr(encoded, 0, len(PNG_START)) == PNG_START
+        with tf.control_dependencies([tf.debugging.Assert(starts_right, ["expected a whole PNG or JPEG"])]):
+            return tf.io.decode_png(tf.identity(encoded), channels)
+
     pixels = tf.cond(
         tf.io.is_jpeg(encoded),
         # TensorFlow's default is a faster, coarser transform that no other decoder has; a server without it must agree.
         lambda: tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(encoded, channels, expand_animations=False),
+        png,
     )
     return fit_image(pixels, image_shape)
 

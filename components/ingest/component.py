@@ -23,7 +23,7 @@ def ingest(
     Args:
         shards: The shards of the train, validation and test splits, and `manifest.json`, which lists them with
             counts and checksums; with a fingerprint the manifest alone, which says where the shards are.
-        preview: A page with sample images, class counts and split sizes.
+        preview: The data page: images and counts of each class, sizes, pixels, copies, and what was not used.
         fingerprint: What prepare_data returned, with the same parameters, for the data set that it keeps on the
             volume; empty to read the source here.
     """
@@ -44,9 +44,10 @@ def ingest(
         with import_without("keras"):
             import tensorflow  # noqa: F401
         from kfp_image_classification.components.ingest.kept_datasets import kept_dataset
+        from kfp_image_classification.components.ingest.notable import not_used, notable
         from kfp_image_classification.components.ingest.preview import preview_page
         from kfp_image_classification.components.ingest.sharding import write_dataset, write_manifest_alone
-        from kfp_image_classification.components.ingest.sources import open_source
+        from kfp_image_classification.components.ingest.sources.opening import open_source
 
         log = stage_log("ingest")
         if fingerprint:
@@ -66,4 +67,6 @@ def ingest(
                 **{f"{name}_examples": count for name, count in counts.items()},
             }
         )
+        for sentence in [*not_used(manifest), *notable(manifest)]:
+            log.info("%s", sentence)
         log.info("%s: %s", manifest.name, ", ".join(f"{count:,} {name}" for name, count in counts.items()))

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 IMAGE_FOLDER_PREFIX = "image_folder:"
+IMAGE_LIST_PREFIX = "image_list:"
 BUILT_IN_DIGITS = "mnist_5k"
 
 
@@ -16,12 +17,22 @@ def _image_size(size: int) -> int:
     return size
 
 
-def image_folder(dataset: str) -> Path:
-    """The folder that `image_folder:PATH` names; `~` in front is the user's home."""
-    path = Path(dataset.removeprefix(IMAGE_FOLDER_PREFIX))
+def image_folder(dataset: str) -> str:
+    """The folder that `image_folder:PATH` names, or the URL of one; `~` in front of a path is the user's home."""
+    return _expanded(dataset.removeprefix(IMAGE_FOLDER_PREFIX))
+
+
+def image_list(dataset: str) -> str:
+    """The file that `image_list:PATH` names, or the URL of one; `~` in front of a path is the user's home."""
+    return _expanded(dataset.removeprefix(IMAGE_LIST_PREFIX))
+
+
+def _expanded(path: str) -> str:
+    if "://" in path:
+        return path
     with suppress(RuntimeError):  # no such user: the folder's own name begins so
-        return path.expanduser()
-    return path
+        return str(Path(path).expanduser())
+    return str(Path(path))
 
 
 class IngestOptions(BaseModel):
@@ -29,7 +40,9 @@ class IngestOptions(BaseModel):
 
     Attributes:
         dataset: `mnist_5k` (5,000 MNIST digits, no download), the name of any TensorFlow Datasets image
-            classification data set, or `image_folder:PATH` for PATH/CLASS/IMAGE or PATH/SPLIT/CLASS/IMAGE.
+            classification data set, `image_folder:PATH` for PATH/CLASS/IMAGE or PATH/SPLIT/CLASS/IMAGE, or
+            `image_list:PATH` for a CSV or JSON lines file with image, label and optional split; PATH may be an s3:// or
+            gs:// URL.
         data_dir: Folder with prepared TensorFlow Datasets; empty for ~/tensorflow_datasets.
         validation_share: Share of the training images held out to select the best model, above 0 and up to 0.5.
         image_size: Height and width in pixels to which images are resized; 0 keeps the data set's own size.

@@ -53,7 +53,7 @@ def prepare_data(
             with import_without("keras"):  # TensorFlow takes its time, which a data set that is there does not need
                 import tensorflow  # noqa: F401
             from kfp_image_classification.components.ingest.sharding import write_dataset
-            from kfp_image_classification.components.ingest.sources import open_source
+            from kfp_image_classification.components.ingest.sources.opening import open_source
 
             write_dataset(open_source(options), options, folder, log)
 

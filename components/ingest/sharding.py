@@ -4,8 +4,9 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,12 @@ from kfp_image_classification.components.contracts.dataset_manifest import (
     SplitName,
     file_sha256,
 )
-from kfp_image_classification.components.contracts.preprocessing import fit_image
+from kfp_image_classification.components.contracts.preprocessing import decode_image, fit_image
+from kfp_image_classification.components.ingest.observed import NOTE, PixelSums, data_report, is_measured, note
 from kfp_image_classification.components.ingest.options import IngestOptions
-from kfp_image_classification.components.ingest.sources import Source
-from kfp_image_classification.components.ingest.split_plan import plan_splits
-from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.ingest.sources.source import Content, ImageShape, Source
+from kfp_image_classification.components.ingest.split_plan import SplitPlan, plan_splits
+from kfp_image_classification.components.ingest.unusable_images import UnusableImages, unusable
 from kfp_image_classification.components.step.whole_file import publish_folder, write_whole
 
 # Several shards a worker, so that shuffling their order in each epoch mixes the data; more when they would grow large.
@@ -46,6 +48,7 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
 
     Raises:
         InvalidInput: When the source has too few images for three splits and this many workers.
+        UnusableImages: Naming all images that do not decode.
     """
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -56,8 +59,21 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
             name: open_writers.enter_context(_SplitWriter(partial, name, plan.count(name), source, options))
             for name in SPLITS
         }
-        for name, pixels, label in _with_progress(plan.assigned_images(), sum(map(plan.count, SPLITS)), log):
-            writers[name].write(pixels, label)
+        problems: list[str] = []
+        notes: dict[SplitName, list[tuple[int, ...]]] = {name: [] for name in SPLITS}
+        sums = {name: PixelSums(source.image_shape[2]) for name in SPLITS}
+        for split, index, content, label, name in _with_progress(_assigned(plan), sum(map(plan.count, SPLITS)), log):
+            try:
+                pixels = _pixels(content, source.image_shape)
+            except tf.errors.InvalidArgumentError:
+                problems.append(unusable(name(), bytes(content)))
+                continue
+            if is_measured(len(notes[split]), plan.count(split)):
+                sums[split].measure(pixels)
+            notes[split].append(note(index, label, content))
+            writers[split].write(pixels, label)
+        if problems:
+            raise UnusableImages(source.name, problems)
     manifest = DatasetManifest(
         name=source.name,
         version=source.version,
@@ -65,6 +81,7 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
         image_shape=source.image_shape,
         class_names=source.class_names,
         splits={name: writers[name].split() for name in SPLITS},
+        report=data_report(source, plan, {name: np.array(notes[name], NOTE) for name in SPLITS}, sums),
     )
     (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     shutil.rmtree(directory, ignore_errors=True)
@@ -95,8 +112,6 @@ def shard_count(examples: int, image_bytes: int, workers: int) -> int:
 class _SplitWriter:
     def __init__(self, directory: Path, name: SplitName, examples: int, source: Source, options: IngestOptions) -> None:
         count = shard_count(examples, math.prod(source.image_shape), options.workers)
-        self._shape = source.image_shape
-        self._class_names = source.class_names
         self._class_counts = np.zeros(len(source.class_names), np.int64)
         self._paths = [directory / f"{name}-{index:05d}-of-{count:05d}.tfrecord.gz" for index in range(count)]
         self._counts = [0] * count
@@ -113,10 +128,6 @@ class _SplitWriter:
             writer.close()
 
     def write(self, pixels: np.ndarray, label: int) -> None:
-        if not 0 <= label < len(self._class_names):
-            raise InvalidInput(f"an image has the label {label}, outside the {len(self._class_names)} classes")
-        if pixels.shape != self._shape:
-            pixels = fit_image(tf.constant(pixels), self._shape).numpy()
         if not self._round:
             # Each round gives every shard one image, in random order: random contents, equal sizes.
             self._round = list(self._random.permutation(len(self._writers)))
@@ -135,9 +146,30 @@ class _SplitWriter:
         )
 
 
-def _with_progress(
-    images: Iterator[tuple[SplitName, np.ndarray, int]], total: int, log: logging.Logger
-) -> Iterator[tuple[SplitName, np.ndarray, int]]:
+_Assigned = tuple[SplitName, int, Content, int, Callable[[], str]]
+
+
+def _assigned(plan: SplitPlan) -> Iterator[_Assigned]:
+    for split in SPLITS:
+        for examples, indices in plan.parts(split):
+            labels = examples.labels()
+            chosen = np.zeros(len(examples), bool)
+            chosen[indices] = True
+            for index, content in enumerate(examples.read(0, len(examples))):
+                if chosen[index]:
+                    yield split, index, content, int(labels[index]), partial(examples.name, index)
+
+
+def _pixels(content: Content, image_shape: ImageShape) -> np.ndarray:
+    if isinstance(content, bytes):
+        fitted = decode_image(tf.constant(content), image_shape)
+    else:
+        fitted = fit_image(tf.constant(content), image_shape)
+    pixels: np.ndarray = fitted.numpy()
+    return pixels
+
+
+def _with_progress(images: Iterator[_Assigned], total: int, log: logging.Logger) -> Iterator[_Assigned]:
     last = time.monotonic()
     for index, item in enumerate(images):
         if time.monotonic() - last > PROGRESS_SECONDS:

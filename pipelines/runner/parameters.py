@@ -119,8 +119,8 @@ def check_data_set(parameters: Mapping[str, Any]) -> None:
     Raises:
         InvalidInput: When there is no such data set, or the models cannot be trained on it with these parameters.
     """
-    from kfp_image_classification.components.ingest.sources import open_source
-    from kfp_image_classification.components.ingest.split_plan import plan_splits
+    from kfp_image_classification.components.ingest.sources.opening import open_source
+    from kfp_image_classification.components.ingest.split_plan import count_to_train
 
     with import_without("keras"):
         options = _options(IngestOptions, parameters)
@@ -130,7 +130,7 @@ def check_data_set(parameters: Mapping[str, Any]) -> None:
     ]
     if source.splits:
         train_options = _train_options(parameters, parameters["models"][0])
-        checks.append(lambda: check_batch(train_options, plan_splits(source, options).count("train")))
+        checks.append(lambda: check_batch(train_options, count_to_train(source, options)))
     run_checks(checks)
 
 

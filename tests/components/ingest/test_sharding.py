@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ from kfp_image_classification.components.contracts.dataset_manifest import SPLIT
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.preview import preview_page
 from kfp_image_classification.components.ingest.sharding import shard_count, write_dataset
-from kfp_image_classification.components.ingest.sources import Source, SourceSplit, open_source
+from kfp_image_classification.components.ingest.sources.opening import open_source
+from kfp_image_classification.components.ingest.sources.source import Content, Examples, PixelExamples, Source
 from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.step.stage_log import stage_log
 
@@ -25,17 +27,18 @@ def contents(dataset: Dataset, split: SplitName) -> list[tuple[bytes, int]]:
     ]
 
 
-def tiny_source(examples: int, **splits: SourceSplit) -> Source:
-    def images():
-        for index in range(examples):
-            yield np.full((8, 8, 1), index % 256, np.uint8), index % 2
-
-    return Source("tiny", "1", ["even", "odd"], (8, 8, 1), {"train": SourceSplit(examples, images), **splits})
+def tiny_source(examples: int, **splits: Examples) -> Source:
+    numbers = np.arange(examples)
+    pixels = np.broadcast_to(numbers.astype(np.uint8)[:, None, None, None], (examples, 8, 8, 1))
+    train = PixelExamples(pixels, (numbers % 2).astype(np.int32))
+    return Source("tiny", "1", ["even", "odd"], (8, 8, 1), {"train": train, **splits})
 
 
 def test_every_image_is_in_one_split_once(digits: Dataset, ingest_options: IngestOptions) -> None:
     written = sorted(item for split in SPLITS for item in contents(digits, split))
-    source = sorted((pixels.tobytes(), label) for pixels, label in open_source(ingest_options).splits["train"].images())
+    train = open_source(ingest_options).splits["train"]
+    pairs = zip(train.read(0, len(train)), train.labels(), strict=True)
+    source = sorted((pixels.tobytes(), int(label)) for pixels, label in pairs)
     assert written == source
     assert {split: digits.manifest.splits[split].examples for split in SPLITS} == {
         "train": 3600,
@@ -94,11 +97,13 @@ def test_too_few_images_for_the_workers(tmp_path: Path) -> None:
 
 
 def test_interrupted_ingest_leaves_nothing_under_the_name(tmp_path: Path, ingest_options: IngestOptions) -> None:
-    def breaks():
-        yield np.zeros((8, 8, 1), np.uint8), 0
-        raise OSError("the disk went away")
+    class Breaks(PixelExamples):
+        def read(self, start: int, stop: int) -> Iterator[Content]:
+            yield from super().read(start, start + 1)
+            raise OSError("the disk went away")
 
-    source = Source("broken", "1", ["a"], (8, 8, 1), {"train": SourceSplit(100, breaks)})
+    pixels, labels = np.zeros((100, 8, 8, 1), np.uint8), np.arange(100, dtype=np.int32) % 2
+    source = Source("broken", "1", ["a", "b"], (8, 8, 1), {"train": Breaks(pixels, labels)})
     with pytest.raises(OSError, match="the disk went away"):
         write_dataset(source, ingest_options, tmp_path / "d", LOG)
     assert not (tmp_path / "d").exists()
@@ -111,3 +116,12 @@ def test_preview_shows_images_and_counts(digits: Dataset) -> None:
     assert "5,000 images of 28 x 28 pixels" in page
     assert 'src="data:image/png;base64,' in page
     assert f"<b>{digits.manifest.splits['train'].class_counts[3]:,}</b>" in page
+    assert "None: no file is there twice." in page
+    assert "5000 JPEG" not in page
+    assert "3,600 pixels" in page
+
+
+def test_preview_of_a_data_set_of_earlier_versions(digits: Dataset, tmp_path: Path) -> None:
+    earlier = digits.manifest.model_copy(update={"root": str(digits.directory), "report": None})
+    (tmp_path / "manifest.json").write_text(earlier.model_dump_json())
+    assert "5,000 images of 28 x 28 pixels" in preview_page(tmp_path)
