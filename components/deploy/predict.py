@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import httpx
+from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from kfp_image_classification.components.step.direct_network import http_client
 from kfp_image_classification.components.step.output import steady_streams
 
 TIMEOUT_SECONDS = 30.0
 BAR_WIDTH = 24
+# Below this, a terminal has no room for bars beside names of some length.
+WIDE = 60
 
 
 class Failed(Exception):
@@ -60,7 +64,9 @@ def main() -> None:
     except (KeyError, TypeError, ValueError):
         _end(1, f"{arguments.url} answers, but not as KServe's V1 protocol does")
     for image, prediction in zip(arguments.images, predictions, strict=True):
-        console.print(_table(str(image), prediction, class_names, arguments.top))
+        # A path stays whole, to be copied.
+        console.print(Text(f"{image}: {prediction['label']}", "bold"), soft_wrap=True)
+        console.print(_table(prediction, class_names, arguments.top, has_bars=console.width >= WIDE))
 
 
 def _model(client: httpx.Client, url: str, name: str | None) -> tuple[str, list[str]]:
@@ -87,16 +93,18 @@ def _answer(response: httpx.Response) -> Any:
     raise Failed(f"{response.url} answers {response.status_code}: {reason}")
 
 
-def _table(title: str, prediction: dict[str, Any], class_names: list[str], top: int) -> Table:
+def _table(prediction: dict[str, Any], class_names: list[str], top: int, has_bars: bool) -> Table:
     probabilities = prediction["probabilities"]
-    table = Table(title=f"{title}: {prediction['label']}", title_justify="left", title_style="bold")
-    table.add_column("class")
-    table.add_column("probability", justify="right")
-    table.add_column("", width=BAR_WIDTH)
+    table = Table(box=HEAVY_HEAD if has_bars else None)
+    table.add_column("class", overflow="fold")
+    table.add_column("probability" if has_bars else "", justify="right", no_wrap=True, min_width=len("100.00%"))
+    if has_bars:
+        table.add_column("", width=BAR_WIDTH)
     for index in sorted(range(len(probabilities)), key=lambda index: -probabilities[index])[:top]:
         name = class_names[index] if class_names else f"class {index}"
         share = probabilities[index]
-        table.add_row(name, f"{share:.2%}", ProgressBar(total=1, completed=share, width=BAR_WIDTH))
+        bar = [ProgressBar(total=1, completed=share, width=BAR_WIDTH)] if has_bars else []
+        table.add_row(name, f"{share:.2%}", *bar)
     return table
 
 

@@ -12,7 +12,7 @@ import docstring_parser
 
 from kfp_image_classification.components.deploy.options import DeployOptions
 from kfp_image_classification.components.ingest.options import IngestOptions
-from kfp_image_classification.components.select.leaderboard import SelectOptions
+from kfp_image_classification.components.select.options import SelectOptions
 from kfp_image_classification.components.step.errors import InvalidInput, Options, checked, run_checks
 from kfp_image_classification.components.step.lean_import import import_without
 from kfp_image_classification.components.track.options import track_options
@@ -24,6 +24,8 @@ KFP_PLACEHOLDER = "{{$"
 
 PipelineFunction = Callable[..., Any]
 
+# Spellings from before a parameter got its present name.
+FORMER_NAMES = {"gate": ["--min-accuracy"]}
 # Options that take their default from where others look for it, too.
 ENVIRONMENT = {"mlflow_uri": "MLFLOW_TRACKING_URI"}
 
@@ -40,6 +42,8 @@ def add_options(parser: argparse.ArgumentParser, pipeline_function: PipelineFunc
         variable = ENVIRONMENT.get(name, "")
         group.add_argument(
             f"--{name.replace('_', '-')}",
+            *FORMER_NAMES.get(name, []),
+            dest=name,
             type=_parser(parameter.annotation),
             nargs="+" if is_list else None,
             default=os.environ.get(variable, parameter.default),
@@ -101,7 +105,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             *(partial(_train_options, parameters, model) for model in models),
             lambda: check_backend(_options(JobOptions, parameters), parameters["train_backend"]),
             # The service's own parameters are checked, and told, as those of deploy.
-            lambda: _options(SelectOptions, {"min_accuracy": parameters["min_accuracy"]}),
+            lambda: _options(SelectOptions, {name: parameters[name] for name in ("select_by", "gate", "min_recall")}),
             lambda: _options(
                 DeployOptions,
                 parameters,
