@@ -104,9 +104,7 @@ def disturbed_run(
     ("victim", "sent", "told", "most_seconds"),
     [
         (1, signal.SIGKILL, "worker-1 was ended by signal 9; restart 1 of 3", 10),
-        pytest.param(
-            0, signal.SIGKILL, "worker-0 was ended by signal 9; restart 1 of 3", 10, marks=pytest.mark.slow
-        ),
+        pytest.param(0, signal.SIGKILL, "worker-0 was ended by signal 9; restart 1 of 3", 10, marks=pytest.mark.slow),
         (1, signal.SIGTERM, "exited with code 143; restart 1 of 3", 10),
         (1, signal.SIGSTOP, "restart 1 of 3", 20),
         pytest.param(0, signal.SIGSTOP, "restart 1 of 3", 20, marks=pytest.mark.slow),
