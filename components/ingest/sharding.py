@@ -23,8 +23,9 @@ from kfp_image_classification.components.contracts.dataset_manifest import (
     SplitName,
     file_sha256,
 )
+from kfp_image_classification.components.contracts.pixel_sums import PixelSums
 from kfp_image_classification.components.contracts.preprocessing import decode_image, fit_image
-from kfp_image_classification.components.ingest.observed import NOTE, PixelSums, data_report, is_measured, note
+from kfp_image_classification.components.ingest.observed import NOTE, data_report, is_measured, note
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sources.source import Content, ImageShape, Source
 from kfp_image_classification.components.ingest.split_plan import SplitPlan, plan_splits
