@@ -21,7 +21,7 @@ def monitor(
     threshold: float = 0.2,
     feedback: str = "",
     labelled_dir: str = "",
-    base_list: str = "",
+    dataset: str = "",
     retrain_on: str = "drift",
     min_labels: int = 100,
     push_to: str = "",
@@ -35,7 +35,7 @@ def monitor(
         report: A page that shows both, and what follows.
 
     Returns:
-        Whether to train anew, and on what: the new data set for ingest; empty where there are no labelled images.
+        Whether to train anew, and on what: a new data set with the labelled images, else `dataset`.
     """
     arguments = locals()
     from pathlib import Path

@@ -109,10 +109,12 @@ def write_image_list(labelled: Sequence[Labelled], place: str, base_list: str) -
     folder = event_folder(place, "labelled_dir")
     lines = _base_lines(base_list) if base_list else []
     try:
+        has_splits = any(line["split"] for line in lines)
         there = {file.name for file in folder.files()}
         lines += [
-            {"image": _place(place, _written(folder, one, there)), "label": one.label, "split": "train"}
+            {"image": _place(place, name), "label": one.label, "split": _split(name) if has_splits else ""}
             for one in labelled
+            for name in [_written(folder, one, there)]
         ]
         text = io.StringIO()
         writer = csv.DictWriter(text, ["image", "label", "split"], lineterminator="\n")
@@ -124,6 +126,11 @@ def write_image_list(labelled: Sequence[Labelled], place: str, base_list: str) -
     except FolderFailed as error:
         raise StageFailed(f"labelled_dir: {error}") from None
     return _place(place, name)
+
+
+def _split(name: str) -> str:
+    """Where a new image belongs, for good: a tenth each are to select and to report by, as those before them."""
+    return {0: "validation", 1: "test"}.get(int(name.removeprefix("images/")[:8], 16) % 10, "train")
 
 
 def _written(folder: EventFolder, labelled: Labelled, there: set[str]) -> str:
@@ -150,11 +157,13 @@ def _is_image_file(image: Image) -> bool:
 
 
 def _base_lines(base_list: str) -> list[dict[str, str]]:
-    rows = [*csv.DictReader(io.StringIO(_read_text(base_list, "base_list")))]
+    rows = [*csv.DictReader(io.StringIO(_read_text(base_list, "dataset")))]
     if rows and not {"image", "label"} <= rows[0].keys():
-        raise InvalidInput(f"base_list = {base_list!r}: begin it with a line image,label or image,label,split")
+        raise InvalidInput(
+            f"dataset = {base_list!r}: to be gone on from, it must begin with a line image,label[,split]"
+        )
     return [
-        {"image": _beside(base_list, row["image"]), "label": row["label"], "split": row.get("split") or "train"}
+        {"image": _beside(base_list, row["image"]), "label": row["label"], "split": row.get("split") or ""}
         for row in rows
     ]
 

@@ -20,7 +20,7 @@ from kfp_image_classification.components.monitor.drift import Sample, compared, 
 from kfp_image_classification.components.monitor.feedback import hits, labelled_images, read_labels, write_image_list
 from kfp_image_classification.components.monitor.findings import Findings, live_accuracy, retrains
 from kfp_image_classification.components.monitor.monitor_page import monitor_page
-from kfp_image_classification.components.monitor.options import MonitorOptions
+from kfp_image_classification.components.monitor.options import LIST_PREFIX, MonitorOptions
 from kfp_image_classification.components.monitor.prometheus_text import prometheus_text, push
 from kfp_image_classification.components.monitor.seen import LogReader, Seen
 
@@ -31,7 +31,7 @@ class Look:
 
     Attributes:
         retrain: Whether to train anew.
-        dataset: On what, as ingest takes it; empty where there is nothing new.
+        dataset: On what, as ingest takes it.
         metrics: Numbers, by name.
         prometheus: The same for Prometheus.
         page: An HTML document.
@@ -86,9 +86,9 @@ def look(shards: Path, evaluation: Path, options: MonitorOptions) -> Look:
         live_images=known,
         new_labels=len(labelled),
     )
-    dataset = ""
+    dataset = options.dataset
     if labelled and options.labelled_dir:
-        dataset = f"image_list:{write_image_list(labelled, options.labelled_dir, options.base_list)}"
+        dataset = LIST_PREFIX + write_image_list(labelled, options.labelled_dir, options.base_list)
     failed = push(findings, options.push_to, options.service_name) if options.push_to else ""
     return Look(
         retrain=retrains(findings, options.retrain_on, options.min_labels),

@@ -4,6 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# As ingest names a data set that is a list of images.
+LIST_PREFIX = "image_list:"
+
 RetrainOn = Literal["drift", "labels", "always"]
 
 
@@ -21,7 +24,8 @@ class MonitorOptions(BaseModel):
             number within the request, from 0; may be left out); a path or a URL of a bucket. Empty for none.
         labelled_dir: Folder, or folder of a bucket, in which labelled requests become a data set for ingest; it must
             outlive the run. Empty for none.
-        base_list: A list of images, as ingest reads it, that the new data set is to begin with; empty for none.
+        dataset: The data set that the model was trained on, as ingest takes it: what to train on anew where no image
+            has a label. Where it is `image_list:` with a CSV file, the new data set begins with its images.
         retrain_on: When to train anew: on `drift`; on `labels`, which is drift or enough new labels; or `always`.
         min_labels: New labels that are enough.
         push_to: Address of a Prometheus Pushgateway that is told the findings; empty for none.
@@ -36,7 +40,12 @@ class MonitorOptions(BaseModel):
     threshold: float = Field(default=0.2, gt=0, allow_inf_nan=False)
     feedback: str = ""
     labelled_dir: str = ""
-    base_list: str = ""
+    dataset: str = ""
     retrain_on: RetrainOn = "drift"
     min_labels: int = Field(default=100, ge=1)
     push_to: str = Field(default="", pattern=r"^$|^https?://[^\s/?#]+(/[^\s?#]*)?$")
+
+    @property
+    def base_list(self) -> str:
+        """The list that a new one begins with; empty where the data set is no list."""
+        return self.dataset.removeprefix(LIST_PREFIX) if self.dataset.startswith(LIST_PREFIX) else ""

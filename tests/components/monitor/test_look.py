@@ -166,7 +166,7 @@ def test_labels_that_come_later(digits: Dataset, evaluation: Path, asked, tmp_pa
     (base.parent / "images").mkdir(parents=True)
     Image.fromarray(images[0].squeeze(-1)).save(base.parent / "images" / "old.png")
     base.write_text(f"image,label\nimages/old.png,{labels[0]}\n")
-    options = {"feedback": str(feedback), "labelled_dir": str(tmp_path / "data"), "base_list": str(base)}
+    options = {"feedback": str(feedback), "labelled_dir": str(tmp_path / "data"), "dataset": f"image_list:{base}"}
     found = looked(digits, evaluation, tmp_path / "log", **options)
     assert found.metrics["live_accuracy"] == (IMAGES - 40) / IMAGES
     assert found.metrics["labels"] == IMAGES
