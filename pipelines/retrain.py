@@ -22,7 +22,7 @@ from kfp_image_classification.pipelines.e2e import e2e
 @dsl.pipeline(name="image-classification-retrain", display_name="Image classification, watched")
 @described_by(monitor, e2e)
 def retrain(
-    events: str,
+    events: str = "runs/payload-log",
     dataset: str = "mnist_5k",
     hours: float = 24.0,
     most_images: int = 5000,
@@ -133,9 +133,9 @@ def retrain(
     )
     give_data_credentials(mount_storage(watched, pvc))
 
-    with dsl.If(watched.outputs["retrain"] == True, name="train-anew"):  # noqa: E712 - a condition of the pipeline
+    with dsl.If(watched.outputs["Output"] != "", name="train-anew"):
         e2e(
-            dataset=watched.outputs["dataset"],
+            dataset=watched.outputs["Output"],
             data_dir=data_dir,
             validation_share=validation_share,
             image_size=image_size,
@@ -177,6 +177,6 @@ def retrain(
 
 
 if __name__ == "__main__":
-    from kfp_image_classification.pipelines.runner.compiled import compile_from_command_line
+    from kfp_image_classification.pipelines.runner.command_line import main
 
-    compile_from_command_line(retrain, "retrain.yaml")
+    main(retrain)

@@ -1,5 +1,3 @@
-from typing import NamedTuple
-
 from kfp import dsl
 
 from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
@@ -25,7 +23,7 @@ def monitor(
     retrain_on: str = "drift",
     min_labels: int = 100,
     push_to: str = "",
-) -> NamedTuple("Outputs", [("retrain", bool), ("dataset", str)]):  # type: ignore[valid-type]
+) -> str:
     """Compares what a service was asked and answered lately with what its model knows.
 
     Args:
@@ -35,7 +33,7 @@ def monitor(
         report: A page that shows both, and what follows.
 
     Returns:
-        Whether to train anew, and on what: a new data set with the labelled images, else `dataset`.
+        What to train on anew, a new data set with the labelled images, else `dataset`; empty without a reason to train.
     """
     arguments = locals()
     from pathlib import Path
@@ -59,9 +57,11 @@ def monitor(
             metrics.log_metric(name, value)
         # kfp.local takes an output without a file for lost.
         Path(metrics.path).write_text(found.prometheus, encoding="utf-8")
+        report.metadata["found"] = found.words
         Path(report.path).write_text(found.page, encoding="utf-8")
         log = stage_log("monitor")
         log.info(found.words)
         for warning in found.warnings:
             log.warning(warning)
-        return found.retrain, found.dataset
+        # One value: kfp.local understands no condition on an output that has a name.
+        return found.dataset if found.retrain else ""

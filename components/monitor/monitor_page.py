@@ -1,11 +1,12 @@
 """The page that shows what a service was asked lately beside what its model knows."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 from markupsafe import Markup
 
-from kfp_image_classification.components.contracts.measures import score_words
+from kfp_image_classification.components.contracts.data_report import BINS
 from kfp_image_classification.components.monitor.drift import CONFIDENCE_EDGES, Comparison, Sample
 from kfp_image_classification.components.monitor.findings import Findings
 from kfp_image_classification.components.monitor.seen import Seen
@@ -13,6 +14,8 @@ from kfp_image_classification.components.report import html_report
 from kfp_image_classification.components.report.html_report import Section, Series, Tile
 
 MOST_CLASSES = 30
+# Smaller ones only tell how many images there are.
+LEAST_CHANCE = 1e-6
 RULE = (
     "The index is the population stability index of the shares of ranges or classes. Something has drifted when the "
     "index is at the threshold or above and chance, by a chi-square test, does not make such a difference. Nothing is "
@@ -34,10 +37,14 @@ def monitor_page(
     """
     tone = "bad" if findings.drifted else "warn" if findings.silent else "good"
     sections = [Section("Comparison", _comparison_table(findings.comparisons) + html_report.note(RULE))]
-    if drawn := [_chart(sample) for sample in samples if sample.is_ordered and sample.lately.sum()]:
+    if drawn := [_chart(sample) for sample in samples if len(sample.reference) == BINS and sample.is_ordered]:
         body = html_report.charts(*drawn) + html_report.legend(["the model knows", "lately"])
         sections.append(Section("Distributions", body))
-    sections += [Section("Answers", _classes_table(sample, class_names)) for sample in samples if not sample.is_ordered]
+    for sample in samples:
+        if sample.name == "confidence":
+            sections.append(Section("Confidence", _confidence_table(sample)))
+        elif not sample.is_ordered:
+            sections.append(Section("Answers", _classes_table(sample, class_names)))
     if seen.unused:
         sections.append(Section("Not used", html_report.table(["what", "how many"], seen.unused.most_common())))
     opening = html_report.banner(tone, _sentence(findings.words)) + html_report.tiles(_tiles(findings, seen, threshold))
@@ -52,8 +59,9 @@ def _tiles(findings: Findings, seen: Seen, threshold: float) -> list[Tile]:
         tone = "bad" if worst.verdict == "drift" else "good"
         tiles.append(Tile("largest index", f"{worst.index:.2f}", f"{worst.name}; threshold {threshold:g}", tone))
     if findings.live:
-        detail = f"{findings.live_images:,} answers with a label"
-        tiles.append(Tile("live accuracy", score_words("accuracy", findings.live), detail))
+        low, high = findings.live.low, findings.live.high
+        detail = f"{100 * low:.1f} to {100 * high:.1f}, of {findings.live_images:,} answers with a label"
+        tiles.append(Tile("live accuracy", f"{findings.live.value:.1%}", detail))
     return tiles
 
 
@@ -63,7 +71,7 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> Markup:
         [
             one.name,
             "-" if one.verdict == "too few" else f"{one.index:.3f}",
-            "-" if one.verdict == "too few" else f"{one.p_value:.2g}",
+            "-" if one.verdict == "too few" else _chance(one.p_value),
             one.images,
             "the data set is too small" if one.needed is None else f"{one.needed:,}",
             words[one.verdict],
@@ -73,20 +81,28 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> Markup:
     return html_report.table(["of", "index", "by chance", "images", "needed", "verdict"], rows)
 
 
+def _chance(p_value: float) -> str:
+    return f"{p_value:.2g}" if p_value > LEAST_CHANCE else f"< {LEAST_CHANCE:g}"
+
+
 def _chart(sample: Sample) -> Markup:
     lines = []
     for colour, (name, counts) in enumerate((("the model knows", sample.reference), ("lately", sample.lately))):
         shares = counts / max(1, counts.sum())
-        lines.append(Series(name, [*zip(_places(sample.name), shares.tolist(), strict=True)], colour))
-    label = "% sure" if sample.name == "confidence" else f"{sample.name}, 0 to 255"
-    return html_report.line_chart(f"Share of images by {sample.name}", lines, "%", label)
+        points = [(256 / BINS * (at + 0.5), share) for at, share in enumerate(shares.tolist())]
+        lines.append(Series(name, points, colour))
+    return html_report.line_chart(f"Share of images by {sample.name}", lines, "%", f"{sample.name}, 0 to 255")
 
 
-def _places(name: str) -> list[float]:
-    """Where the ranges are drawn."""
-    if name == "confidence":
-        return [round(100 * edge, 2) for edge in CONFIDENCE_EDGES[1:]]
-    return [float(place) for place in range(4, 257, 8)]
+def _confidence_table(sample: Sample) -> Markup:
+    # A chart would be a wall at its right edge: most of a good model's answers are all but certain.
+    known, lately = (counts / max(1, counts.sum()) for counts in (sample.reference, sample.lately))
+    ranges = [f"{100 * low:g} to {100 * high:g}%" for low, high in itertools.pairwise(CONFIDENCE_EDGES)]
+    rows = [
+        [words, f"{before:.1%}", f"{now:.1%}", int(images)]
+        for words, before, now, images in zip(ranges, known, lately, sample.lately, strict=True)
+    ]
+    return html_report.table(["sure by", "for validation images", "lately", "answers lately"], rows)
 
 
 def _classes_table(sample: Sample, class_names: Sequence[str]) -> Markup:
