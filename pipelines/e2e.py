@@ -9,7 +9,6 @@ from typing import List
 from kfp import dsl, kubernetes
 
 from kfp_image_classification.components.cluster.data_credentials import give_data_credentials
-from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
 from kfp_image_classification.components.cluster.storage import RUN_ID_FIELD, RUN_ID_VARIABLE, mount_storage
 from kfp_image_classification.components.deploy import deploy
 from kfp_image_classification.components.evaluate import evaluate
@@ -19,6 +18,7 @@ from kfp_image_classification.components.select import find_champion, select
 from kfp_image_classification.components.step.options import described_by
 from kfp_image_classification.components.train import train
 from kfp_image_classification.pipelines.champion import champion
+from kfp_image_classification.pipelines.parallel_ingest import parallel_ingest
 from kfp_image_classification.pipelines.tracking import tracking
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
@@ -31,13 +31,18 @@ def e2e(
     data_dir: str = "",
     validation_share: float = 0.1,
     image_size: int = 0,
+    record_format: str = "auto",
+    ingest_parts: int = 1,
     models: List[str] = ["cnn", "cnn_dropout", "cnn_batchnorm"],
     workers: int = 2,
     epochs: int = 20,
     batch_size: int = 32,
     learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
     augmentation: str = "none",
+    image_cache_mb: int = 512,
     compute_dtype: str = "float32",
+    devices: str = "auto",
+    xla: str = "auto",
     gradient_dtype: str = "float32",
     exchange: str = "auto",
     seed: int = 0,
@@ -57,7 +62,7 @@ def e2e(
     train_backend: str = "auto",
     deploy_backend: str = "auto",
     pvc: str = "image-classification",
-    worker_image: str = TENSORFLOW_IMAGE,
+    worker_image: str = "",
     worker_cpu: str = "",
     worker_memory: str = "",
     worker_gpus: int = 0,
@@ -85,6 +90,22 @@ def e2e(
         .set_caching_options(False)
     )
 
+    in_parts = (
+        parallel_ingest(
+            dataset=dataset,
+            data_dir=data_dir,
+            validation_share=validation_share,
+            image_size=image_size,
+            workers=workers,
+            seed=seed,
+            record_format=record_format,
+            ingest_parts=ingest_parts,
+            pvc=pvc,
+        )
+        .set_display_name("Ingest in parts")
+        .after(checked)
+    )
+
     # Looks whether the data set is on the volume before the cache of ingest and train is believed.
     prepared = (
         prepare_data(
@@ -94,11 +115,13 @@ def e2e(
             image_size=image_size,
             workers=workers,
             seed=seed,
+            record_format=record_format,
+            ingest_parts=ingest_parts,
             pvc=pvc,
         )
         .set_display_name("Prepare data")
         .set_caching_options(False)
-        .after(checked)
+        .after(in_parts)
     )
     give_data_credentials(mount_storage(prepared, pvc))
 
@@ -109,6 +132,8 @@ def e2e(
         image_size=image_size,
         workers=workers,
         seed=seed,
+        record_format=record_format,
+        ingest_parts=ingest_parts,
         fingerprint=prepared.output,
     ).set_display_name("Ingest")
     give_data_credentials(mount_storage(ingested, pvc))
@@ -133,7 +158,10 @@ def e2e(
             batch_size=batch_size,
             learning_rates=learning_rates,
             augmentation=augmentation,
+            image_cache_mb=image_cache_mb,
             compute_dtype=compute_dtype,
+            devices=devices,
+            xla=xla,
             gradient_dtype=gradient_dtype,
             exchange=exchange,
             seed=seed,

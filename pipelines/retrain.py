@@ -8,13 +8,13 @@ from typing import List
 from kfp import dsl
 
 from kfp_image_classification.components.cluster.data_credentials import give_data_credentials
-from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
 from kfp_image_classification.components.cluster.storage import mount_storage
 from kfp_image_classification.components.ingest import ingest, prepare_data
 from kfp_image_classification.components.monitor import monitor
 from kfp_image_classification.components.step.options import described_by
 from kfp_image_classification.pipelines.champion import champion
 from kfp_image_classification.pipelines.e2e import e2e
+from kfp_image_classification.pipelines.parallel_ingest import parallel_ingest
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
 
@@ -35,6 +35,8 @@ def retrain(
     data_dir: str = "",
     validation_share: float = 0.1,
     image_size: int = 0,
+    record_format: str = "auto",
+    ingest_parts: int = 1,
     models: List[str] = ["cnn", "cnn_dropout", "cnn_batchnorm"],
     workers: int = 2,
     epochs: int = 20,
@@ -44,6 +46,9 @@ def retrain(
     compute_dtype: str = "float32",
     gradient_dtype: str = "float32",
     exchange: str = "auto",
+    image_cache_mb: int = 512,
+    devices: str = "auto",
+    xla: str = "auto",
     seed: int = 0,
     max_restarts: int = 3,
     select_by: str = "accuracy",
@@ -60,7 +65,7 @@ def retrain(
     train_backend: str = "auto",
     deploy_backend: str = "auto",
     pvc: str = "image-classification",
-    worker_image: str = TENSORFLOW_IMAGE,
+    worker_image: str = "",
     worker_cpu: str = "",
     worker_memory: str = "",
     worker_gpus: int = 0,
@@ -77,6 +82,18 @@ def retrain(
         service_name: The service that is watched, and whose model a new one must beat.
         canary_percent: On a cluster, share of the requests that the new version gets beside the old one; 0 for all.
     """
+    in_parts = parallel_ingest(
+        dataset=dataset,
+        data_dir=data_dir,
+        validation_share=validation_share,
+        image_size=image_size,
+        workers=workers,
+        seed=seed,
+        record_format=record_format,
+        ingest_parts=ingest_parts,
+        pvc=pvc,
+    ).set_display_name("Ingest in parts")
+
     prepared = (
         prepare_data(
             dataset=dataset,
@@ -85,10 +102,13 @@ def retrain(
             image_size=image_size,
             workers=workers,
             seed=seed,
+            record_format=record_format,
+            ingest_parts=ingest_parts,
             pvc=pvc,
         )
         .set_display_name("Prepare data")
         .set_caching_options(False)
+        .after(in_parts)
     )
     give_data_credentials(mount_storage(prepared, pvc))
 
@@ -99,6 +119,8 @@ def retrain(
         image_size=image_size,
         workers=workers,
         seed=seed,
+        record_format=record_format,
+        ingest_parts=ingest_parts,
         fingerprint=prepared.output,
     ).set_display_name("Ingest")
     give_data_credentials(mount_storage(ingested, pvc))
@@ -139,6 +161,8 @@ def retrain(
             data_dir=data_dir,
             validation_share=validation_share,
             image_size=image_size,
+            record_format=record_format,
+            ingest_parts=ingest_parts,
             models=models,
             workers=workers,
             epochs=epochs,
@@ -148,6 +172,9 @@ def retrain(
             compute_dtype=compute_dtype,
             gradient_dtype=gradient_dtype,
             exchange=exchange,
+            image_cache_mb=image_cache_mb,
+            devices=devices,
+            xla=xla,
             seed=seed,
             max_restarts=max_restarts,
             select_by=select_by,

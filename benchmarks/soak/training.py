@@ -144,8 +144,8 @@ class Soak:
 class Repeated(PixelExamples):
     """A few images as if they were many."""
 
-    def read(self, start: int, stop: int) -> Iterator[Content]:
-        return (self.pixels[index % len(self.pixels)] for index in range(start, stop))
+    def pick(self, indices: np.ndarray) -> Iterator[Content]:
+        return (self.pixels[index % len(self.pixels)] for index in indices)
 
 
 def write_images(count: int, directory: Path) -> None:

@@ -39,8 +39,7 @@ OURS = {
 
 def images_of(dataset: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
     shards = dataset.manifest.splits[split].shards
-    batches = records.read_batches([dataset.path(shard) for shard in shards], dataset.manifest.image_shape, 5000)
-    pixels, labels = next(iter(batches))
+    pixels, labels = next(records.read_batches(dataset, shards, 5000))
     return pixels.numpy(), labels.numpy()
 
 

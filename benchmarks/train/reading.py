@@ -33,8 +33,8 @@ def write(images: int, directory: Path) -> None:
     class Repeated(PixelExamples):
         """A few images as if they were many."""
 
-        def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
-            return (self.pixels[index % len(self.pixels)] for index in range(start, stop))
+        def pick(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+            return (self.pixels[index % len(self.pixels)] for index in indices)
 
     def pictures(count: int) -> Repeated:
         return Repeated(noise, np.arange(count, dtype=np.int32) % 10)

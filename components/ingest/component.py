@@ -16,6 +16,8 @@ def ingest(
     image_size: int = 0,
     workers: int = 2,
     seed: int = 0,
+    record_format: str = "auto",
+    ingest_parts: int = 1,
     fingerprint: str = "",
 ):
     """Reads a labelled image data set and writes it as sharded TFRecord files with a manifest.
@@ -45,6 +47,7 @@ def ingest(
             import tensorflow  # noqa: F401
         from kfp_image_classification.components.ingest.kept_datasets import kept_dataset
         from kfp_image_classification.components.ingest.notable import not_used, notable
+        from kfp_image_classification.components.ingest.part_folders import parts_folder
         from kfp_image_classification.components.ingest.preview import preview_page
         from kfp_image_classification.components.ingest.sharding import write_dataset, write_manifest_alone
         from kfp_image_classification.components.ingest.sources.opening import open_source
@@ -54,7 +57,8 @@ def ingest(
             kept = kept_dataset(fingerprint, datasets_directory())
             manifest = write_manifest_alone(kept, dataset, Path(shards.path))
         else:
-            manifest = write_dataset(open_source(options), options, Path(shards.path), log)
+            parts = parts_folder(options, None)
+            manifest = write_dataset(open_source(options), options, Path(shards.path), log, parts)
         Path(preview.path).write_text(preview_page(Path(shards.path)), encoding="utf-8")
         counts = {name: split.examples for name, split in manifest.splits.items()}
         shards.metadata.update(
@@ -62,6 +66,7 @@ def ingest(
                 "dataset": manifest.name,
                 "version": manifest.version,
                 "fingerprint": manifest.fingerprint,
+                "format": manifest.format,
                 "image_shape": "x".join(map(str, manifest.image_shape)),
                 "classes": len(manifest.class_names),
                 **{f"{name}_examples": count for name, count in counts.items()},

@@ -17,7 +17,7 @@ from kfp_image_classification.components.contracts.data_report import (
     SizeCount,
     SplitReport,
 )
-from kfp_image_classification.components.contracts.dataset_manifest import SPLITS, SplitName
+from kfp_image_classification.components.contracts.dataset_manifest import RAW, SPLITS, RecordLayout, SplitName
 from kfp_image_classification.components.contracts.pixel_sums import PixelSums
 from kfp_image_classification.components.ingest.image_header import image_header
 from kfp_image_classification.components.ingest.sources.source import Content, Source
@@ -38,6 +38,8 @@ NOTE = np.dtype(
 )
 # Pixels are measured of so many images of a split, evenly spread.
 MEASURED = 5_000
+# Where images are kept as files, only for that they are decoded in full: of one in fifty, but of so many at least.
+MEASURED_FILES, MEASURED_SHARE = 32, 50
 MOST_SIZES = 12
 MOST_COPIES = 60
 
@@ -58,14 +60,16 @@ def note(index: int, label: int, content: Content) -> tuple[int, ...]:
     return index, label, int.from_bytes(digest[:8]), width, height, orientation, ENCODINGS.index(encoding)
 
 
-def is_measured(position: int, count: int) -> bool:
+def is_measured(position: int, count: int, layout: RecordLayout) -> bool:
     """Whether the pixels of a split's example are measured.
 
     Args:
         position: Its place among the examples of the split, in ascending order of their index.
         count: How many the split has.
+        layout: How images are kept.
     """
-    return position % -(-count // MEASURED) == 0
+    wanted = MEASURED if layout == RAW else min(MEASURED, max(MEASURED_FILES, count // MEASURED_SHARE))
+    return position % -(-count // wanted) == 0
 
 
 def data_report(

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -28,6 +28,7 @@ def image_list(dataset: str) -> str:
 
 
 def _expanded(path: str) -> str:
+    path = path.removeprefix("file://")
     if "://" in path:
         return path
     with suppress(RuntimeError):  # no such user: the folder's own name begins so
@@ -47,7 +48,12 @@ class IngestOptions(BaseModel):
         validation_share: Share of the training images held out to select the best model, above 0 and up to 0.5.
         image_size: Height and width in pixels to which images are resized; 0 keeps the data set's own size.
         workers: Training workers to prepare for: the number of shards is a multiple of it.
-        seed: Decides which images validate, and the order of the records.
+        seed: Decides which images validate.
+        record_format: How the data set keeps images: `raw`, as pixels of their final size; `encoded`, as the source's
+            own PNG and JPEG files, decoded and resized whenever they are read; `auto`, raw up to 64 x 64 pixels in
+            colour, encoded above.
+        ingest_parts: Parts in which the data set is written at the same time, each by a task of its own; the data set
+            is the same whatever their number.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,3 +64,5 @@ class IngestOptions(BaseModel):
     image_size: Annotated[int, AfterValidator(_image_size)] = 0
     workers: int = Field(ge=1, le=1024)
     seed: int = Field(ge=0, lt=2**31)
+    record_format: Literal["auto", "raw", "encoded"] = "auto"
+    ingest_parts: int = Field(default=1, ge=1, le=1000)

@@ -176,9 +176,9 @@ def _examples_of_each_class(dataset: Dataset) -> tuple[list[np.ndarray], list[in
     classes = len(dataset.manifest.class_names)
     wanted = max(1, min(MOST_OF_A_CLASS, EXAMPLES // classes))
     found: dict[int, list[np.ndarray]] = {}
-    paths = [dataset.path(shard) for shard in dataset.manifest.splits["train"].shards]
+    shards = dataset.manifest.splits["train"].shards
     looked_through = 0
-    for pixels, labels in records.read_batches(paths, dataset.manifest.image_shape, BATCH):
+    for pixels, labels in records.read_batches(dataset, shards, BATCH):
         for image, label in zip(pixels.numpy(), labels.numpy().tolist(), strict=True):
             of_class = found.setdefault(label, [])
             if len(of_class) < wanted:

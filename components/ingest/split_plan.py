@@ -23,7 +23,12 @@ def _without_unlabelled(source: Source) -> Source:
         for split, examples in source.splits.items()
         if split == "train" or not len(examples) or not (examples.labels() < 0).all()
     }
-    return source if len(kept) == len(source.splits) else replace(source, splits=kept)
+    left_out = {
+        f"images of the {split} split, which has no labels": len(examples)
+        for split, examples in source.splits.items()
+        if split not in kept
+    }
+    return replace(source, splits=kept, skipped={**source.skipped, **left_out})
 
 
 class SplitPlan:
@@ -31,17 +36,20 @@ class SplitPlan:
 
     The source's own test and validation splits are used as they are. What it lacks is carved from its training
     examples, class by class.
+
+    Attributes:
+        source: Without those of its splits that have no labels.
     """
 
     def __init__(self, source: Source, validation_share: float, seed: int) -> None:
-        self._source = _without_unlabelled(source)
+        self.source = _without_unlabelled(source)
         train = source.splits["train"]
         labels = train.labels()
         # One byte an example: an index into SPLITS.
         self._roles = np.full(len(train), SPLITS.index("train"), np.uint8)
-        if "test" not in self._source.splits:
+        if "test" not in self.source.splits:
             self._carve("test", labels, TEST_SHARE, TEST_SEED)
-        if "validation" not in self._source.splits:
+        if "validation" not in self.source.splits:
             self._carve("validation", labels, validation_share, seed)
 
     def _carve(self, split: SplitName, labels: np.ndarray, share: float, seed: int) -> None:
@@ -55,12 +63,12 @@ class SplitPlan:
         Raises:
             InvalidInput: When a label is none of the source's classes.
         """
-        names = self._source.class_names
+        names = self.source.class_names
         labels = np.concatenate([examples.labels()[indices] for examples, indices in self.parts(split)])
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
             wrong = next(label for label in labels if not 0 <= label < len(names))
             raise InvalidInput(
-                f"dataset = {self._source.name!r}: a {split} image has the label {wrong}, and there are {len(names)} "
+                f"dataset = {self.source.name!r}: a {split} image has the label {wrong}, and there are {len(names)} "
                 "classes; mend the data set"
             )
         return {name: int(n) for name, n in zip(names, np.bincount(labels, minlength=len(names)), strict=True)}
@@ -70,10 +78,10 @@ class SplitPlan:
 
     def parts(self, split: SplitName) -> list[tuple[Examples, np.ndarray]]:
         """What a split consists of: some examples of the source, each time with the indices of those that belong."""
-        own = self._source.splits.get(split)
+        own = self.source.splits.get(split)
         if own is not None and split != "train":
             return [(own, np.arange(len(own)))]
-        return [(self._source.splits["train"], np.flatnonzero(self._roles == SPLITS.index(split)))]
+        return [(self.source.splits["train"], np.flatnonzero(self._roles == SPLITS.index(split)))]
 
 
 def count_to_train(source: Source, options: IngestOptions) -> int:

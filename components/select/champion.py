@@ -1,13 +1,13 @@
 """Finds the model that a new one has to beat: the one that is deployed."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 from kfp_image_classification.components.cluster.kubernetes_client import (
     NOT_FOUND,
     api_client,
     explained,
+    in_cluster,
     own_namespace,
     patiently,
 )
@@ -45,6 +45,11 @@ def find_champion_model(options: ChampionOptions, log: logging.Logger) -> Deploy
     return _on_this_machine(options.service_name, log)
 
 
+def within_reach(uri: str) -> bool:
+    """Whether a model's files can be had: Kubeflow Pipelines fetches them to a pod; elsewhere they have to be there."""
+    return uri.startswith(STORES) if in_cluster() else Path(uri).is_dir()
+
+
 def _on_this_machine(service_name: str, log: logging.Logger) -> DeployedModel | NoChampion:
     served = last_served(service_name)
     for model in served:
@@ -60,11 +65,12 @@ def _on_cluster(service_name: str, namespace: str, log: logging.Logger) -> Deplo
     from kubernetes.client import ApiException, CustomObjectsApi
 
     client, place = api_client(), namespace or own_namespace()
-    get: Callable[[], dict[str, object]] = lambda: CustomObjectsApi(client).get_namespaced_custom_object(  # noqa: E731
-        GROUP, VERSION, place, PLURAL, service_name
-    )
     try:
-        service = patiently(client, get, log.warning)
+        service = patiently(
+            client,
+            lambda: CustomObjectsApi(client).get_namespaced_custom_object(GROUP, VERSION, place, PLURAL, service_name),
+            log.warning,
+        )
     except ApiException as error:
         if error.status == NOT_FOUND:
             log.info("no service %s in namespace %s yet: no champion to beat", service_name, place)
@@ -77,7 +83,7 @@ def _on_cluster(service_name: str, namespace: str, log: logging.Logger) -> Deplo
     if not found.model_uri:
         log.warning("%s does not say where its model comes from: it is not compared", service_name)
         return NoChampion(reason=f"the service {service_name} does not say where its model comes from")
-    if not found.model_uri.startswith(STORES):
-        return NoChampion(reason=f"{found.model_uri} cannot be reached from this cluster", holds_back=True)
+    if not within_reach(found.model_uri):
+        return NoChampion(reason=f"its files at {found.model_uri} cannot be reached from here", holds_back=True)
     log.info("%s of run %s is the model to beat", found.model_type or found.model_uri, found.run or "unknown")
     return found

@@ -44,6 +44,7 @@ def select(
     from kfp_image_classification.components.contracts.selected_model import copy_model
     from kfp_image_classification.components.select.artifacts import contender_of, deployed_of, selection_of
     from kfp_image_classification.components.select.decision import decide
+    from kfp_image_classification.components.select.explanation import leaderboard_of
     from kfp_image_classification.components.select.leaderboard import leaderboard_page
     from kfp_image_classification.components.select.options import SelectOptions
     from kfp_image_classification.components.step.errors import InvalidInput, reported
@@ -60,7 +61,8 @@ def select(
                 "least one"
             )
         contenders = [contender_of(*pair) for pair in zip(models, evaluations)]  # noqa: B905 - checked above
-        ranking = decide(contenders, options, deployed_of(champion))
+        deployed = deployed_of(champion)
+        ranking = leaderboard_of(decide(contenders, options, deployed), options, deployed)
         selection = selection_of(ranking, models)
         copy_model(selection.directory, Path(best.path))
         best.metadata.update(selection.metadata)

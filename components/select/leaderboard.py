@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict
 
 from kfp_image_classification.components.contracts.measures import (
     TITLES,
     MeasureName,
     SplitScores,
-    number_words,
     score_words,
 )
 from kfp_image_classification.components.report import html_report
@@ -37,7 +37,8 @@ class Candidate(BaseModel):
         images_per_second: Speed of the training.
         dataset_fingerprint: Identifies the data set's content.
         missed: The gate or floors that it does not reach, in words.
-        compared: How it compares with the best score and the deployed model, in words.
+        against_best: How it compares with the model of the best score, in words.
+        against_champion: How it compares with the deployed model, in words.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -54,7 +55,8 @@ class Candidate(BaseModel):
     images_per_second: float = 0.0
     dataset_fingerprint: str = ""
     missed: list[str] = []
-    compared: str = ""
+    against_best: str = ""
+    against_champion: str = ""
 
     @property
     def val_accuracy(self) -> float:
@@ -110,10 +112,6 @@ class Leaderboard(BaseModel):
     def best(self) -> Candidate:
         return self.candidates[0]
 
-    @property
-    def gate_words(self) -> str:
-        return number_words(self.select_by, self.gate)
-
 
 def words_of(measure: MeasureName, scores: SplitScores) -> str:
     """A score with its interval; a dash where it was not measured."""
@@ -130,7 +128,6 @@ def leaderboard_page(leaderboard: Leaderboard) -> str:
         *(f"validation {TITLES[name]}" for name in extra),
         "validation accuracy",
         "test accuracy",
-        "compared",
         "parameters",
         "ms an image",
         "images/s",
@@ -143,7 +140,6 @@ def leaderboard_page(leaderboard: Leaderboard) -> str:
             *(words_of(name, candidate.validation) for name in extra),
             words_of("accuracy", candidate.validation),
             words_of("accuracy", candidate.test),
-            ", ".join(filter(None, [*candidate.missed, candidate.compared])),
             candidate.parameters,
             f"{1000 * candidate.answer_seconds:.2f}",
             round(candidate.images_per_second),
@@ -154,8 +150,7 @@ def leaderboard_page(leaderboard: Leaderboard) -> str:
     ]
     if champion := leaderboard.champion:
         scores = [words_of(name, champion.validation) for name in (*extra, "accuracy")]
-        state = "stays" if champion.stays else "was beaten"
-        rows.append([f"deployed: {champion.name}", *scores, "-", state, champion.parameters, "-", "-", "-", "-"])
+        rows.append([f"deployed: {champion.name}", *scores, "-", champion.parameters, "-", "-", "-", "-"])
     return html_report.page(
         "Leaderboard",
         leaderboard.decision,
@@ -163,7 +158,20 @@ def leaderboard_page(leaderboard: Leaderboard) -> str:
             html_report.Section(
                 "Models",
                 html_report.table(columns, rows, highlighted_row=0 if leaderboard.passed else None)
+                + _comparisons(leaderboard)
                 + html_report.note(f"Compared by validation {TITLES[by]}. {RULE}"),
             )
         ],
     )
+
+
+def _comparisons(leaderboard: Leaderboard) -> Markup:
+    """How each model compares; nothing for a lone model that reaches the gate."""
+    rows = [
+        [one.name, one.against_best or "-", one.against_champion or "-", ", ".join(one.missed) or "reached"]
+        for one in leaderboard.candidates
+    ]
+    columns = ["model", "with the best score", "with the deployed model", "gate and floors"]
+    if all(row[1:] == ["-", "-", "reached"] for row in rows):
+        return Markup("")
+    return html_report.subheading("Compared on the same images") + html_report.table(columns, rows)

@@ -1,14 +1,17 @@
 """What select takes, and what it accepts."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kfp_image_classification.components.cluster.kubernetes_client import in_cluster
-from kfp_image_classification.components.contracts.measures import MeasureName
+from kfp_image_classification.components.contracts.measures import TOP_FROM_CLASSES, MeasureName
+from kfp_image_classification.components.step.errors import InvalidInput
 
 # In `min_recall`, stands for every class that it does not name.
 EVERY_CLASS = "*"
+MOST_SHOWN = 20
 
 
 class _Deployment(BaseModel):
@@ -45,6 +48,26 @@ class SelectOptions(_Deployment):
         if self.select_by != "log_loss" and self.gate > 1:
             raise ValueError(f"gate = {self.gate:g}: {self.select_by} is a share; give a number from 0 to 1")
         return self
+
+
+def check_classes(options: SelectOptions, class_names: Sequence[str]) -> None:
+    """Compares the options with the classes of a data set.
+
+    Raises:
+        InvalidInput: When a floor is of no class, or there are too few for the measure.
+    """
+    problems = [
+        f"min_recall: {name!r} is no class of the data set; its classes are {', '.join(class_names[:MOST_SHOWN])}"
+        + (f" and {len(class_names) - MOST_SHOWN} more" if len(class_names) > MOST_SHOWN else "")
+        for name in options.min_recall
+        if name not in class_names and name != EVERY_CLASS
+    ]
+    if options.select_by == "top5" and len(class_names) < TOP_FROM_CLASSES:
+        problems.append(
+            f"select_by = 'top5': says little of {len(class_names)} classes; it takes {TOP_FROM_CLASSES} or more"
+        )
+    if problems:
+        raise InvalidInput(problems)
 
 
 class ChampionOptions(_Deployment):

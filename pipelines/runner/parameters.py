@@ -13,7 +13,7 @@ import docstring_parser
 from kfp_image_classification.components.deploy.options import DeployOptions
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.monitor.options import MonitorOptions
-from kfp_image_classification.components.select.options import SelectOptions
+from kfp_image_classification.components.select.options import SelectOptions, check_classes
 from kfp_image_classification.components.step.errors import InvalidInput, Options, checked, run_checks
 from kfp_image_classification.components.step.lean_import import import_without
 from kfp_image_classification.components.track.options import track_options
@@ -106,7 +106,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             *(partial(_train_options, parameters, model) for model in models),
             lambda: check_backend(_options(JobOptions, parameters), parameters["train_backend"]),
             # The service's own parameters are checked, and told, as those of deploy.
-            lambda: _options(SelectOptions, {name: parameters[name] for name in ("select_by", "gate", "min_recall")}),
+            lambda: _select_options(parameters),
             lambda: _options(
                 DeployOptions,
                 parameters,
@@ -134,6 +134,7 @@ def check_data_set(parameters: Mapping[str, Any]) -> None:
     checks: list[Callable[[], None]] = [
         partial(check_model, model, source.image_shape) for model in parameters["models"]
     ]
+    checks.append(lambda: check_classes(_select_options(parameters), source.class_names))
     if source.splits:
         train_options = _train_options(parameters, parameters["models"][0])
         checks.append(lambda: check_batch(train_options, count_to_train(source, options)))
@@ -185,6 +186,10 @@ def check_mlflow_server(parameters: Mapping[str, Any]) -> None:
 
 def _train_options(parameters: Mapping[str, Any], model: str) -> TrainOptions:
     return _options(TrainOptions, parameters, model_type=model, backend=parameters["train_backend"])
+
+
+def _select_options(parameters: Mapping[str, Any]) -> SelectOptions:
+    return _options(SelectOptions, {name: parameters[name] for name in ("select_by", "gate", "min_recall")})
 
 
 def _track_options(parameters: Mapping[str, Any]) -> None:

@@ -40,9 +40,8 @@ def compare(path: Path, root: Path, size: int) -> str:
     except InvalidInput as error:
         return f"ingest refuses it: {str(error).removeprefix(f'dataset = {options.dataset!r}: ')[:200]}"
     dataset = Dataset(root / "out")
-    shards = [dataset.path(shard) for shard in dataset.manifest.splits["test"].shards]
     shape = dataset.manifest.image_shape
-    trained = next(iter(records.read_batches(shards, shape, 1)))[0].numpy()[0].astype(int)
+    trained = next(records.read_batches(dataset, dataset.manifest.splits["test"].shards, 1))[0].numpy()[0].astype(int)
     try:
         served = decode([path.read_bytes()], shape, 10**9)[0].astype(int)
     except UnusableImage as error:

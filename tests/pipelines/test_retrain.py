@@ -1,6 +1,7 @@
 """A service that is asked about other images than its model knows: the alarm, a new model, and no alarm any more."""
 
 import base64
+import inspect
 import io
 import itertools
 import re
@@ -19,6 +20,8 @@ from PIL import Image
 from repository import REPOSITORY
 
 from kfp_image_classification.components.train.launchers.machine import free_ports
+from kfp_image_classification.pipelines.e2e import e2e
+from kfp_image_classification.pipelines.retrain import retrain
 
 TRAINED_ON, ASKED = 600, 700
 SMALL = ["--models", "cnn", "--workers", "1", "--epochs", "6", "--validation-share", "0.2", "--gate", "0.3"]
@@ -94,6 +97,12 @@ def asked(directory: Path, images: np.ndarray, changes: list[Pixels], name: str)
 def found(printed: str) -> str:
     (words,) = re.findall(r"^monitor (.*); \S+/monitor\.html$", printed, re.MULTILINE)
     return str(words)
+
+
+def test_it_has_the_parameters_of_the_pipeline_that_it_runs() -> None:
+    inner, own = (inspect.signature(pipeline.pipeline_func).parameters for pipeline in (e2e, retrain))
+    wanted = {name: parameter.default for name, parameter in inner.items() if name != "force"}
+    assert {name: own[name].default for name in wanted} == {**wanted, "canary_percent": 10}
 
 
 @pytest.mark.slow

@@ -78,10 +78,13 @@ class Versions:
         folder = version[0]
         try:
             loaded = load_model(folder, self._backend, self._threads, self._log)
-        except StageFailed as error:
-            self._unusable[version] = str(error)
+        except MemoryError:  # which may well be enough a moment later
+            raise
+        except Exception as error:
+            expected = isinstance(error, StageFailed)
+            self._unusable[version] = str(error) if expected else f"model = {str(folder)!r}: {_words(error)}"
             goes_on = f"version {self.current.version} goes on serving" if self._serving else "looking for a lower one"
-            self._log.error("%s; %s", error, goes_on)
+            self._log.error("%s; %s", self._unusable[version], goes_on, exc_info=None if expected else error)
             return False
         self._serve(loaded)
         self._serving = version
@@ -97,6 +100,10 @@ class Versions:
         gc.collect()
         gc.freeze()
         self._log.info("version %s (%s) is served with %s", model.version, model.card.model_type, model.backend)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _identity(folder: Path) -> Identity:

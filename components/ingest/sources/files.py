@@ -35,7 +35,10 @@ class FileExamples:
         return self.classes
 
     def read(self, start: int, stop: int) -> Iterator[Content]:
-        names = [self.name(index) for index in range(start, min(stop, len(self)))]
+        return self.pick(np.arange(start, min(stop, len(self))))
+
+    def pick(self, indices: np.ndarray) -> Iterator[Content]:
+        names = [self.name(int(index)) for index in indices]
         if not names:
             return
         problems = []

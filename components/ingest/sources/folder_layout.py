@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from kfp_image_classification.components.contracts.image_formats import IMAGE_SUFFIXES
 from kfp_image_classification.components.contracts.split_names import SPLITS, SplitName
-from kfp_image_classification.components.ingest.sources.storage import Entry, Storage
+from kfp_image_classification.components.ingest.sources.storage import Entry, Storage, UnreadableStorage
 
 # How people call their splits, in any case.
 SPLIT_FOLDERS: dict[str, SplitName] = {
@@ -59,7 +59,7 @@ def folder_layout(storage: Storage, root: str) -> Layout:
     """Lists a folder, which lies in a storage; opens nothing.
 
     Raises:
-        UnreadableStorage: When it, or a folder in it, cannot be listed.
+        UnreadableStorage: When it cannot be listed; that a folder in it cannot is one of the problems.
     """
     return _Looking(storage, root).layout
 
@@ -104,7 +104,7 @@ class _Looking:
         return {split: by_split[split] for split in SPLITS if split in by_split}
 
     def _holds_folders(self, folder: str) -> bool:
-        return any(entry.is_folder and not _set_aside(entry.name) for entry in self._storage.entries(self._at(folder)))
+        return any(entry.is_folder and not _set_aside(entry.name) for entry in self._entries(folder))
 
     def _class_images(self, folder: str) -> list[str]:
         entries = self._usable(f"{folder}/")
@@ -137,7 +137,7 @@ class _Looking:
     def _usable(self, folder: str) -> list[Entry]:
         """What is in a folder, without what is nobody's image; problems and what is set aside are noted."""
         usable = []
-        for entry in self._storage.entries(self._at(folder)):
+        for entry in self._entries(folder):
             path = folder + entry.name
             if aside := _set_aside(entry.name):
                 self.layout.skipped[aside] += 1
@@ -145,12 +145,23 @@ class _Looking:
             if not _is_utf8(path):
                 self.layout.problems.append(f"the name {path!r} is not UTF-8; rename it")
                 continue
-            if entry.leads_nowhere:
-                self.layout.problems.append(f"{path} is a link that leads nowhere; remove it, or mend what it leads to")
+            if entry.is_nothing:
+                self.layout.problems.append(
+                    f"{path} is a link that leads nowhere, or no file at all; mend or remove it"
+                )
                 continue
             self.layout.state.update(f"{path} {entry.is_folder} {entry.state * (not entry.is_folder)}\n".encode())
             usable.append(entry)
         return usable
+
+    def _entries(self, folder: str) -> list[Entry]:
+        try:
+            return self._storage.entries(self._at(folder))
+        except UnreadableStorage as error:
+            if not folder:
+                raise
+            self.layout.problems.append(f"{error}; make it readable, or remove it")
+            return []
 
     def _at(self, folder: str) -> str:
         return f"{self._root}/{folder}".rstrip("/") or "/"

@@ -119,7 +119,7 @@ class _Found:
         except UnreadableStorage as error:
             self.problems += [f"line {line}: {folder}/{name}: {error}" for name, line in lines.items()]
             return
-        states = {entry.name: entry.state for entry in entries if not entry.is_folder and not entry.leads_nowhere}
+        states = {entry.name: entry.state for entry in entries if not entry.is_folder and not entry.is_nothing}
         for name, line in lines.items():
             if name in states:
                 self.states[f"{folder}/{name}"] = states[name]

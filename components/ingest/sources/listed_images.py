@@ -11,6 +11,7 @@
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ SPLIT_WORDS: dict[str, SplitName] = {**SPLIT_FOLDERS, "validate": "validation"}
 # Vertex AI's words for "decide for me": these are train, from which is carved what the list does not name.
 _UNASSIGNED = {"", "unassigned", "default"}
 _VERTEX_USE = "aiplatform.googleapis.com/ml_use"
+# Not those that str.splitlines knows, too: a name may have them.
+_LINE_END = re.compile(r"\r\n|\n|\r")
 UNLABELLED, REPEATED = "lines without a label", "lines that repeat another"
 
 
@@ -80,16 +83,19 @@ def listed_images(text: str) -> ImageList:
     Raises:
         UnknownForm: When it is none.
     """
-    lines = text.removeprefix("\ufeff").splitlines()
+    lines = _LINE_END.split(text.removeprefix("\ufeff"))
     start = next((line for line in lines if line.strip()), "")
     if not start:
         raise UnknownForm("it is empty")
     found = ImageList()
     rows = _json_rows(lines, found.problems) if start.lstrip().startswith("{") else _csv_rows(lines, start)
     known: dict[str, Listed] = {}
-    for row in rows:
-        if listed := _checked(row, found):
-            _add(listed, known, found)
+    try:
+        for row in rows:
+            if listed := _checked(row, found):
+                _add(listed, known, found)
+    except csv.Error as error:
+        raise UnknownForm(str(error)) from None
     return found
 
 

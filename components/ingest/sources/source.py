@@ -32,6 +32,9 @@ class Examples(Protocol):
             InvalidInput: When one cannot be had, naming all of the range that cannot.
         """
 
+    def pick(self, indices: np.ndarray) -> Iterator[Content]:
+        """Reads some examples, whose indices ascend, as `read` does."""
+
     def name(self, index: int) -> str:
         """How a message calls an example: its path, or its number where it has none."""
 
@@ -78,6 +81,9 @@ class PixelExamples:
 
     def read(self, start: int, stop: int) -> Iterator[Content]:
         yield from self.pixels[start:stop]
+
+    def pick(self, indices: np.ndarray) -> Iterator[Content]:
+        yield from self.pixels[indices]
 
     def name(self, index: int) -> str:
         return f"example {index}"

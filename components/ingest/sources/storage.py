@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -32,14 +34,14 @@ class Entry(NamedTuple):
     Attributes:
         name: Without the folder.
         is_folder: Whether it is a folder, or a link to one.
-        leads_nowhere: Whether it is a link to nothing.
+        is_nothing: Whether it is neither file nor folder: a link to nothing, or what a program left to talk through.
         is_link: Whether it is a link at all.
         state: What changes when its content does: size and time, or a bucket's own tag.
     """
 
     name: str
     is_folder: bool
-    leads_nowhere: bool
+    is_nothing: bool
     is_link: bool
     state: str
 
@@ -104,7 +106,8 @@ class Disk:
         try:
             status = found.stat()
             state = f"{status.st_size} {status.st_mtime_ns}"
-            return Entry(found.name, found.is_dir(), False, found.is_symlink(), state)
+            is_nothing = not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
+            return Entry(found.name, found.is_dir(), is_nothing, found.is_symlink(), state)
         except OSError:  # a link to nothing, or to itself
             return Entry(found.name, False, True, True, "")
 
@@ -114,6 +117,28 @@ class Disk:
                 yield Path(path).read_bytes()
             except OSError as error:
                 yield Unreadable(error.strerror or type(error).__name__)
+
+
+@lru_cache
+def _file_system(scheme: str, _process: int) -> Any:
+    """One of each kind, for all threads; not of another process, as connections do not survive a fork."""
+    import fsspec
+
+    # Google's key is a file to its own libraries; from a Secret it comes as a variable.
+    key = os.environ.get(GOOGLE_KEY) if scheme == "gs" else None
+    try:
+        # What is listed once is not listed again, and would only take memory.
+        return fsspec.filesystem(
+            scheme, skip_instance_cache=True, use_listings_cache=False, **({"token": json.loads(key)} if key else {})
+        )
+    except ImportError:
+        raise UnreadableStorage(
+            f"{scheme}:// needs the Python package {BUCKETS[scheme]}; pip install 'kfp-image-classification[buckets]'"
+        ) from None
+    except ValueError:
+        raise UnreadableStorage(
+            f"{GOOGLE_KEY} is no JSON; give it the content of a service account's key file"
+        ) from None
 
 
 class Bucket:
@@ -127,22 +152,7 @@ class Bucket:
         self._scheme = scheme
 
     def _files(self) -> Any:
-        """A file system of this process: connections do not survive a fork."""
-        import fsspec
-
-        try:
-            # What is listed once is not listed again, and would only take memory.
-            return fsspec.filesystem(self._scheme, use_listings_cache=False, **self._credentials())
-        except ImportError:
-            raise UnreadableStorage(
-                f"{self._scheme}:// needs the Python package {BUCKETS[self._scheme]}; "
-                "pip install 'kfp-image-classification[buckets]'"
-            ) from None
-
-    def _credentials(self) -> dict[str, Any]:
-        """Google's key is a file to its own libraries; from a Secret it comes as a variable."""
-        key = os.environ.get(GOOGLE_KEY)
-        return {"token": json.loads(key)} if key and self._scheme == "gs" else {}
+        return _file_system(self._scheme, os.getpid())
 
     def is_folder(self, path: str) -> bool:
         return bool(self.entries(path))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from kfp_image_classification.components.ingest.options import (
 from kfp_image_classification.components.ingest.sources.fitted_shape import fitted_shape
 from kfp_image_classification.components.ingest.sources.source import Content, Examples, Source
 from kfp_image_classification.components.step.errors import InvalidInput
+
+# Examples read in one step, at most.
+READ_TOGETHER = 32
 
 
 def tensorflow_dataset(options: IngestOptions, dry: bool) -> Source:
@@ -131,24 +135,47 @@ class TensorFlowExamples:
 
     @cached_property
     def _labels(self) -> np.ndarray:
-        found = self._range(0, len(self), {self._label_key: True}, {})
-        batches = [batch.numpy() for batch in found.map(lambda example: example[self._label_key]).batch(4096)]
+        label = tf.io.FixedLenFeature([], tf.int64)
+        batches = list(self._batches(0, len(self), self._label_key, label))
         return np.concatenate([np.empty(0, np.int64), *batches]).astype(np.int32)
 
     def read(self, start: int, stop: int) -> Iterator[Content]:
-        undecoded = {self._image_key: tfds.decode.SkipDecoding()}
-        for example in self._range(start, stop, {self._image_key: True}, undecoded).as_numpy_iterator():
-            yield example[self._image_key]
+        image = tf.io.FixedLenFeature([], tf.string)
+        for batch in self._batches(start, min(stop, len(self)), self._image_key, image):
+            yield from batch
+
+    def pick(self, indices: np.ndarray) -> Iterator[Content]:
+        if len(indices):
+            wanted = np.zeros(indices[-1] + 1 - indices[0], bool)
+            wanted[indices - indices[0]] = True
+            yield from compress(self.read(int(indices[0]), int(indices[-1]) + 1), wanted)
 
     def name(self, index: int) -> str:
         return f"{self._split} example {index}"
 
-    def _range(self, start: int, stop: int, features: dict[str, bool], decoders: dict[str, Any]) -> tf.data.Dataset:
+    def _batches(self, start: int, stop: int, key: str, feature: tf.io.FixedLenFeature) -> Iterator[np.ndarray]:
+        """One feature of a range of examples, as it is stored."""
+        if start >= stop:
+            return
+        if self._builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+            yield from self._batches_of_any_format(start, stop, key)
+            return
+        # Many at a time: TensorFlow Datasets reads one by one, at the cost of ten small images each.
+        for file in self._builder.info.splits[f"{self._split}[{start}:{stop}]"].file_instructions:
+            stored = tf.data.TFRecordDataset(file.filename).skip(file.skip).take(file.take)
+            parsed = stored.batch(READ_TOGETHER).map(lambda some: tf.io.parse_example(some, {key: feature})[key])
+            for batch in parsed.prefetch(1):
+                yield batch.numpy()
+
+    def _batches_of_any_format(self, start: int, stop: int, key: str) -> Iterator[np.ndarray]:
+        decoders = {key: tfds.decode.SkipDecoding()} if key == self._image_key else None
         # One file after the other: only so are ranges parts of the whole, in the same order.
         in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False, add_tfds_id=False)
-        return self._builder.as_dataset(
+        found = self._builder.as_dataset(
             split=tfds.core.ReadInstruction(self._split, from_=start, to=stop, unit="abs"),
             shuffle_files=False,
             read_config=in_order,
-            decoders=tfds.decode.PartialDecoding(features, decoders=decoders or None),
+            decoders=tfds.decode.PartialDecoding({key: True}, decoders=decoders),
         )
+        for batch in found.batch(READ_TOGETHER):
+            yield batch[key].numpy()

@@ -1,5 +1,7 @@
 """One list of image formats: the decoders that there are hold to it, and to each other, bit for bit."""
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,11 +10,12 @@ import pytest
 import tensorflow as tf
 from cases.odd_images import COLOUR_ONLY, IMAGES, REFUSED, picture
 from PIL import Image
+from repository import REPOSITORY
 
 from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.contracts.image_formats import remedy, what_it_is
-from kfp_image_classification.components.contracts.preprocessing import decode_image
+from kfp_image_classification.components.contracts.preprocessing import check_image, decode_image
 from kfp_image_classification.components.deploy.server.image_files import UnusableImage, decode
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sharding import write_dataset
@@ -35,6 +38,7 @@ NOT_GREY = {name: (content, "a damaged JPEG") for name, content in COLOUR_ONLY.i
 def test_an_image_is_the_same_to_the_graph_and_to_the_server(name: str, image_shape: tuple[int, int, int]) -> None:
     in_the_graph = decode_image(tf.constant(ALL_IMAGES[name]), image_shape).numpy()
     assert np.array_equal(decode([ALL_IMAGES[name]], image_shape, MANY)[0], in_the_graph)
+    assert tf.size(check_image(tf.constant(ALL_IMAGES[name]), image_shape)) > 0
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,8 @@ def test_what_is_no_image_is_refused_by_the_graph_and_by_the_server(
 ) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode_image(tf.constant(content), image_shape)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        check_image(tf.constant(content), image_shape)
     with pytest.raises(
         UnusableImage, match=rf"image 0: cannot be decoded: it is {what}.*; expected a whole PNG or JPEG"
     ):
@@ -79,8 +85,7 @@ def test_an_image_is_the_same_in_training_and_in_serving(tmp_path: Path) -> None
     options = write_folder(tmp_path / "in", files)
     write_dataset(open_source(options), options, tmp_path / "out", stage_log("test"))
     dataset = Dataset(tmp_path / "out")
-    shards = [dataset.path(shard) for shard in dataset.manifest.splits["test"].shards]
-    batches = records.read_batches(shards, COLOUR, 512)
+    batches = records.read_batches(dataset, dataset.manifest.splits["test"].shards, 512)
     trained = {pixels.numpy().tobytes() for images, _ in batches for pixels in images}
     missing = [name for name, content in files.items() if decode([content], COLOUR, MANY)[0].tobytes() not in trained]
     assert missing == []
@@ -104,3 +109,17 @@ def test_others_are_to_be_converted_and_damaged_ones_replaced() -> None:
     assert remedy(REFUSED["webp_named.jpg"][0]) == "convert it to PNG or JPEG, or remove it"
     assert remedy(REFUSED["truncated.png"][0]) == remedy(REFUSED["page_named.jpg"][0]) == "replace or remove it"
     assert what_it_is(b"hello") == "neither PNG nor JPEG (it begins with b'hello')"
+
+
+@pytest.mark.slow
+def test_the_script_that_compares_them_finds_no_difference(tmp_path: Path) -> None:
+    """As somebody runs it, each file in a data set of its own."""
+    script = REPOSITORY / "tests" / "cases" / "ingest_vs_server.py"
+    ended = subprocess.run(
+        [sys.executable, script, tmp_path / "files"], capture_output=True, text=True, check=False, timeout=500
+    )
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    alike = [line for line in lines if "max   0  mean  0.000  pixels that differ   0.0 %" in line]
+    refused = [line for line in lines if "ingest refuses it: " in line]
+    assert (len(alike), len(refused)) == (len(ALL_IMAGES), len(REFUSED)), ended.stdout

@@ -16,6 +16,7 @@ from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.recipe import recipe
 from kfp_image_classification.components.ingest.sharding import write_dataset
 from kfp_image_classification.components.ingest.sources.opening import open_source
+from kfp_image_classification.components.ingest.sources.storage import _file_system
 from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.step.stage_log import stage_log
 
@@ -48,7 +49,7 @@ def s3(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    s3fs.S3FileSystem.clear_instance_cache()
+    _file_system.cache_clear()
     s3 = S3(server)
     s3.client.create_bucket(Bucket=tmp_path.name.replace("_", "-"))
     return s3
@@ -184,12 +185,12 @@ def test_a_server_that_is_away_and_missing_credentials_are_told(
     fill(s3, bucket, 1)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    s3fs.S3FileSystem.clear_instance_cache()
+    _file_system.cache_clear()
     with pytest.raises(InvalidInput, match=r"cannot be listed: .*credentials are taken from AWS_ACCESS_KEY_ID"):
         open_source(options(f"image_folder:s3://{bucket}/pets"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    s3fs.S3FileSystem.clear_instance_cache()
+    _file_system.cache_clear()
     with pytest.raises(InvalidInput, match=r"cannot be listed: .*127.0.0.1:9"):
         open_source(options(f"image_folder:s3://{bucket}/pets"))

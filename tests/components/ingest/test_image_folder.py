@@ -128,6 +128,8 @@ def test_what_cannot_be_learnt_is_refused_in_words(paths: list[str], problems: l
 
 def test_all_links_that_lead_nowhere_and_names_that_are_not_utf_8_are_told_at_once(tmp_path: Path) -> None:
     make(tmp_path, TWO_CLASSES)
+    nothing = ["cat/gone.png", "cat/itself.png", "cat/pipe.png", "cow"]
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
     (tmp_path / "cat" / "gone.png").symlink_to(tmp_path / "nothing.png")
     (tmp_path / "cow").symlink_to(tmp_path / "nothing")
     (tmp_path / "cat" / "itself.png").symlink_to("itself.png")
@@ -138,9 +140,7 @@ def test_all_links_that_lead_nowhere_and_names_that_are_not_utf_8_are_told_at_on
         open_source(options(tmp_path))
     told = [problem.removeprefix(f"dataset = 'image_folder:{tmp_path}': ") for problem in error.value.problems]
     assert sorted(told) == [
-        "cat/gone.png is a link that leads nowhere; remove it, or mend what it leads to",
-        "cat/itself.png is a link that leads nowhere; remove it, or mend what it leads to",
-        "cow is a link that leads nowhere; remove it, or mend what it leads to",
+        *(f"{name} is a link that leads nowhere, or no file at all; mend or remove it" for name in nothing),
         r"the name 'cat/\udcfe.png' is not UTF-8; rename it",
         r"the name 'd\udcffg' is not UTF-8; rename it",
     ]
@@ -217,4 +217,22 @@ def test_a_file_that_goes_away_is_named(tmp_path: Path) -> None:
         [*train.read(0, len(train))]
     assert sorted(problem.split(": ")[1] for problem in error.value.problems) == [
         f"{tmp_path}/{name} cannot be read" for name in ("cat/1.png", "dog/3.png")
+    ]
+
+
+def test_folders_that_cannot_be_listed_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, [*TWO_CLASSES, "cow/1.png"])
+    scan = os.scandir
+
+    def denied(path: str) -> object:  # to root, who runs tests in a container, nothing is denied
+        if str(path).endswith(("cat", "cow")):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(InvalidInput) as error:
+        open_source(options(tmp_path))
+    assert [problem.split(": ", 1)[1] for problem in error.value.problems] == [
+        f"{tmp_path}/{name} cannot be listed: Permission denied; make it readable, or remove it"
+        for name in ("cat", "cow")
     ]

@@ -55,6 +55,7 @@ CAT, DOG = ("a/cat 1.jpg", "cat", "train"), ("b/dog.png", "dog", "validation")
             [CAT, DOG],
         ),
         ('{"image": "1.png", "label": 7}', [("1.png", "7", "train")]),
+        ('image,label,remark\r1\u2028.png,a,"two\rlines"\r', [("1\u2028.png", "a", "train")]),
         (
             vertex("gs://x/1.jpg", "cat", "training") + "\n" + vertex("gs://x/2.jpg", "dog", "test"),
             [("gs://x/1.jpg", "cat", "train"), ("gs://x/2.jpg", "dog", "test")],
@@ -71,6 +72,7 @@ CAT, DOG = ("a/cat 1.jpg", "cat", "train"), ("b/dog.png", "dog", "validation")
         "vertex csv with use",
         "json",
         "number",
+        "old line ends",
         "vertex json",
         "vertex json without use",
         "sagemaker",

@@ -36,8 +36,7 @@ Changed = Callable[[np.ndarray], np.ndarray]
 @pytest.fixture(scope="module")
 def asked(digits: Dataset) -> tuple[np.ndarray, list[str]]:
     """Images that the model has not seen, and their classes."""
-    shards = [digits.path(shard) for shard in digits.manifest.splits["test"].shards]
-    pixels, labels = next(iter(read_batches(shards, digits.manifest.image_shape, IMAGES)))
+    pixels, labels = next(iter(read_batches(digits, digits.manifest.splits["test"].shards, IMAGES)))
     return np.asarray(pixels), [digits.manifest.class_names[label] for label in np.asarray(labels)]
 
 

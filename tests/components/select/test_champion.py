@@ -9,12 +9,10 @@ from kubernetes_api import KubernetesApi
 
 from kfp_image_classification.components.contracts.deployed_model import SERVED_VARIABLE, DeployedModel, note_served
 from kfp_image_classification.components.contracts.evaluation import NoChampion
-from kfp_image_classification.components.select.champion import find_champion_model
+from kfp_image_classification.components.select.champion import find_champion_model, within_reach
 from kfp_image_classification.components.select.options import ChampionOptions
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 from kfp_image_classification.components.step.stage_log import stage_log
-
-MODEL = DeployedModel(run="r1", model_uri="minio://a/b", val_accuracy=0.9)
 
 
 def find(**options: Any) -> DeployedModel | NoChampion:
@@ -32,10 +30,11 @@ def deployed(model: DeployedModel) -> dict[str, Any]:
     }
 
 
-def test_deployed_model(kubernetes_api: KubernetesApi) -> None:
+def test_deployed_model(kubernetes_api: KubernetesApi, tmp_path: Path) -> None:
+    model = DeployedModel(run="r1", model_uri=str(tmp_path), val_accuracy=0.9)
     assert find() == NoChampion()
-    kubernetes_api.create(deployed(MODEL))
-    assert find() == MODEL
+    kubernetes_api.create(deployed(model))
+    assert find() == model
     assert find(force=True) == NoChampion()
     with pytest.raises(StageFailed, match='in the namespace "default"'):
         find(namespace="default")
@@ -51,7 +50,21 @@ def test_model_out_of_reach(kubernetes_api: KubernetesApi) -> None:
     found = find()
     assert isinstance(found, NoChampion)
     assert found.holds_back
-    assert found.reason == "/home/someone/runs/model cannot be reached from this cluster"
+    assert found.reason == "its files at /home/someone/runs/model cannot be reached from here"
+
+
+@pytest.mark.parametrize("in_pod", [True, False])
+def test_a_pod_reaches_the_stores_and_a_machine_its_folders(
+    in_pod: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if in_pod:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    else:
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    for uri in ("minio://a/b", "s3://a/b", "gs://a/b"):
+        assert within_reach(uri) is in_pod
+    assert within_reach(str(tmp_path)) is not in_pod
+    assert not within_reach("pvc://a/b")
 
 
 def test_cluster_that_does_not_tell(kubernetes_api: KubernetesApi) -> None:

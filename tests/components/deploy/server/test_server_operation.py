@@ -114,6 +114,32 @@ def test_restart_serves_what_a_running_server_would_serve(start_server, model: P
     eventually(lambda: {version(server.url) for server in (running, restarted)} == {"6"})
 
 
+@pytest.mark.parametrize("harm", ["empty", "a file", "no graph", "an example that is no image"])
+def test_version_of_any_damage_is_passed_over_at_the_start(start_server, model: Path, harm: str) -> None:
+    newest = model / "9"
+    if harm == "empty":
+        newest.mkdir()
+    elif harm == "a file":
+        newest.write_text("")
+    else:
+        shutil.copytree(model / "1", newest)
+        card = json.loads((newest / MODEL_CARD).read_text())
+        if harm == "no graph":
+            (newest / ONNX_MODEL).unlink()
+            (newest / "saved_model.pb").unlink()
+        else:
+            card["examples"][0]["png"] = base64.b64encode(b"no image").decode()
+        (newest / MODEL_CARD).write_text(json.dumps(card))
+    server = start_server(model)
+    assert version(server.url) == "1"
+    assert httpx.post(server.predict_url, json=BODY).status_code == 200
+    assert [entry["state"] for entry in httpx.get(f"{server.url}/v2/repository/index").json()] == [
+        "UNAVAILABLE",
+        "READY",
+    ]
+    assert server.log.count("looking for a lower one") == 1
+
+
 def test_no_version_that_can_be_loaded(start_server, model: Path) -> None:
     add_version(model, "2", damaged=True)
     (model / "1" / MODEL_CARD).write_text("damaged")

@@ -146,6 +146,10 @@ def test_killed_run_leaves_nothing(tmp_path: Path) -> None:
             ["--batch-size", "2000"],
             "error: batch_size = 2000: 2 workers make a global batch of 4000, more than the 3600",
         ),
+        (
+            ["--min-recall", '{"cat": 0.5, "7": 0.9}'],
+            "error: min_recall: 'cat' is no class of the data set; its classes are 0, 1, 2",
+        ),
         (["--image-size", "10"], "error: model_type = 'cnn': needs images of at least 18 pixels"),
     ],
 )
@@ -174,3 +178,20 @@ def test_runs_directory_that_cannot_be_written(tmp_path: Path) -> None:
     assert process.returncode == 2
     assert "error: runs_dir = 'file/runs': cannot be written (Not a directory); choose another folder" in shown
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.slow
+def test_data_set_in_parts_is_the_same(served: SimpleNamespace, tmp_path: Path) -> None:
+    process = start(tmp_path, "--ingest-parts", "3", "--models", "cnn")
+    shown, _ = process.communicate(timeout=START_SECONDS)
+    assert process.returncode == 0, shown
+    for part in (1, 2, 3):
+        assert f"[ingest-part] part {part} of 3 is written" in shown
+    in_parts, at_once = (next(run.glob("*/ingest/shards/manifest.json")) for run in (latest(tmp_path), served.run))
+    assert in_parts.read_text() == at_once.read_text()
+    assert not list((tmp_path / "runs" / ".parts").iterdir())
+    assert "Traceback" not in shown
+    again = start(tmp_path, "--ingest-parts", "3", "--models", "cnn")
+    shown, _ = again.communicate(timeout=START_SECONDS)
+    assert again.returncode == 0, shown
+    assert "is written" not in shown

@@ -102,7 +102,7 @@ def test_a_whole_run_where_every_name_is_odd(tmp_path: Path) -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    (run,) = [path for path in (here / "-r").iterdir() if path.name not in ("latest", ".cache")]
+    (run,) = [path for path in (here / "-r").iterdir() if path.name not in ("latest", ".cache", ".served")]
     assert f"report  -r/{run.name}/report.html" in ended.stdout
     assert any(f"was shown a {name} and answered" in ended.stdout for name in CLASSES), ended.stdout
     assert (run / "model" / "1" / "saved_model.pb").is_file()
