@@ -60,7 +60,7 @@ def retrain(
     runtime: str = "tensorflow",
     min_replicas: int = 1,
     max_replicas: int = 3,
-    canary_percent: int = 10,
+    canary_percent: int = 0,
     service: dict = {},
     train_backend: str = "auto",
     deploy_backend: str = "auto",
@@ -76,11 +76,10 @@ def retrain(
 ):
     """Compares what a service was asked lately with what its model knows; on drift, trains, selects and deploys anew.
 
-    The new model must beat the deployed one on the new data set's validation images, and begins as a canary.
+    The new model must beat the deployed one on the new data set's validation images, and can begin as a canary.
 
     Args:
         service_name: The service that is watched, and whose model a new one must beat.
-        canary_percent: On a cluster, share of the requests that the new version gets beside the old one; 0 for all.
     """
     in_parts = parallel_ingest(
         dataset=dataset,
