@@ -24,6 +24,7 @@ serve: .venv/installed ## run the pipeline and keep serving the best model until
 
 compile: .venv/installed ## write compiled/: the pipelines and each component as IR YAML
 	$(BIN)/python pipelines/e2e.py --compile
+	$(BIN)/python pipelines/retrain.py --compile
 	$(BIN)/python pipelines/vertex.py --compile
 	$(BIN)/python -m kfp_image_classification.pipelines.runner.compiled
 

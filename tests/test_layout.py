@@ -13,7 +13,7 @@ import pytest
 from repository import REPOSITORY
 
 PACKAGE = "kfp_image_classification"
-COMPONENTS = ["preflight", "ingest", "train", "evaluate", "select", "deploy", "track", "cleanup"]
+COMPONENTS = ["preflight", "ingest", "train", "evaluate", "select", "deploy", "monitor", "track", "cleanup"]
 # What every component may use, each with those below it that it may use itself.
 SHARED = {"contracts": {"report", "step"}, "cluster": {"report", "step"}, "report": {"step"}, "step": set()}
 # All that the launchers and the step know of the worker, beside its command line.
@@ -155,6 +155,7 @@ def test_drawn_tree_is_the_real_one() -> None:
         "components.deploy.predict",
         "components.deploy.server.server",
         "components.deploy.server.grpc_server",
+        "components.deploy.collector.collector",
         "components.track.tracked_run",
         "pipelines.runner.parameters",
         "pipelines.runner.local.summary",

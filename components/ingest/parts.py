@@ -14,8 +14,9 @@ import numpy as np
 from pydantic import BaseModel
 
 from kfp_image_classification.components.contracts.dataset_manifest import Shard, SplitName
+from kfp_image_classification.components.contracts.pixel_sums import PixelSums
 from kfp_image_classification.components.ingest.kept_datasets import MAKING_PREFIX
-from kfp_image_classification.components.ingest.observed import NOTE, PixelSums
+from kfp_image_classification.components.ingest.observed import NOTE
 from kfp_image_classification.components.ingest.shard_plan import ShardPlan
 from kfp_image_classification.components.ingest.shard_writing import WrittenShard, write_shards
 from kfp_image_classification.components.step.errors import StageFailed

@@ -18,8 +18,9 @@ import tensorflow as tf
 from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import RAW, Shard, SplitName
 from kfp_image_classification.components.contracts.image_formats import PNG_START
+from kfp_image_classification.components.contracts.pixel_sums import PixelSums
 from kfp_image_classification.components.contracts.preprocessing import check_image, decode_image, decode_png, fit_image
-from kfp_image_classification.components.ingest.observed import NOTE, PixelSums, is_measured, note
+from kfp_image_classification.components.ingest.observed import NOTE, is_measured, note
 from kfp_image_classification.components.ingest.shard_plan import PlannedShard, ShardPlan
 from kfp_image_classification.components.ingest.sources.source import Content
 from kfp_image_classification.components.ingest.unusable_images import UnusableImages, unusable

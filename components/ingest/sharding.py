@@ -13,7 +13,8 @@ from kfp_image_classification.components.contracts.dataset_manifest import (
     DatasetManifest,
     Split,
 )
-from kfp_image_classification.components.ingest.observed import PixelSums, data_report
+from kfp_image_classification.components.contracts.pixel_sums import PixelSums
+from kfp_image_classification.components.ingest.observed import data_report
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.parts import take_parts
 from kfp_image_classification.components.ingest.shard_plan import PlannedShard, ShardPlan, plan_shards

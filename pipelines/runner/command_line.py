@@ -52,6 +52,7 @@ def main(pipeline: BaseComponent) -> None:
 
 
 def _parser(pipeline: Any) -> argparse.ArgumentParser:
+    file_name = f"{pipeline.pipeline_func.__name__}.yaml"
     parser = argparse.ArgumentParser(description=(pipeline.pipeline_func.__doc__ or "").partition("\n")[0])
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--run", action="store_true", help="run the pipeline on this machine, without a cluster")
@@ -70,8 +71,8 @@ def _parser(pipeline: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         type=Path,
-        default=COMPILED / "e2e.yaml",
-        help="with --compile: the file to write; its folder is made (default: compiled/e2e.yaml)",
+        default=COMPILED / file_name,
+        help=f"with --compile: the file to write; its folder is made (default: compiled/{file_name})",
     )
     _add_cluster_options(parser)
     add_options(parser, pipeline.pipeline_func)

@@ -12,6 +12,7 @@ import docstring_parser
 
 from kfp_image_classification.components.deploy.options import DeployOptions
 from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.monitor.options import MonitorOptions
 from kfp_image_classification.components.select.options import SelectOptions, check_classes
 from kfp_image_classification.components.step.errors import InvalidInput, Options, checked, run_checks
 from kfp_image_classification.components.step.lean_import import import_without
@@ -91,7 +92,7 @@ def given_parameters(arguments: argparse.Namespace, pipeline_function: PipelineF
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
-    """Checks the parameters of `e2e` as the stages will, all of them at once and before anything is created.
+    """Checks the parameters of e2e and retrain as the stages will, all of them at once and before anything is created.
 
     Raises:
         InvalidInput: With every problem found, each naming its parameter.
@@ -113,6 +114,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
                 namespace=parameters["service_namespace"],
             ),
             lambda: _track_options(parameters),
+            lambda: _monitor_options(parameters),
         ]
     )
 
@@ -194,6 +196,11 @@ def _track_options(parameters: Mapping[str, Any]) -> None:
     if parameters["mlflow_uri"]:
         names = ("mlflow_uri", "mlflow_experiment", "kfp_ui")
         track_options(**{name: parameters[name] for name in names}, registered_model=parameters["service_name"])
+
+
+def _monitor_options(parameters: Mapping[str, Any]) -> None:
+    if "events" in parameters:  # of the pipeline that watches a service
+        _options(MonitorOptions, parameters)
 
 
 def _options(options: type[Options], parameters: Mapping[str, Any], **own: Any) -> Options:

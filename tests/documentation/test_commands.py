@@ -30,6 +30,7 @@ TESTED = {
     r"(\w+=\S+ )*make compile": "tests/pipelines/runner/test_compiled.py",
     r"python pipelines/e2e\.py --(run|compile).*": "tests/pipelines/runner/local/test_local_run.py",
     r"(\w+=\S+ )*python pipelines/vertex\.py --compile": "tests/pipelines/runner/test_compiled.py",
+    r"python pipelines/retrain\.py --run.*": "tests/pipelines/test_retrain.py",
     r"python examples/ingest_and_train\.py": "tests/examples/test_ingest_and_train.py",
     r"kfp dsl compile .*": "tests/documentation/test_commands.py",
     r"(python -m kfp_image_classification\.components\.deploy\.\w+|curl) .*": (

@@ -68,7 +68,7 @@ def predictor(options: DeployOptions, storage_uri: str, model: DeployedModel, mo
             nodeSelector=service.node_selector,
             tolerations=[_given(**toleration.model_dump()) for toleration in service.tolerations],
             imagePullSecrets=[{"name": name} for name in service.image_pull_secrets],
-            logger=service.logger and service.logger.model_dump(),
+            logger=service.logger and service.logger.manifest(),
             batcher=service.batcher
             and {
                 "maxBatchSize": service.batcher.max_batch_size,

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 # KServe 0.16 renamed the modes; both names of each are understood here, and the one given is what is written.
 STANDARD_MODES = ("Standard", "RawDeployment")
@@ -16,6 +16,7 @@ _QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
 _QUALIFIED_NAME = re.compile(r"([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?)?")
 _HTTP_URL = r"^https?://[^\s/?#]+(/[^\s?#]*)?$"
+_LOG_URL = r"^(https?|s3)://[^\s/?#]+(/[^\s?#]*)?$"
 
 
 def _quantity(value: Any) -> str:
@@ -54,16 +55,55 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+class LoggerStorage(_Settings):
+    """With which credentials, and where in a bucket, KServe's agent writes what it logs.
+
+    Attributes:
+        path: The folder's name, the last part of the path to the files.
+        key: Name of the Secret with the credentials; empty for KServe's default, `agent-logger-secret`.
+        service_account: Service account that has that Secret; empty for KServe's default, `logger-sa`.
+    """
+
+    path: str = Field(default="log", pattern=r"^[^/\s][^\s]*$")
+    key: str = Field(default="", pattern=f"^$|{_DNS_NAME}")
+    service_account: str = Field(default="", pattern=f"^$|{_DNS_NAME}")
+
+
 class Logger(_Settings):
-    """Sends each request or answer to a URL as a CloudEvent.
+    """Sends each request or answer to a URL as a CloudEvent, or writes it to a bucket.
 
     Attributes:
         mode: What is sent.
-        url: Where to, such as `http://message-dumper.kubeflow.svc.cluster.local`.
+        url: Where to, such as `http://collector.kubeflow.svc.cluster.local`, or `s3://bucket/path`.
+        storage: Of a bucket, in S3 alone; KServe 0.16 and newer.
     """
 
     mode: Literal["all", "request", "response"] = "all"
-    url: str = Field(pattern=_HTTP_URL)
+    url: str = Field(pattern=_LOG_URL)
+    storage: LoggerStorage | None = None
+
+    @model_validator(mode="after")
+    def _bucket_has_storage(self) -> "Logger":
+        if self.storage and self.url.startswith("http"):
+            raise ValueError("storage is for a bucket; give url as s3://BUCKET/PATH, or leave it")
+        return self
+
+    def manifest(self) -> dict[str, Any]:
+        """What KServe calls it."""
+        if self.url.startswith("http"):
+            return {"mode": self.mode, "url": self.url}
+        storage = self.storage or LoggerStorage()
+        given = {"key": storage.key, "serviceAccountName": storage.service_account}
+        return {
+            "mode": self.mode,
+            "url": self.url,
+            # Without a path, KServe's agent writes nothing (cmd/agent/main.go).
+            "storage": {
+                "path": storage.path,
+                "parameters": {"format": "json"},
+                **{name: value for name, value in given.items() if value},
+            },
+        }
 
 
 class Batcher(_Settings):

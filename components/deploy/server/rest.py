@@ -191,7 +191,8 @@ class RestServer:
     def _logged_request(self, headers: Headers, body: bytes) -> str:
         if self._payload_log is None:
             return ""
-        identity = headers.get("x-request-id") or str(uuid.uuid4())
+        # KServe's agent takes the first, and knows no other.
+        identity = headers.get("ce-id") or headers.get("x-request-id") or str(uuid.uuid4())
         self._payload_log.request(identity, headers.get("content-type", JSON), body)
         return identity
 

@@ -46,6 +46,8 @@ def report_page(record: RunRecord, links: Mapping[str, str]) -> str:
 
 def _verdict(record: RunRecord) -> tuple[str, str]:
     """A tone and a sentence."""
+    if record.watched and not record.failure and not record.ranking:
+        return "good", f"{record.watched[0].upper()}{record.watched[1:]}. Nothing was trained."
     if record.failure or not record.ranking:
         return "bad", f"The run did not reach its end: {record.what_failed}"
     if not record.ranking.passed:

@@ -96,7 +96,11 @@ def collect_results(record: RunRecord) -> None:
 
 def step_pages(record: RunRecord) -> dict[str, Path]:
     """The pages that the steps of a run made, also those from the cache, by their names in the run's folder."""
-    found = {"leaderboard": record.step("select").path("leaderboard"), "dataset": record.step("ingest").path("preview")}
+    found = {
+        "leaderboard": record.step("select").path("leaderboard"),
+        "dataset": record.step("ingest").path("preview"),
+        "monitor": record.step("monitor").path("report"),
+    }
     for step in record.steps:
         if step.stage == "train":
             found[f"training-{step.model}"] = step.path("curves")

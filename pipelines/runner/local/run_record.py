@@ -122,7 +122,9 @@ class RunRecord(BaseModel):
     failure: str = ""
 
     def step(self, stage: str, model: str = "") -> Step:
-        return next(step for step in self.steps if (step.stage, step.model) == (stage, model))
+        """One of the steps; one that was skipped, where the pipeline has none of that name."""
+        skipped = Step(stage=stage, model=model, state="skipped")
+        return next((step for step in self.steps if (step.stage, step.model) == (stage, model)), skipped)
 
     @property
     def failed_steps(self) -> list[Step]:
@@ -144,6 +146,12 @@ class RunRecord(BaseModel):
         """The leaderboard; None when the run did not come so far."""
         board = self.step("select").artifact("leaderboard")
         return Leaderboard.model_validate(board["metadata"]["ranking"]) if board else None
+
+    @cached_property
+    def watched(self) -> str:
+        """What monitor found, in a sentence; empty in a pipeline that does not look, or did not come so far."""
+        report = self.step("monitor").artifact("report")
+        return str(report["metadata"].get("found", "")) if report else ""
 
     @cached_property
     def endpoint(self) -> Endpoint | None:

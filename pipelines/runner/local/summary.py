@@ -15,12 +15,15 @@ from kfp_image_classification.pipelines.runner.local.run_record import RunRecord
 
 def print_summary(record: RunRecord, keeps_serving: bool) -> None:
     """Prints where the report lies, the models, where the time went, and a command that asks the model."""
-    assert record.ranking is not None
     # Paths and commands must stay whole to be copied, so nothing is wrapped, and brackets in them are no markup.
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     shown, python = _relative(record.directory), _relative(Path(sys.executable))
     console.print()
     console.print(_titled("report", f"{shown}/report.html"))
+    if record.watched:
+        console.print(_titled("monitor", f"{record.watched}; {shown}/pages/monitor.html"))
+    if record.ranking is None:  # nothing was to be trained
+        return
     console.print()
     console.print(_models(record.ranking))
     console.print(record.ranking.decision)

@@ -9,9 +9,9 @@ from PIL import Image
 
 from kfp_image_classification.components.contracts.data_report import BINS, DataReport
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.contracts.pixel_sums import PixelSums
 from kfp_image_classification.components.ingest.image_header import image_header
 from kfp_image_classification.components.ingest.notable import not_used, notable
-from kfp_image_classification.components.ingest.observed import PixelSums
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.preview import preview_page
 from kfp_image_classification.components.ingest.sharding import write_dataset

@@ -22,7 +22,7 @@ def documents(path: Path) -> list[dict]:
     return list(yaml.safe_load_all(path.read_text()))
 
 
-@pytest.mark.parametrize("pipeline", ["e2e", "vertex"])
+@pytest.mark.parametrize("pipeline", ["e2e", "retrain", "vertex"])
 def test_pipeline_is_fresh(pipeline: str, tmp_path: Path) -> None:
     fresh = tmp_path / "fresh.yaml"
     script = REPOSITORY / "pipelines" / f"{pipeline}.py"
@@ -30,7 +30,7 @@ def test_pipeline_is_fresh(pipeline: str, tmp_path: Path) -> None:
     assert documents(COMPILED / f"{pipeline}.yaml") == documents(fresh), "stale: run `make compile`"
 
 
-@pytest.mark.parametrize("pipeline", ["e2e", "vertex"])
+@pytest.mark.parametrize("pipeline", ["e2e", "retrain", "vertex"])
 def test_compiled_anywhere(pipeline: str, tmp_path: Path) -> None:
     module = f"kfp_image_classification.pipelines.{pipeline}"
     ended = subprocess.run(

@@ -9,6 +9,7 @@ from kubernetes_api.crds import definitions, needs_definitions, schema_errors, u
 
 from kfp_image_classification.components.contracts.deployed_model import DeployedModel, champion
 from kfp_image_classification.components.deploy.kserve import manifest
+from kfp_image_classification.components.deploy.kserve.options import Logger
 from kfp_image_classification.components.deploy.options import DeployOptions
 from kfp_image_classification.components.step.errors import InvalidInput
 
@@ -341,3 +342,23 @@ def test_champion() -> None:
     assert champion(live) == MODEL.model_copy(update={"val_accuracy": None})
     del live["spec"]["predictor"]["annotations"]
     assert champion(live) == DeployedModel()
+
+
+@pytest.mark.parametrize(
+    ("storage", "expected"),
+    [
+        (None, {"path": "log", "parameters": {"format": "json"}}),
+        (
+            {"path": "digits", "key": "s3-writer", "service_account": "logger"},
+            {
+                "path": "digits",
+                "parameters": {"format": "json"},
+                "key": "s3-writer",
+                "serviceAccountName": "logger",
+            },
+        ),
+    ],
+)
+def test_logger_of_a_bucket(storage: dict[str, str] | None, expected: dict[str, object]) -> None:
+    logger = Logger.model_validate({"url": "s3://payloads/digits", "storage": storage})
+    assert logger.manifest() == {"mode": "all", "url": "s3://payloads/digits", "storage": expected}

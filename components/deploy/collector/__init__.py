@@ -1,0 +1,1 @@
+"""Collector: keeps the payload log of model servers, so that it can be read again."""
