@@ -34,7 +34,15 @@ def vertex(
     epochs: int = 20,
     batch_size: int = 32,
     learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
+    optimizer: str = "adam",
+    weight_decay: float = 0.0,
+    gradient_clip: float = 0.0,
+    label_smoothing: float = 0.0,
+    class_weights: str = "equal",
     augmentation: str = "none",
+    mixup: float = 0.0,
+    keep: str = "best",
+    patience: int = 0,
     compute_dtype: str = "float32",
     gradient_dtype: str = "float32",
     exchange: str = "auto",
@@ -57,7 +65,7 @@ def vertex(
         data_dir: Folder with prepared TensorFlow Datasets; empty for the container's own disk.
         models: The model variants to train and compare.
         workers: Machines that train each model in step.
-        seed: Decides the validation images, initial weights, dropout and the order of the images.
+        seed: Decides the validation images, initial weights, dropout, augmentation and the order of the images.
         service_name: Display name of the model and the endpoint.
         location: Region of the training jobs, the model and the endpoint.
         training_image: Image of the workers.
@@ -86,7 +94,15 @@ def vertex(
             epochs=epochs,
             batch_size=batch_size,
             learning_rates=learning_rates,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            gradient_clip=gradient_clip,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
             augmentation=augmentation,
+            mixup=mixup,
+            keep=keep,
+            patience=patience,
             compute_dtype=compute_dtype,
             gradient_dtype=gradient_dtype,
             exchange=exchange,

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +42,17 @@ def forget_epochs_after(path: Path, epoch: int) -> None:
     if path.exists():
         kept = [row for row in read_history(path) if row["epoch"] <= epoch]
         write_whole(path, "".join(f"{json.dumps(row)}\n" for row in kept))
+
+
+def is_better(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether an epoch is better than another by its validation: more accurate, or as accurate with a lower loss."""
+    return (row["val_accuracy"], -row["val_loss"]) > (other["val_accuracy"], -other["val_loss"])
+
+
+def best_epoch(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The best row; of equal ones the first."""
+    best = rows[0]
+    for row in rows[1:]:
+        if is_better(row, best):
+            best = row
+    return best

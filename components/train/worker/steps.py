@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from kfp_image_classification.components.contracts.preprocessing import model_input
+from kfp_image_classification.components.train.worker.losses import Objective
 
 # About a second of steps a call: long enough to hide a call's cost, short enough to notice a preemption in time.
 SECONDS_PER_CALL = 1.0
@@ -46,6 +47,7 @@ def build_train_steps(
     strategy: tf.distribute.Strategy,
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
+    objective: Objective,
     global_batch: int,
     sum_over_workers: SumOverWorkers,
 ) -> TrainSteps:
@@ -55,6 +57,7 @@ def build_train_steps(
         strategy: Under which the model was built.
         model: What is trained.
         optimizer: What sums the gradients, and moves the weights.
+        objective: What is minimised.
         global_batch: Images of a step, of all workers together.
         sum_over_workers: Sums a tensor (float32 [n]) that each worker holds once.
 
@@ -65,9 +68,11 @@ def build_train_steps(
     replicas = strategy.num_replicas_in_sync
 
     def replica_step(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        batch = objective.mixed(model_input(pixels), labels, optimizer.iterations.value, replica)
         with tf.GradientTape() as tape:
-            logits = _logits(model, pixels, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            logits = _logits(model, batch.images, training=True)
+            losses = objective.losses(logits, batch)
             # Gradients are summed over the replicas, so each counts its part of the global batch.
             loss = tf.reduce_sum(losses) / global_batch + sum(model.losses) / replicas
         optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
@@ -89,7 +94,7 @@ def build_validation(model: keras.Model, sum_over_workers: SumOverWorkers) -> Va
 
     @tf.function(reduce_retracing=True)
     def measure(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        logits = _logits(model, pixels, training=False)
+        logits = _logits(model, model_input(pixels), training=False)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         return tf.stack([tf.reduce_sum(losses), _correct(logits, labels), tf.cast(tf.size(labels), tf.float32)])
 
@@ -103,9 +108,9 @@ def build_validation(model: keras.Model, sum_over_workers: SumOverWorkers) -> Va
     return validate
 
 
-def _logits(model: keras.Model, pixels: tf.Tensor, training: bool) -> tf.Tensor:
+def _logits(model: keras.Model, images: tf.Tensor, training: bool) -> tf.Tensor:
     # In float32 also from layers that compute in bfloat16: a loss needs more digits.
-    return tf.cast(model(model_input(pixels), training=training), tf.float32)
+    return tf.cast(model(images, training=training), tf.float32)
 
 
 def _correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

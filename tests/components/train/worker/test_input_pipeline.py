@@ -76,7 +76,7 @@ def test_validation_reads_the_workers_shards_once(digits: Dataset) -> None:
     assert counts == [200, 200]
 
 
-@pytest.mark.parametrize("augmentation", ["shift", "shift_flip"])
+@pytest.mark.parametrize("augmentation", ["shift", "shift_flip", "photo"])
 def test_augmentation_follows_from_the_position(digits: Dataset, augmentation: str) -> None:
     shards = worker_shards(digits.manifest.splits["train"].shards, 0, 2)
 
@@ -88,6 +88,8 @@ def test_augmentation_follows_from_the_position(digits: Dataset, augmentation: s
     plain, changed = batches(0, 4, "none"), batches(0, 4, augmentation)
     assert np.array_equal(batches(2, 2, augmentation), changed[2:])
     assert not np.array_equal(plain, changed)
+    if augmentation == "photo":
+        return  # which changes light, too
     # Digits have wide black margins: moved by at most three pixels, next to nothing leaves the image.
     kept = np.sum(changed, dtype=np.int64) / np.sum(plain, dtype=np.int64)
     assert 0.95 < kept <= 1
