@@ -73,7 +73,7 @@ def e2e(
     """Ingests a data set, trains several models on it, and deploys the best one if it is good enough.
 
     Args:
-        models: The model variants to train and compare.
+        models: The models to train and compare, each as train takes its `model_type`: with settings of its own, too.
         seed: Decides the validation images, initial weights, dropout, augmentation and the order of the images.
         service_namespace: On a cluster, where the service is; empty for the namespace in which the pipeline runs.
         train_backend: What runs the training workers: `tfjob`, `trainjob`, `local` processes, or `auto`: a TFJob on a

@@ -63,7 +63,7 @@ def vertex(
 
     Args:
         data_dir: Folder with prepared TensorFlow Datasets; empty for the container's own disk.
-        models: The model variants to train and compare.
+        models: The models to train and compare, each as train takes its `model_type`: with settings of its own, too.
         workers: Machines that train each model in step.
         seed: Decides the validation images, initial weights, dropout, augmentation and the order of the images.
         service_name: Display name of the model and the endpoint.
