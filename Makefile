@@ -79,6 +79,9 @@ bench-soak: .venv/installed ## train 20,000 steps, and ask a server 500,000 time
 	$(BIN)/python -m benchmarks.soak.training $(ARGS)
 	$(BIN)/python -m benchmarks.soak.serving
 
+bench-select: .venv/installed ## simulate how often a model is deployed that is no better (half a minute)
+	$(BIN)/python -m benchmarks.select.run $(ARGS)
+
 bench-serve: .venv/installed .venv/mlserver/installed ## measure the model server against kserve's, mlserver and the bound (five minutes)
 	$(BIN)/python -m benchmarks.serve.run --mlserver-python .venv/mlserver/bin/python $(ARGS)
 

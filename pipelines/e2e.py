@@ -1,7 +1,7 @@
 """The whole way from a data set to a served model.
 
 prepare data -> ingest -> for each model: train -> evaluate -> select -> (good enough?) -> deploy
-                                                      -> (MLflow server?) -> track
+                       -> champion, the deployed model, ----->        -> (MLflow server?) -> track
 """
 
 from typing import List
@@ -14,16 +14,17 @@ from kfp_image_classification.components.deploy import deploy
 from kfp_image_classification.components.evaluate import evaluate
 from kfp_image_classification.components.ingest import ingest, prepare_data
 from kfp_image_classification.components.preflight import preflight
-from kfp_image_classification.components.select import select
+from kfp_image_classification.components.select import find_champion, select
 from kfp_image_classification.components.step.options import described_by
 from kfp_image_classification.components.train import train
+from kfp_image_classification.pipelines.champion import champion
 from kfp_image_classification.pipelines.tracking import tracking
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
 
 
 @dsl.pipeline(name="image-classification", display_name="Image classification, end to end")
-@described_by(train, ingest, deploy, select, tracking)
+@described_by(train, ingest, deploy, select, find_champion, tracking)
 def e2e(
     dataset: str = "mnist_5k",
     data_dir: str = "",
@@ -48,7 +49,9 @@ def e2e(
     exchange: str = "auto",
     seed: int = 0,
     max_restarts: int = 3,
-    min_accuracy: float = 0.9,
+    select_by: str = "accuracy",
+    gate: float = 0.9,
+    min_recall: dict = {},
     force: bool = False,
     service_name: str = "image-classifier",
     service_port: int = 0,
@@ -117,6 +120,16 @@ def e2e(
     ).set_display_name("Ingest")
     mount_storage(ingested, pvc)
 
+    # Found before hours of training go by: an account that may not look is told so now.
+    deployed_now = champion(
+        shards=ingested.outputs["shards"],
+        deploy_backend=deploy_backend,
+        service_name=service_name,
+        namespace=service_namespace,
+        force=force,
+        pvc=pvc,
+    ).set_display_name("Champion")
+
     with dsl.ParallelFor(models, name="each-model") as model_type:
         trained = train(
             shards=ingested.outputs["shards"],
@@ -157,11 +170,11 @@ def e2e(
         select(
             models=dsl.Collected(trained.outputs["model"]),
             evaluations=dsl.Collected(evaluated.outputs["metrics"]),
-            min_accuracy=min_accuracy,
+            champion=deployed_now.output,
+            select_by=select_by,
+            gate=gate,
+            min_recall=min_recall,
             deploy_backend=deploy_backend,
-            service_name=service_name,
-            namespace=service_namespace,
-            force=force,
         )
         .set_display_name("Select")
         .set_caching_options(False)

@@ -47,7 +47,9 @@ def vertex(
     gradient_dtype: str = "float32",
     exchange: str = "auto",
     seed: int = 0,
-    min_accuracy: float = 0.9,
+    select_by: str = "accuracy",
+    gate: float = 0.9,
+    min_recall: dict = {},
     service_name: str = "image-classifier",
     location: str = "us-central1",
     training_image: str = TENSORFLOW_IMAGE,
@@ -133,7 +135,9 @@ def vertex(
         select(
             models=dsl.Collected(trained.outputs["model"]),
             evaluations=dsl.Collected(evaluated.outputs["metrics"]),
-            min_accuracy=min_accuracy,
+            select_by=select_by,
+            gate=gate,
+            min_recall=min_recall,
         )
         .set_display_name("Select")
         .set_caching_options(False)

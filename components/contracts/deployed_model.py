@@ -1,19 +1,26 @@
 """What an InferenceService says of the model it serves: deploy writes it, select reads it as the next run's champion.
 
 It stands in the annotations of the predictor, from where KServe copies it to the pods: each pod leads back to the run
-that made it, and during a canary both versions keep their own.
+that made it, and during a canary both versions keep their own. On one machine, a file for each service name says it.
 """
 
 import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kfp_image_classification.components.contracts.selected_model import selected_uri
+from kfp_image_classification.components.step.whole_file import write_whole
 
 GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 
 _PREFIX = "kfp-image-classification"
 REVISION_ANNOTATION = f"{_PREFIX}/revision"
+# On one machine, the folder in which runs note what they served last; without it, nothing is noted.
+SERVED_VARIABLE = "SERVED_MODELS"
 # The predictor that this one took the place of, as JSON: what `rollback` goes back to.
 REPLACES_ANNOTATION = f"{_PREFIX}/replaces"
 
@@ -86,6 +93,25 @@ def replaced_predictor(predictor: Mapping[str, Any]) -> dict[str, Any] | None:
     except ValueError:
         return None
     return replaced if isinstance(replaced, dict) else None
+
+
+def note_served(service_name: str, uri: str, metadata: Mapping[str, Any]) -> None:
+    """Notes what a service of this machine serves from now on; arguments as for `DeployedModel.of_artifact`."""
+    if folder := os.environ.get(SERVED_VARIABLE):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        # A copy that select made is the later one, but it is the same model as the one that was chosen.
+        places = dict.fromkeys([selected_uri(uri, metadata), uri])
+        models = [DeployedModel.of_artifact(place, metadata, "").model_dump() for place in places]
+        write_whole(Path(folder, f"{service_name}.json"), json.dumps(models, indent=2))
+
+
+def last_served(service_name: str) -> list[DeployedModel]:
+    """Where the model lies that a service of this machine served last; empty when it is not known."""
+    try:
+        models = json.loads(Path(os.environ[SERVED_VARIABLE], f"{service_name}.json").read_text(encoding="utf-8"))
+        return [DeployedModel.model_validate(model) for model in models]
+    except (KeyError, OSError, ValueError, TypeError):
+        return []
 
 
 def _annotation(name: str) -> str:

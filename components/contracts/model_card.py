@@ -62,17 +62,26 @@ class ModelCard(BaseModel):
     onnx_sha256: str = ""
 
 
+def model_versions(model_directory: str | Path) -> list[Path]:
+    """The version folders, the one with the highest number first.
+
+    Raises:
+        StageFailed: When there is none.
+    """
+    folder = Path(model_directory)
+    versions = sorted((path for path in folder.glob("*") if path.name.isdigit()), key=lambda path: -int(path.name))
+    if not versions:
+        raise StageFailed(f"model = {str(folder)!r}: no numbered version folder with a SavedModel in it")
+    return versions
+
+
 def newest_version(model_directory: str | Path) -> Path:
     """The version folder that a model server would load: the one with the highest number.
 
     Raises:
         StageFailed: When there is none.
     """
-    folder = Path(model_directory)
-    versions = sorted((path for path in folder.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
-    if not versions:
-        raise StageFailed(f"model = {str(folder)!r}: no numbered version folder with a SavedModel in it")
-    return versions[-1]
+    return model_versions(model_directory)[0]
 
 
 def read_model_card(model_directory: str | Path) -> ModelCard:

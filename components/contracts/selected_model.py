@@ -13,6 +13,9 @@ from kfp_image_classification.components.step.errors import InvalidInput
 
 # Metadata of the selected model: the URI of the Model artifact that was chosen.
 SELECTED_URI = "selected_uri"
+# Metadata of the selected model where it is the one that was deployed before: URI of the best new one, which did not
+# beat it.
+BEATEN_URI = "beaten_uri"
 
 
 def copy_model(chosen: Path, output: Path) -> None:

@@ -54,7 +54,9 @@ def deploy(
             source = DeployedModel.of_artifact(model.uri, model.metadata, run_id())
             deployed = deploy_to_cluster(Path(model.path), source, options, Path(endpoint.path), log)
         else:
+            from kfp_image_classification.components.contracts.deployed_model import note_served
             from kfp_image_classification.components.deploy.local_server import deploy_locally
 
             deployed = deploy_locally(Path(model.path), options, Path(endpoint.path), log)
+            note_served(options.service_name, model.uri, model.metadata)
         endpoint.metadata.update({"url": deployed.url, "predict_url": deployed.predict_url, "name": deployed.name})

@@ -16,7 +16,8 @@ def evaluate(
     Args:
         model: A model from train.
         shards: The data set from ingest on which it was trained.
-        metrics: Accuracy, loss and macro F1 of both splits, number of parameters and size in bytes.
+        metrics: The scores of both splits with their 95% intervals, number of parameters, size and speed; as files,
+            the model's answers image by image.
         confusion: Confusion matrix of the test split.
         report: A page with the confusion matrix, scores by class, and the most confidently wrong images.
     """
@@ -36,31 +37,31 @@ def evaluate(
             import tensorflow  # noqa: F401
         from kfp_image_classification.components.cluster.storage import in_use
         from kfp_image_classification.components.contracts.dataset_manifest import Dataset
-        from kfp_image_classification.components.contracts.model_card import read_model_card
+        from kfp_image_classification.components.contracts.measures import score_words
         from kfp_image_classification.components.evaluate.evaluation_page import evaluation_page
-        from kfp_image_classification.components.evaluate.predictions import predict_split
-        from kfp_image_classification.components.evaluate.scores import score
+        from kfp_image_classification.components.evaluate.measuring import evaluation_of, measure_split
+        from kfp_image_classification.components.evaluate.metrics import metrics_of
+        from kfp_image_classification.components.evaluate.predictions import ServedModel, check_fits
 
-        dataset = Dataset(shards.path)
-        class_names = dataset.manifest.class_names
+        folder, dataset = Path(model.path), Dataset(shards.path)
+        check_fits(folder, dataset)
+        output = Path(metrics.path)
+        output.mkdir(parents=True, exist_ok=True)
+        served = ServedModel(folder, dataset.manifest.class_names)
         with in_use(Path(dataset.manifest.root or shards.path)):
-            dataset.verify(shard for name in ("validation", "test") for shard in dataset.manifest.splits[name].shards)
-            validation = score(predict_split(Path(model.path), dataset, "validation"), class_names)
-            predictions = predict_split(Path(model.path), dataset, "test")
-        test = score(predictions, class_names)
-
-        metrics.log_metric("val_accuracy", validation.accuracy)
-        metrics.log_metric("val_loss", validation.loss)
-        metrics.log_metric("test_accuracy", test.accuracy)
-        metrics.log_metric("test_loss", test.loss)
-        metrics.log_metric("test_macro_f1", test.macro_f1)
-        metrics.log_metric("parameters", read_model_card(model.path).parameters)
-        metrics.log_metric("bytes", sum(path.stat().st_size for path in Path(model.path, "1").rglob("*.*")))
-        confusion.log_confusion_matrix(class_names, test.confusion.tolist())
+            validation = measure_split(served, dataset, "validation", output)
+            test = measure_split(served, dataset, "test", output)
+        evaluation = evaluation_of(folder, model.uri, served, dataset, {"validation": validation, "test": test})
+        evaluation.write(output)
+        for name, value in metrics_of(evaluation).items():
+            metrics.log_metric(name, value)
+        confusion.log_confusion_matrix(dataset.manifest.class_names, test.tally.confusion.tolist())
         # kfp.local takes an output without a file for lost, and would never use the step's cached results.
-        for output in (metrics, confusion):
-            Path(output.path).write_text(json.dumps(output.metadata), encoding="utf-8")
-        Path(report.path).write_text(
-            evaluation_page(model_type, class_names, validation, test, predictions), encoding="utf-8"
+        Path(confusion.path).write_text(json.dumps(confusion.metadata), encoding="utf-8")
+        Path(report.path).write_text(evaluation_page(model_type, evaluation.splits, test), encoding="utf-8")
+        stage_log(stage).info(
+            ", ".join(
+                f"{split} accuracy {score_words('accuracy', scores.accuracy)}"
+                for split, scores in evaluation.splits.items()
+            )
         )
-        stage_log(stage).info("val_accuracy %.4f, test_accuracy %.4f", validation.accuracy, test.accuracy)

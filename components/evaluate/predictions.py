@@ -1,5 +1,7 @@
 """Runs an exported model over a split, as a client would: encoded images in, answers out."""
 
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,85 +15,114 @@ from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.step.literal_path import literal_path
 
 BATCH = 256
+# How often one image is answered to find what it takes at best, and how long at most.
+ANSWERS, ANSWER_SECONDS = 200, 2.0
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """What a model answered for a split, image by image.
+class Batch:
+    """What a model answered for some images.
 
     Attributes:
+        pixels: uint8 [n, height, width, channels].
         labels: True classes, int64 [n].
-        logits: float32 [n, classes].
-        pixels: The most confidently wrong images, uint8 [k, height, width, channels].
-        wrong: Their positions in the split, int64 [k], the most confident first.
+        logits: float32 [n, classes], in the order of the data set's classes.
     """
 
+    pixels: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
-    pixels: np.ndarray
-    wrong: np.ndarray
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        exponentials = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
-
-    @property
-    def classes(self) -> np.ndarray:
-        return self.logits.argmax(axis=1)
 
 
-def predict_split(model_directory: Path, dataset: Dataset, split: SplitName, kept_wrong: int = 24) -> Predictions:
-    """Encodes each image of a split as PNG and sends it through the model's `serving_default` signature.
-
-    Memory holds the logits and the few worst images, never the split.
+def class_order(model_directory: Path, class_names: Sequence[str], what: str = "model") -> list[int]:
+    """Where a model has each of the data set's classes among its own.
 
     Raises:
-        StageFailed: When a shard is not whole or the model is not complete.
+        InvalidInput: When it was made for others.
+    """
+    known = read_model_card(model_directory).class_names
+    if sorted(known) != sorted(class_names):
+        raise InvalidInput(
+            f"{what} = {str(model_directory)!r}: tells {len(known)} classes apart, {_shown(known)}; the data set has "
+            f"{len(class_names)}, {_shown(class_names)}; evaluate it on its own data set"
+        )
+    return [known.index(name) for name in class_names]
+
+
+def check_fits(model_directory: Path, dataset: Dataset) -> None:
+    """Compares what a model was made for with a data set.
+
+    Raises:
         InvalidInput: When the model was made for other images or classes.
     """
-    manifest = dataset.manifest
-    card = read_model_card(model_directory)
+    manifest, card = dataset.manifest, read_model_card(model_directory)
     if (card.image_shape, card.class_names) != (manifest.image_shape, manifest.class_names):
         raise InvalidInput(
             f"model = {str(model_directory)!r}: takes {card.image_shape} images of {len(card.class_names)} classes, "
             f"the data set has {manifest.image_shape} and {len(manifest.class_names)}; evaluate it on its own data set"
         )
+
+
+class ServedModel:
+    """A model as a server loads it."""
+
+    def __init__(self, model_directory: Path, class_names: Sequence[str]) -> None:
+        """Loads it.
+
+        Args:
+            model_directory: With its numbered version folders.
+            class_names: The order in which the logits are wanted.
+
+        Raises:
+            StageFailed: When the model is not complete.
+            InvalidInput: When it was made for other classes.
+        """
+        self._order = class_order(model_directory, class_names)
+        with literal_path(newest_version(model_directory)) as folder:
+            self._loaded = tf.saved_model.load(str(folder))
+        self._serve = self._loaded.signatures["serving_default"]
+
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        """Encodes each image as PNG and sends it through the `serving_default` signature.
+
+        Args:
+            pixels: uint8 [n, height, width, channels].
+
+        Returns:
+            float32 [n, classes].
+        """
+        # On the CPU, as the model's own answers were computed: a GPU rounds float32 otherwise.
+        with tf.device("CPU:0"):
+            encoded = tf.stack([tf.io.encode_png(image) for image in pixels])
+            logits: np.ndarray = self._serve(encoded)["logits"].numpy()
+        return logits[:, self._order]
+
+
+def predict_split(model: ServedModel, dataset: Dataset, split: SplitName) -> Iterator[Batch]:
+    """Shows a model each image of a split; memory holds a batch at a time, never the split.
+
+    Raises:
+        StageFailed: When a shard is not whole.
+    """
+    manifest = dataset.manifest
     shards = manifest.splits[split].shards
     dataset.verify(shards)
     paths = [dataset.path(shard) for shard in shards]
-    with literal_path(newest_version(model_directory)) as folder:
-        loaded = tf.saved_model.load(str(folder))
-    serve = loaded.signatures["serving_default"]
-    labels: list[np.ndarray] = []
-    logits: list[np.ndarray] = []
-    worst = _Worst(kept_wrong)
-    # On the CPU, as the model's own answers were computed: a GPU rounds float32 otherwise.
-    with tf.device("CPU:0"):
-        for pixels, truth in records.read_batches(paths, manifest.image_shape, BATCH):
-            encoded = tf.stack([tf.io.encode_png(image) for image in pixels])
-            answer = serve(encoded)["logits"].numpy()
-            worst.add(pixels.numpy(), truth.numpy(), answer, sum(map(len, labels)))
-            labels.append(truth.numpy())
-            logits.append(answer)
-    images, positions = worst.images()
-    return Predictions(np.concatenate(labels), np.concatenate(logits), images, positions)
+    for pixels, truth in records.read_batches(paths, manifest.image_shape, BATCH):
+        yield Batch(pixels.numpy(), truth.numpy(), model.logits(pixels.numpy()))
 
 
-class _Worst:
-    """Keeps the images whose wrong class the model was most sure of."""
+def answer_seconds(model: ServedModel, image_shape: tuple[int, int, int]) -> float:
+    """What a model takes for one image at best, which is less of a matter of what else the machine does."""
+    image = np.zeros((1, *image_shape), np.uint8)
+    model.logits(image)
+    times: list[float] = []
+    while len(times) < ANSWERS and sum(times) < ANSWER_SECONDS:
+        started = time.perf_counter()
+        model.logits(image)
+        times.append(time.perf_counter() - started)
+    return min(times)
 
-    def __init__(self, kept: int) -> None:
-        self._kept = kept
-        self._found: list[tuple[float, int, np.ndarray]] = []  # log-probability, position, image
 
-    def add(self, pixels: np.ndarray, labels: np.ndarray, logits: np.ndarray, offset: int) -> None:
-        others = np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
-        for index in np.flatnonzero(logits.argmax(axis=1) != labels):
-            self._found.append((float(-np.log(others[index])), offset + int(index), pixels[index]))
-        self._found.sort(key=lambda found: (-found[0], found[1]))
-        del self._found[self._kept :]
-
-    def images(self) -> tuple[np.ndarray, np.ndarray]:
-        positions = np.array([position for _, position, _ in self._found], np.int64)
-        return np.array([image for *_, image in self._found]), positions
+def _shown(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (" ..." if len(names) > most else "")

@@ -38,6 +38,8 @@ MOST_CLASSES_WITH_NUMBERS = 20
 MATRIX_COLOUR = (31, 102, 214)
 # Of the plot in the drawing of `line_chart` in the template.
 PLOT_LEFT, PLOT_RIGHT, PLOT_TOP, PLOT_BOTTOM = 46, 428, 12, 236
+# Where a chart of shares ends: its last tick has a long name.
+SHARES_RIGHT = 418
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,27 @@ class Series:
     points: Sequence[tuple[float, float]]
     colour: int = 0
     minor: bool = False
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A point of a chart of shares.
+
+    Attributes:
+        x: From 0 to 1.
+        y: From 0 to 1.
+        low: Where the interval about y begins.
+        high: Where it ends.
+        weight: How much it counts, the heaviest of a chart 1.
+        words: Shown under the pointer.
+    """
+
+    x: float
+    y: float
+    low: float
+    high: float
+    weight: float
+    words: str
 
 
 @dataclass(frozen=True)
@@ -197,6 +220,24 @@ def line_chart(title: str, series: Sequence[Series], unit: str = "", x_label: st
     return Markup(
         _MACROS.line_chart(title, x_label, lines, _ticks(x_axis, ""), _ticks(y_axis, unit), json.dumps(hover))
     )
+
+
+def diagonal_chart(title: str, dots: Sequence[Dot], x_label: str) -> Markup:
+    """Shares over shares, with the line on which both are equal; a heavier dot is drawn larger."""
+    x_axis, y_axis = linear_axis((0, 1), PLOT_LEFT, SHARES_RIGHT), linear_axis((0, 1), PLOT_BOTTOM, PLOT_TOP)
+    points = [
+        (
+            x_axis.at(dot.x),
+            y_axis.at(dot.y),
+            y_axis.at(dot.low),
+            y_axis.at(dot.high),
+            3 + 5 * dot.weight**0.5,
+            dot.words,
+        )
+        for dot in dots
+    ]
+    ticks = [(x_axis.at(tick), y_axis.at(tick), f"{tick:.0%}") for tick in x_axis.ticks]
+    return Markup(_MACROS.diagonal_chart(title, x_label, points, ticks))
 
 
 def legend(names: Sequence[str], minor: str = "") -> Markup:

@@ -1,39 +1,24 @@
-"""Ranks models: by validation accuracy, then size, then validation loss. Test accuracy is shown, never used."""
+"""What select decided, and the page that shows it. Needs no statistics: runners and clients read it as well."""
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from markupsafe import Markup
+from pydantic import BaseModel, ConfigDict
 
-from kfp_image_classification.components.cluster.kubernetes_client import in_cluster
-from kfp_image_classification.components.contracts.deployed_model import DeployedModel
+from kfp_image_classification.components.contracts.measures import (
+    TITLES,
+    MeasureName,
+    SplitScores,
+    score_words,
+)
 from kfp_image_classification.components.report import html_report
 
-
-class SelectOptions(BaseModel):
-    """Parameters of select.
-
-    Attributes:
-        min_accuracy: Gate: validation accuracy below which nothing is deployed.
-        deploy_backend: Where the model will be deployed, as deploy takes it; only a cluster has a model to match.
-        service_name: The InferenceService whose model the best one must not be worse than; empty for none.
-        namespace: Where that service is; empty for the namespace of the step.
-        force: Deploy a model that is good enough even if the deployed one has a better validation accuracy.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    min_accuracy: float = Field(ge=0, le=1)
-    deploy_backend: Literal["auto", "local", "kserve"] = "auto"
-    service_name: str = ""
-    namespace: str = ""
-    force: bool = False
-
-    @property
-    def has_champion(self) -> bool:
-        """Whether there may be a deployed model to match."""
-        to_cluster = self.deploy_backend == "kserve" or (self.deploy_backend == "auto" and in_cluster())
-        return bool(self.service_name) and to_cluster and not self.force
+RULE = (
+    "Models whose difference on the same validation images is within chance count as equal: of these the one with "
+    "fewer parameters is taken, then the one that answers faster by a quarter or more, then the better one. The test "
+    "split decides nothing: its scores are what to expect of new images. In brackets the 95% interval; p is how likely "
+    "chance alone makes such a difference."
+)
 
 
 class Candidate(BaseModel):
@@ -44,14 +29,16 @@ class Candidate(BaseModel):
         uri: Where the model lies.
         evaluation_uri: Where its metrics lie.
         dataset_uri: Where the data set lies on which it was trained.
-        val_accuracy: What the ranking goes by.
-        val_loss: Decides between models that are equal in accuracy and size.
-        test_accuracy: For the reader.
-        test_macro_f1: For the reader.
-        parameters: Number of weights; of two equally accurate models the smaller one wins.
+        validation: What the decision goes by.
+        test: For the reader.
+        parameters: Number of weights.
         bytes: Size of the served model.
+        answer_seconds: What the exported model takes for one image, at best.
         images_per_second: Speed of the training.
         dataset_fingerprint: Identifies the data set's content.
+        missed: The gate or floors that it does not reach, in words.
+        against_best: How it compares with the model of the best score, in words.
+        against_champion: How it compares with the deployed model, in words.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,87 +47,110 @@ class Candidate(BaseModel):
     uri: str
     evaluation_uri: str
     dataset_uri: str
-    val_accuracy: float
-    val_loss: float
-    test_accuracy: float
-    test_macro_f1: float
+    validation: SplitScores
+    test: SplitScores
     parameters: int
     bytes: int
+    answer_seconds: float = 0.0
     images_per_second: float = 0.0
     dataset_fingerprint: str = ""
+    missed: list[str] = []
+    against_best: str = ""
+    against_champion: str = ""
+
+    @property
+    def val_accuracy(self) -> float:
+        return self.validation.accuracy.value
+
+    @property
+    def test_accuracy(self) -> float:
+        return self.test.accuracy.value
+
+
+class Champion(BaseModel):
+    """The model that is deployed now.
+
+    Attributes:
+        name: The model variant, and the run that made it.
+        uri: Where its files lie.
+        validation: Its scores on the validation images of today.
+        parameters: Number of weights.
+        stays: Whether no new model beat it by more than chance.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    uri: str
+    validation: SplitScores
+    parameters: int
+    stays: bool
 
 
 class Leaderboard(BaseModel):
     """The ranking and the decision.
 
     Attributes:
-        candidates: The best first.
-        min_accuracy: The gate.
-        champion: The deployed model; None where there is none to match.
+        candidates: The one that was selected first, then by score.
+        select_by: What they are compared by.
+        gate: What had to be reached in that.
+        champion: The deployed model; None where there is none, or none that could be measured.
+        passed: Whether the first one is to be deployed.
+        serves_champion: Whether the deployed model is to be served anew.
+        decision: What was decided, and why.
     """
 
     candidates: list[Candidate]
-    min_accuracy: float
-    champion: DeployedModel | None = None
+    select_by: MeasureName = "accuracy"
+    gate: float
+    champion: Champion | None = None
+    passed: bool
+    serves_champion: bool = False
+    decision: str
 
     @property
     def best(self) -> Candidate:
         return self.candidates[0]
 
-    @property
-    def passed(self) -> bool:
-        """Whether the best model is good enough to be deployed, and not worse than the one that is."""
-        return self.best.val_accuracy >= self.min_accuracy and self.best.val_accuracy >= self._champions_accuracy
 
-    @property
-    def decision(self) -> str:
-        reached = f"{self.best.name} is the best with a validation accuracy of {self.best.val_accuracy:.2%}"
-        if self.best.val_accuracy < self.min_accuracy:
-            return f"{reached}, below the gate min_accuracy = {self.min_accuracy:.2%}: nothing is deployed."
-        if self.champion is None:
-            return f"{reached}."
-        champion = (
-            f"{self.champion.model_type or 'a model'}{f' of run {self.champion.run}' if self.champion.run else ''}"
-        )
-        deployed = f"the deployed model, {champion}, has {self._champions_accuracy:.2%}{self._on_another_data_set}"
-        if self.passed:
-            return f"{reached}; {deployed}."
-        return f"{reached}, but {deployed}: nothing is deployed. force = true deploys all the same."
-
-    @property
-    def _champions_accuracy(self) -> float:
-        known = self.champion.val_accuracy if self.champion else None
-        return 0.0 if known is None else known
-
-    @property
-    def _on_another_data_set(self) -> str:
-        fingerprints = {self.best.dataset_fingerprint, self.champion.dataset_fingerprint if self.champion else ""}
-        return " (measured on other images than these)" if len(fingerprints - {""}) > 1 else ""
-
-
-def rank(candidates: Iterable[Candidate], options: SelectOptions, champion: DeployedModel | None = None) -> Leaderboard:
-    """Orders the candidates; those that are equal in all three respects stay in the order given."""
-    ordered = sorted(
-        candidates, key=lambda candidate: (-candidate.val_accuracy, candidate.parameters, candidate.val_loss)
-    )
-    return Leaderboard(candidates=ordered, min_accuracy=options.min_accuracy, champion=champion)
+def words_of(measure: MeasureName, scores: SplitScores) -> str:
+    """A score with its interval; a dash where it was not measured."""
+    score = scores.measured().get(measure)
+    return score_words(measure, score) if score else "-"
 
 
 def leaderboard_page(leaderboard: Leaderboard) -> str:
     """Renders the ranking as an HTML page."""
-    columns = ["model", "validation accuracy", "test accuracy", "test macro F1", "parameters", "kilobytes", "images/s"]
+    by = leaderboard.select_by
+    extra: list[MeasureName] = [] if by == "accuracy" else [by]
+    columns = [
+        "model",
+        *(f"validation {TITLES[name]}" for name in extra),
+        "validation accuracy",
+        "test accuracy",
+        "parameters",
+        "ms an image",
+        "images/s",
+        "kilobytes",
+        "test macro F1",
+    ]
     rows: list[list[Any]] = [
         [
             candidate.name,
-            candidate.val_accuracy,
-            candidate.test_accuracy,
-            candidate.test_macro_f1,
+            *(words_of(name, candidate.validation) for name in extra),
+            words_of("accuracy", candidate.validation),
+            words_of("accuracy", candidate.test),
             candidate.parameters,
-            round(candidate.bytes / 1000),
+            f"{1000 * candidate.answer_seconds:.2f}",
             round(candidate.images_per_second),
+            round(candidate.bytes / 1000),
+            words_of("macro_f1", candidate.test),
         ]
         for candidate in leaderboard.candidates
     ]
+    if champion := leaderboard.champion:
+        scores = [words_of(name, champion.validation) for name in (*extra, "accuracy")]
+        rows.append([f"deployed: {champion.name}", *scores, "-", champion.parameters, "-", "-", "-", "-"])
     return html_report.page(
         "Leaderboard",
         leaderboard.decision,
@@ -148,11 +158,20 @@ def leaderboard_page(leaderboard: Leaderboard) -> str:
             html_report.Section(
                 "Models",
                 html_report.table(columns, rows, highlighted_row=0 if leaderboard.passed else None)
-                + html_report.note(
-                    "Ranked by validation accuracy, then by fewer parameters, then by validation loss. The "
-                    "test split decides nothing: its "
-                    "accuracy is what to expect of new images."
-                ),
+                + _comparisons(leaderboard)
+                + html_report.note(f"Compared by validation {TITLES[by]}. {RULE}"),
             )
         ],
     )
+
+
+def _comparisons(leaderboard: Leaderboard) -> Markup:
+    """How each model compares; nothing for a lone model that reaches the gate."""
+    rows = [
+        [one.name, one.against_best or "-", one.against_champion or "-", ", ".join(one.missed) or "reached"]
+        for one in leaderboard.candidates
+    ]
+    columns = ["model", "with the best score", "with the deployed model", "gate and floors"]
+    if all(row[1:] == ["-", "-", "reached"] for row in rows):
+        return Markup("")
+    return html_report.subheading("Compared on the same images") + html_report.table(columns, rows)

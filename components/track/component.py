@@ -28,7 +28,7 @@ def track(
     Args:
         models: Models from train.
         evaluations: Their metrics from evaluate, in the same order.
-        best: The one that select chose.
+        best: The one that select chose; of a model that was deployed before, and stays, nothing new is registered.
         leaderboard: The page from select.
         good_enough: Whether it passed the gate; only then it is registered.
         run_id: Id of the pipeline run, `dsl.PIPELINE_JOB_ID_PLACEHOLDER`; what is tracked already is found by it.
@@ -36,7 +36,7 @@ def track(
     """
     from pathlib import Path
 
-    from kfp_image_classification.components.contracts.selected_model import selected_uri
+    from kfp_image_classification.components.contracts.selected_model import BEATEN_URI, selected_uri
     from kfp_image_classification.components.step.errors import InvalidInput, reported
     from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
@@ -51,7 +51,8 @@ def track(
             alias=alias,
             kfp_ui=kfp_ui,
         )
-        chosen = selected_uri(best.uri, best.metadata)
+        beaten = best.metadata.get(BEATEN_URI)
+        chosen = beaten or selected_uri(best.uri, best.metadata)
         if len(models) != len(evaluations) or chosen not in {model.uri for model in models}:
             raise InvalidInput(
                 f"models, evaluations and best: got {len(models)} models and {len(evaluations)} evaluations; give one "
@@ -80,7 +81,7 @@ def track(
                     )
                     for model, evaluation in zip(models, evaluations)  # noqa: B905 - lengths are checked above
                 ],
-                good_enough,
+                good_enough and not beaten,
                 Path(leaderboard.path),
                 stage_log("track"),
             )

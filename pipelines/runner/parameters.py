@@ -13,7 +13,7 @@ import docstring_parser
 
 from kfp_image_classification.components.deploy.options import DeployOptions
 from kfp_image_classification.components.ingest.options import IngestOptions
-from kfp_image_classification.components.select.leaderboard import SelectOptions
+from kfp_image_classification.components.select.options import SelectOptions, check_classes
 from kfp_image_classification.components.step.errors import InvalidInput, Options, checked, run_checks
 from kfp_image_classification.components.step.lean_import import import_without
 from kfp_image_classification.components.track.options import track_options
@@ -26,6 +26,8 @@ KFP_PLACEHOLDER = "{{$"
 
 PipelineFunction = Callable[..., Any]
 
+# Spellings from before a parameter got its present name.
+FORMER_NAMES = {"gate": ["--min-accuracy"]}
 # Options that take their default from where others look for it, too.
 ENVIRONMENT = {"mlflow_uri": "MLFLOW_TRACKING_URI"}
 
@@ -42,6 +44,8 @@ def add_options(parser: argparse.ArgumentParser, pipeline_function: PipelineFunc
         variable = ENVIRONMENT.get(name, "")
         group.add_argument(
             f"--{name.replace('_', '-')}",
+            *FORMER_NAMES.get(name, []),
+            dest=name,
             type=_parser(parameter.annotation),
             nargs="+" if is_list else None,
             default=os.environ.get(variable, parameter.default),
@@ -111,7 +115,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             *(partial(_train_options, parameters, model) for model in models),
             lambda: check_backend(_options(JobOptions, parameters), parameters["train_backend"]),
             # The service's own parameters are checked, and told, as those of deploy.
-            lambda: _options(SelectOptions, {"min_accuracy": parameters["min_accuracy"]}),
+            lambda: _select_options(parameters),
             lambda: _options(
                 DeployOptions,
                 parameters,
@@ -140,6 +144,7 @@ def check_data_set(parameters: Mapping[str, Any]) -> None:
         partial(check_model, model.architecture, source.image_shape) for model in models
     ]
     checks += [partial(_check_findable, model.architecture) for model in models if model.is_own]
+    checks.append(lambda: check_classes(_select_options(parameters), source.class_names))
     if source.splits:
         images = plan_splits(source, options).count("train")
         checks += [partial(check_batch, _train_options(parameters, model), images) for model in parameters["models"]]
@@ -200,6 +205,10 @@ def check_mlflow_server(parameters: Mapping[str, Any]) -> None:
 
 def _train_options(parameters: Mapping[str, Any], model: str) -> TrainOptions:
     return _options(TrainOptions, parameters, model_type=model, backend=parameters["train_backend"])
+
+
+def _select_options(parameters: Mapping[str, Any]) -> SelectOptions:
+    return _options(SelectOptions, {name: parameters[name] for name in ("select_by", "gate", "min_recall")})
 
 
 def _track_options(parameters: Mapping[str, Any]) -> None:

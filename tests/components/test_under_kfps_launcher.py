@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluations import write_evaluation
 from kfp_launcher import Artifact, Refused, Run
 
 from kfp_image_classification.components.contracts.deployed_model import DeployedModel
@@ -13,12 +14,10 @@ from kfp_image_classification.components.contracts.model_card import read_model_
 from kfp_image_classification.components.deploy import deploy
 from kfp_image_classification.components.deploy.kserve.storage_uri import kserve_storage_uri
 from kfp_image_classification.components.deploy.local_server import stop_server
-from kfp_image_classification.components.evaluate import evaluate
+from kfp_image_classification.components.evaluate import evaluate, measure_champion
 from kfp_image_classification.components.ingest import ingest
-from kfp_image_classification.components.select import select
+from kfp_image_classification.components.select import find_champion, select
 from kfp_image_classification.components.train import train
-
-SCORES = {"val_loss": 0.1, "test_accuracy": 0.9, "test_macro_f1": 0.9, "parameters": 10, "bytes": 1000}
 
 
 @pytest.fixture
@@ -36,6 +35,11 @@ def recorded(run: Run, name: str, schema: str, files: Path | None, /, **metadata
     return {"name": "7", "type": {"schemaTitle": schema}, "uri": uri, "metadata": metadata}
 
 
+def evaluated(run: Run, scratch: Path, name: str, wrong: range, **more: Any) -> Artifact:
+    write_evaluation(scratch / f"evaluation-{name}", name, wrong, **more)
+    return recorded(run, f"metrics-{name}", "system.Metrics", scratch / f"evaluation-{name}")
+
+
 def written(run: Run, artifact: Artifact) -> dict[str, bytes]:
     folder = run.store / artifact["uri"].removeprefix("minio://")
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -51,18 +55,15 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("cached", [True, False], ids=["train from another run's cache", "train of this run"])
-def test_selected_model_is_an_output_of_its_own_run(runs: list[Run], model: Path, cached: bool) -> None:
+def test_selected_model_is_an_output_of_its_own_run(runs: list[Run], model: Path, cached: bool, tmp_path: Path) -> None:
     earlier, run = runs
     source = earlier if cached else run
     models = [
         recorded(source, name, "system.Model", model, model_type=name, run="r1", dataset_fingerprint="f1", workers=2)
         for name in ("cnn", "cnn_dropout")
     ]
-    evaluations = [
-        recorded(source, f"metrics-{accuracy}", "system.Metrics", None, val_accuracy=accuracy, **SCORES)
-        for accuracy in (0.8, 0.9)
-    ]
-    step = run.step(select, {"models": models, "evaluations": evaluations}, min_accuracy=0.5)
+    evaluations = [evaluated(source, tmp_path, "cnn", range(80)), evaluated(source, tmp_path, "cnn_dropout", range(40))]
+    step = run.step(select, {"models": models, "evaluations": evaluations}, gate=0.5)
     assert step.parameters == {"Output": True}
     best = step.artifacts["best"]
     assert best["uri"].startswith(f"{run.prefix}/select/")
@@ -74,11 +75,43 @@ def test_selected_model_is_an_output_of_its_own_run(runs: list[Run], model: Path
     assert kserve_storage_uri(deployed.model_uri) == best["uri"].replace("minio://", "s3://")
 
 
-def test_selected_model_whose_files_are_gone(runs: list[Run]) -> None:
+def test_selected_model_whose_files_are_gone(runs: list[Run], tmp_path: Path) -> None:
     models = [recorded(runs[0], "cnn", "system.Model", None, model_type="cnn")]
-    evaluations = [recorded(runs[0], "metrics", "system.Metrics", None, val_accuracy=0.9, **SCORES)]
+    evaluations = [evaluated(runs[0], tmp_path, "cnn", range(40))]
     with pytest.raises(Refused, match="error: models: the best one's files are not at .* any more; train it again"):
-        runs[1].step(select, {"models": models, "evaluations": evaluations}, min_accuracy=0.5)
+        runs[1].step(select, {"models": models, "evaluations": evaluations}, gate=0.5)
+
+
+def test_evaluation_without_answers_is_refused(runs: list[Run], model: Path) -> None:
+    models = [recorded(runs[0], "cnn", "system.Model", model, model_type="cnn")]
+    evaluations = [recorded(runs[0], "metrics", "system.Metrics", None, val_accuracy=0.9)]
+    with pytest.raises(
+        Refused, match="holds no readable evaluation.json .* evaluate the model again, not from the cac"
+    ):
+        runs[1].step(select, {"models": models, "evaluations": evaluations})
+
+
+@pytest.mark.parametrize("wrong", [range(40, 52), range(40, 120)], ids=["as good", "worse"])
+def test_champion_stays_or_is_beaten(wrong: range, runs: list[Run], model: Path, tmp_path: Path) -> None:
+    run = runs[0]
+    models = [recorded(run, "cnn", "system.Model", model, model_type="cnn")]
+    artifacts = {"models": models, "evaluations": [evaluated(run, tmp_path, "cnn", range(10))]}
+    champion = evaluated(run, tmp_path, "old", wrong)
+    step = run.step(select, {**artifacts, "champion": [champion]}, deploy_backend="kserve")
+    assert step.parameters == {"Output": len(wrong) > 12}
+    assert step.artifacts["best"]["metadata"]["selected_uri"] == models[0]["uri"]
+    assert ("that one stays" in run.printed) is (len(wrong) == 12)
+
+
+def test_no_champion_in_the_beginning(runs: list[Run], tmp_path: Path) -> None:
+    """The note that there is none goes the way that a model would go: to the store, and through an importer."""
+    found = runs[0].step(find_champion, service_name="digits", deploy_backend="local")
+    uri = found.parameters["Output"]
+    assert uri == found.artifacts["found"]["uri"]
+    imported = {"name": "8", "type": {"schemaTitle": "system.Model"}, "uri": uri, "metadata": {}}
+    shards = recorded(runs[0], "shards", "system.Dataset", None)
+    measured = runs[0].step(measure_champion, {"champion": [imported], "shards": [shards]}).artifacts["metrics"]
+    assert list(written(runs[0], measured)) == ["no-champion.json"]
 
 
 def test_launcher_refuses_an_output_elsewhere(runs: list[Run]) -> None:
@@ -107,8 +140,8 @@ def test_whole_pipeline_with_training_from_another_run(runs: list[Run]) -> None:
     trained = earlier.step(
         train, {"shards": [shards]}, model_type="cnn", workers=1, epochs=1, batch_size=64, backend="local"
     ).artifacts["model"]
-    evaluated = run.step(evaluate, {"model": [trained], "shards": [shards]}).artifacts["metrics"]
-    step = run.step(select, {"models": [trained], "evaluations": [evaluated]}, min_accuracy=0.1)
+    measured = run.step(evaluate, {"model": [trained], "shards": [shards]}).artifacts["metrics"]
+    step = run.step(select, {"models": [trained], "evaluations": [measured]}, gate=0.1)
     best = step.artifacts["best"]
     assert read_model_card(run.store / best["uri"].removeprefix("minio://")).model_type == "cnn"
     assert written(run, best) == written(run, trained)

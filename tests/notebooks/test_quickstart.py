@@ -3,6 +3,7 @@
 import nbformat
 import pytest
 from kfp_api import KfpApi
+from leaderboards import candidate, ranking
 from nbclient import NotebookClient
 from repository import REPOSITORY
 
@@ -11,9 +12,7 @@ TOKEN = "a-secret-of-the-test"
 
 
 def test_it_runs_from_top_to_bottom(kfp_api: KfpApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    candidate = {"uri": "", "evaluation_uri": "", "dataset_uri": "", "val_loss": 0.1, "test_macro_f1": 0.9, "bytes": 1}
-    numbers = {"val_accuracy": 0.975, "test_accuracy": 0.976, "parameters": 93322}
-    kfp_api.ranking = {"candidates": [{"name": "cnn", **candidate, **numbers}], "min_accuracy": 0.9}
+    kfp_api.ranking = ranking(candidate("cnn", 0.975, 0.976))
     kfp_api.token = TOKEN
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", kfp_api.url)
     monkeypatch.setenv("KF_PIPELINES_TOKEN", TOKEN)
@@ -23,7 +22,7 @@ def test_it_runs_from_top_to_bottom(kfp_api: KfpApi, monkeypatch: pytest.MonkeyP
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
 
     shown = nbformat.writes(notebook)
-    for expected in ("[Ingest] running", "the run succeeded", "97.50%", "cnn is the best"):
+    for expected in ("[Ingest] running", "the run succeeded", "97.50% (95.5 to 98.5)", "cnn is selected"):
         assert expected in shown
     assert TOKEN not in shown
     (run,) = kfp_api.runs

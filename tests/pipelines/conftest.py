@@ -42,7 +42,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
 @pytest.fixture(scope="session")
 def cached(served: SimpleNamespace) -> SimpleNamespace:
     """The same run once more, with a gate that no model passes."""
-    process = start(served.directory, "--min-accuracy", "0.999")
+    process = start(served.directory, "--gate", "0.999")
     shown, _ = process.communicate(timeout=START_SECONDS)
     assert process.returncode == 0, shown
     return SimpleNamespace(directory=served.directory, shown=shown, run=latest(served.directory))

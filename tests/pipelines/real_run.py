@@ -11,7 +11,7 @@ import psutil
 from repository import REPOSITORY
 
 SCRIPT = REPOSITORY / "pipelines" / "e2e.py"
-QUICK = ["--models", "cnn", "cnn_dropout", "--epochs", "2", "--batch-size", "50", "--min-accuracy", "0.5"]
+QUICK = ["--models", "cnn", "cnn_dropout", "--epochs", "2", "--batch-size", "50", "--gate", "0.5"]
 START_SECONDS = 200
 
 

@@ -7,6 +7,7 @@ event loop reads and writes.
 import asyncio
 import queue
 import threading
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from kfp_image_classification.components.deploy.server.image_files import UnusableImage, decode
 from kfp_image_classification.components.deploy.server.loaded_model import Answer, LoadedModel
 from kfp_image_classification.components.deploy.server.server_metrics import BATCH_IMAGES, QUEUE_IMAGES
+from kfp_image_classification.components.deploy.server.statistics import Statistics
 
 Images = list[bytes] | np.ndarray
 
@@ -27,6 +29,7 @@ class _Job:
     model: LoadedModel
     images: Images
     answer: asyncio.Future[Answer]
+    arrived: float
 
 
 class Batcher:
@@ -39,6 +42,9 @@ class Batcher:
         max_pixels: Of the encoded images of one request together.
         parallel: Batches computed at the same time. One a core, each on one core, served half as many requests again
             as one batch on all cores: decoding, too, is then done on all of them.
+
+    Attributes:
+        statistics: What was answered.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class Batcher:
         self._max_queue = max_queue
         self._max_pixels = max_pixels
         self._queued = 0
+        self.statistics = Statistics()
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         for _ in range(parallel):
             threading.Thread(target=self._work, name="batches", daemon=True).start()
@@ -65,11 +72,15 @@ class Batcher:
             raise Overloaded
         self._queued += count
         QUEUE_IMAGES.set(self._queued)
-        job = _Job(model, images, self._loop.create_future())
+        job = _Job(model, images, self._loop.create_future(), time.perf_counter())
         self._jobs.put(job)
+        succeeded = False
         try:
-            return await job.answer
+            answer = await job.answer
+            succeeded = True
+            return answer
         finally:
+            self.statistics.add_request(model.version, count, time.perf_counter() - job.arrived, succeeded)
             self._queued -= count
             QUEUE_IMAGES.set(self._queued)
             # The traceback of an error leads to this frame. A way from here to the error would keep both, and the
@@ -97,12 +108,15 @@ class Batcher:
             del batch, results  # they would live as long as this thread waits for the next request
 
     def _results(self, batch: list[_Job]) -> list[Answer | Exception]:
+        started = time.perf_counter()
         pixels = [self._pixels(job) for job in batch]
         good = [one for one in pixels if isinstance(one, np.ndarray)]
+        decoded = time.perf_counter()
         try:
             answer = self._computed(batch[0].model, np.concatenate(good) if len(good) != 1 else good[0]) if good else {}
         except Exception as error:  # the thread must live on, and each request has to hear of it
             return [one if isinstance(one, Exception) else error for one in pixels]
+        computed = time.perf_counter()
         results: list[Answer | Exception] = []
         start = 0
         for one in pixels:
@@ -111,6 +125,14 @@ class Batcher:
             else:
                 results.append({name: rows[start : start + len(one)] for name, rows in answer.items()})
                 start += len(one)
+        if good:
+            self.statistics.add_batch(
+                batch[0].model.version,
+                start,
+                -(-start // self._max_batch),
+                [started - job.arrived for job in batch],
+                (decoded - started, computed - decoded, time.perf_counter() - computed),
+            )
         return results
 
     def _pixels(self, job: _Job) -> np.ndarray | Exception:

@@ -1,5 +1,7 @@
 """The served model as the protocols see it, whichever they are."""
 
+from typing import Any
+
 from kfp_image_classification.components.deploy.server.batching import Batcher, Images, Overloaded
 from kfp_image_classification.components.deploy.server.image_files import UnusableImage
 from kfp_image_classification.components.deploy.server.loaded_model import Answer, LoadedModel
@@ -27,6 +29,22 @@ class Classifier:
     def model(self) -> LoadedModel:
         """The version that answers now; a request must take it once, and stay with it."""
         return self._versions.current
+
+    def statistics(self, version: str) -> dict[str, Any]:
+        """What a version has answered, for Triton's clients."""
+        return self._batcher.statistics.told(self.name, version)
+
+    def index(self) -> list[dict[str, str]]:
+        """The versions in the model's folder, for Triton's clients: which one answers, and why the others do not."""
+        return [
+            {
+                "name": self.name,
+                "version": version,
+                "state": "UNAVAILABLE" if reason or self.leaving else "READY",
+                "reason": reason or ("the server is going down" if self.leaving else ""),
+            }
+            for version, reason in self._versions.reasons().items()
+        ]
 
     async def answer(self, model: LoadedModel, images: Images) -> Answer:
         """Answers one request.

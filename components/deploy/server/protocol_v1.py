@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import string
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from kfp_image_classification.components.deploy.server.image_files import ImageS
 from kfp_image_classification.components.deploy.server.loaded_model import Answer
 from kfp_image_classification.components.deploy.server.pixels import checked_pixels
 from kfp_image_classification.components.deploy.server.refused import bad_request
+
+_ALPHABET = frozenset(string.ascii_letters + string.digits + "+/")
+_WHITE_SPACE = {ord(sign): None for sign in " \t\n\v\f\r"}
 
 
 def read_request(body: bytes, image_shape: ImageShape) -> list[bytes] | np.ndarray:
@@ -56,15 +60,41 @@ def from_json(body: bytes | memoryview) -> Any:
 
 
 def from_base64(text: Any, index: int) -> bytes:
-    """Decodes the image of that index.
+    """Decodes the image of that index, and takes what TensorFlow Serving takes.
+
+    That is the standard alphabet with white space anywhere, and with its padding or none, in which a dot stands for an
+    equals sign (absl::Base64Unescape, in abseil-cpp's absl/strings/escaping.cc).
 
     Raises:
-        Refused: When it is not base64.
+        Refused: When it is something else, naming it where it is known.
     """
+    if not isinstance(text, str):
+        raise bad_request(f"image {index}: expected base64 as text")
     try:
         return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError, TypeError):
-        raise bad_request(f"image {index}: not valid base64") from None
+    except ValueError:  # seldom: the way through is for those who write it otherwise
+        compact = text.translate(_WHITE_SPACE)
+    digits = compact.rstrip("=.")
+    missing = -len(digits) % 4
+    try:
+        if missing == 3 or len(compact) - len(digits) not in (0, missing):
+            raise binascii.Error
+        return base64.b64decode(digits + "=" * missing, validate=True)
+    except ValueError:
+        raise bad_request(f"image {index}: not valid base64: {_what_it_is(compact, digits)}") from None
+
+
+def _what_it_is(compact: str, digits: str) -> str:
+    if compact.lower().startswith("data:"):
+        return "this is a data URL; send what follows its comma"
+    if compact.startswith(("b'", 'b"')):
+        return "this is how Python shows bytes; decode them to text before"
+    wrong = next((sign for sign in digits if sign not in _ALPHABET), "")
+    if wrong and wrong in "-_":
+        return "this is the alphabet for URLs, with - and _; send the standard one, with + and /"
+    if wrong:
+        return f"{wrong!r} is no digit of it"
+    return "it is cut off, or its padding is wrong"
 
 
 def _b64(instance: Any) -> str | None:

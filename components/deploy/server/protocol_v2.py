@@ -127,7 +127,7 @@ def counted(files: list[bytes], shape: list[int]) -> list[bytes]:
         Refused: When not.
     """
     if not files or len(files) != math.prod(shape):
-        raise bad_request(f"BYTES {shape}: expected as many images, at least one, got {len(files)}")
+        raise bad_request(f"BYTES {shape}: expected shape [n] and as many images, at least one, got {len(files)}")
     return files
 
 

@@ -17,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from kfp_image_classification.components.deploy.server import protocol_v1, protocol_v2
 from kfp_image_classification.components.deploy.server.classifier import Classifier
 from kfp_image_classification.components.deploy.server.payload_log import PayloadLog
-from kfp_image_classification.components.deploy.server.refused import Refused
+from kfp_image_classification.components.deploy.server.refused import Refused, bad_request
 from kfp_image_classification.components.deploy.server.request_body import Headers, Receive, read_body
 from kfp_image_classification.components.deploy.server.server_metrics import IN_FLIGHT, REQUESTS, SECONDS
 
@@ -64,12 +64,18 @@ class RestServer:
         self._questions: dict[str, Callable[[], Any]] = {
             "/v1/models": lambda: {"models": [name]},
             f"/v1/models/{name}": self._ready_model,
-            "/v2": lambda: {"name": "image-classifier", "version": "2", "extensions": ["binary_tensor_data"]},
+            "/v2": lambda: {
+                "name": "image-classifier",
+                "version": "2",
+                "extensions": ["binary_tensor_data", "statistics"],
+            },
             "/v2/health/live": lambda: {"live": True},
             "/v2/health/ready": self._ready,
             "/v2/models": lambda: {"models": [name]},
             f"/v2/models/{name}": self._metadata,
             f"/v2/models/{name}/ready": self._ready_model,
+            "/v2/models/stats": self._statistics,
+            f"/v2/models/{name}/stats": self._statistics,
         }
         self._predictions = {
             f"/v1/models/{name}:predict": ("v1", self._predict_v1),
@@ -98,18 +104,39 @@ class RestServer:
     async def _answered(self, scope: Scope, receive: Receive) -> tuple[int, Headers, bytes]:
         method, path = scope["method"], self._of_version(scope["path"])
         if path in self._predictions:
-            _only("POST", method)
+            _only(method, "POST")
             return await self._predicted(*self._predictions[path], scope, receive)
         if path in self._questions:
-            _only("GET", method)
+            _only(method, "GET")
             return 200, {"content-type": JSON}, orjson.dumps(self._questions[path]())
         if path == "/":
-            _only("GET", method)
-            return 200, {"content-type": "text/html; charset=utf-8", **PAGE_HEADERS}, self._page
+            _only(method, "GET")
+            return self._root(scope)
+        if path == "/v2/repository/index":
+            _only(method, "GET", "POST")
+            return 200, {"content-type": JSON}, orjson.dumps(await self._index(scope, receive))
         if path == "/metrics":
-            _only("GET", method)
+            _only(method, "GET")
             return 200, {"content-type": CONTENT_TYPE_LATEST}, generate_latest()
         raise Refused(404, f"there is no {path}; the model is {self._classifier.name!r}")
+
+    def _root(self, scope: Scope) -> tuple[int, Headers, bytes]:
+        """The page for a browser; for a program what kserve's V1 client takes for a sign of life."""
+        if b"text/html" in dict(scope["headers"]).get(b"accept", b"").lower():
+            return 200, {"content-type": "text/html; charset=utf-8", "vary": "accept", **PAGE_HEADERS}, self._page
+        return 200, {"content-type": JSON, "vary": "accept"}, orjson.dumps({"status": "alive"})
+
+    async def _index(self, scope: Scope, receive: Receive) -> list[dict[str, str]]:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        body = await read_body(headers, receive, self._max_body, self._body_seconds)
+        asked = protocol_v1.from_json(body) if body else {}
+        ready = asked.get("ready", False) if isinstance(asked, dict) else None
+        if not isinstance(ready, bool):
+            raise bad_request('expected {"ready": true} for the version that answers, or {} for all of them')
+        return [entry for entry in self._classifier.index() if entry["state"] == "READY" or not ready]
+
+    def _statistics(self) -> dict[str, Any]:
+        return self._classifier.statistics(self._classifier.model.version)
 
     def _of_version(self, path: str) -> str:
         """Takes the version out of a V2 path, if it is the one that answers."""
@@ -184,9 +211,9 @@ class RestServer:
         return {"content-type": BINARY, HEADER_LENGTH: str(header_length)}, content
 
 
-def _only(allowed: str, method: str) -> None:
-    if method != allowed:
-        raise Refused(405, f"expected {allowed}", {"allow": allowed})
+def _only(method: str, *allowed: str) -> None:
+    if method not in allowed:
+        raise Refused(405, f"expected {' or '.join(allowed)}", {"allow": ", ".join(allowed)})
 
 
 def _error(reason: str) -> bytes:

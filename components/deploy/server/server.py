@@ -73,7 +73,7 @@ async def _serve(arguments: argparse.Namespace, log: logging.Logger) -> None:
     grpc_server = None
     if arguments.enable_grpc:
         grpc_server = await _start_grpc(arguments, classifier, log)
-    log.info("listening on %s:%d", arguments.host, arguments.http_port)
+    log.info("listening on %s", _address(arguments.host, arguments.http_port))
 
     await _told_to_stop()
     # A cluster stops sending requests only some time after it has told the process to end.
@@ -116,11 +116,12 @@ async def _start_grpc(arguments: argparse.Namespace, classifier: Classifier, log
             GrpcServer,  # loaded only where it is wanted
         )
 
-        server = GrpcServer(classifier, f"{arguments.host}:{arguments.grpc_port}", arguments.max_body_bytes, log)
+        server = GrpcServer(classifier, _address(arguments.host, arguments.grpc_port), arguments.max_body_bytes, log)
     except ImportError as error:
         raise StageFailed(f"gRPC needs a package more ({error}); or start with --enable_grpc=false") from None
     except RuntimeError:
-        raise StageFailed(f"grpc_port = {arguments.grpc_port}: cannot listen there; choose another") from None
+        address = _address(arguments.host, arguments.grpc_port)
+        raise StageFailed(f"grpc_port = {arguments.grpc_port}: cannot listen on {address}; choose another") from None
     await server.start()
     return server
 
@@ -133,13 +134,25 @@ async def _told_to_stop() -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if ":" in host:  # as gRPC does: all addresses of IPv6 are those of IPv4 as well, whatever the system's default
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listening.bind((host, port))
-    except OSError as error:
-        raise StageFailed(f"http_port = {port}: cannot listen on {host}:{port} ({error.strerror})") from None
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StageFailed(f"http_port = {port}: cannot listen on {_address(host, port)} ({reason})") from None
     return listening
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _host(text: str) -> str:
+    """An address of IPv6 may come in the brackets that it has in URLs."""
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -162,7 +175,7 @@ def _arguments() -> argparse.Namespace:
 
     parser.add_argument("--model_name", required=True, help="the model's name in URLs")
     parser.add_argument("--model_dir", required=True, type=Path, help="folder with numbered version folders")
-    option("--host", "0.0.0.0", "address to listen on")
+    option("--host", "0.0.0.0", "address to listen on; :: for all of IPv6 and IPv4", type=_host)
     option("--http_port", 8080, "port for REST")
     option("--grpc_port", 8081, "port for gRPC")
     option("--enable_grpc", True, "listen for gRPC", type=_yes_or_no)

@@ -1,21 +1,25 @@
-"""Serves the highest numbered version of a model directory, and follows when another is put there or taken away."""
+"""Serves the highest numbered version that can be loaded, and follows when another is put there or taken away."""
 
 import asyncio
 import gc
 import logging
 from pathlib import Path
 
-from kfp_image_classification.components.contracts.model_card import newest_version
+from kfp_image_classification.components.contracts.model_card import model_versions
 from kfp_image_classification.components.deploy.server.loaded_model import BackendChoice, LoadedModel, load_model
 from kfp_image_classification.components.deploy.server.server_metrics import MODEL_INFO
 from kfp_image_classification.components.step.errors import StageFailed
+
+# A folder, and when it was last changed.
+Identity = tuple[Path, float]
 
 
 class Versions:
     """The version that answers now.
 
     A request keeps the version that it began with, so nothing fails when another takes over. A folder must appear
-    whole, as a renamed one does. One that cannot be loaded is told once, and the version before it goes on.
+    whole, as a renamed one does. One that cannot be loaded is told once, and the next lower one is served, in the
+    beginning as later.
 
     Args:
         directory: The model's folder, with numbered version folders.
@@ -29,10 +33,22 @@ class Versions:
         self._backend = backend
         self._threads = threads
         self._log = log
-        self._unusable: tuple[Path, float] | None = None
-        folder = newest_version(directory)
-        self._serve(load_model(folder, backend, threads, log))
-        self._serving = _identity(folder)
+        self._unusable: dict[Identity, str] = {}
+        self._serving: Identity | None = None
+        self._look()
+        if self._serving is None:
+            raise StageFailed("\n".join(self._unusable.values()))
+
+    def reasons(self) -> dict[str, str]:
+        """The versions that are there, the newest first, each with why it does not answer; empty where it does."""
+        unusable = {folder.name: reason for (folder, _), reason in list(self._unusable.items())}
+        try:
+            found = [folder.name for folder in model_versions(self._directory)]
+        except (StageFailed, OSError):
+            found = []
+        answers = self.current.version
+        told = {name: unusable.get(name, f"version {answers} is served") for name in found}
+        return {**told, answers: ""}
 
     async def follow(self, seconds: float) -> None:
         """Looks every so many seconds whether there is another version; returns never."""
@@ -44,21 +60,35 @@ class Versions:
                 self._log.exception("looking for another version failed; trying again in %g s", seconds)
 
     def _look(self) -> None:
+        """Serves the highest version that can be loaded, unless it is the one that is served."""
         try:
-            folder = newest_version(self._directory)
-            found = _identity(folder)
-        except (StageFailed, OSError):  # taken away; what is in memory goes on
-            return
-        if found in (self._serving, self._unusable):
-            return
+            found = [_identity(folder) for folder in model_versions(self._directory)]
+        except (StageFailed, OSError):
+            if self._serving is None:
+                raise
+            return  # taken away; what is in memory goes on
+        self._unusable = {version: reason for version, reason in self._unusable.items() if version in found}
+        for version in found:
+            if version == self._serving:
+                return
+            if version not in self._unusable and self._load(version):
+                return
+
+    def _load(self, version: Identity) -> bool:
+        folder = version[0]
         try:
             loaded = load_model(folder, self._backend, self._threads, self._log)
-        except StageFailed as error:
-            self._unusable = found
-            self._log.error("%s; version %s goes on serving", error, self.current.version)
-            return
+        except MemoryError:  # which may well be enough a moment later
+            raise
+        except Exception as error:
+            expected = isinstance(error, StageFailed)
+            self._unusable[version] = str(error) if expected else f"model = {str(folder)!r}: {_words(error)}"
+            goes_on = f"version {self.current.version} goes on serving" if self._serving else "looking for a lower one"
+            self._log.error("%s; %s", self._unusable[version], goes_on, exc_info=None if expected else error)
+            return False
         self._serve(loaded)
-        self._serving, self._unusable = found, None
+        self._serving = version
+        return True
 
     def _serve(self, model: LoadedModel) -> None:
         self.current = model
@@ -72,5 +102,9 @@ class Versions:
         self._log.info("version %s (%s) is served with %s", model.version, model.card.model_type, model.backend)
 
 
-def _identity(folder: Path) -> tuple[Path, float]:
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _identity(folder: Path) -> Identity:
     return folder, folder.stat().st_mtime

@@ -84,7 +84,12 @@ class Incoming:
 
 def _drop(pieces: Pieces, count: int) -> None:
     """Takes so many bytes away from the front."""
-    while pieces and count >= len(pieces[0]):
-        count -= len(pieces.pop(0))
+    gone = 0
+    for piece in pieces:
+        if count < len(piece):
+            break
+        count -= len(piece)
+        gone += 1
+    del pieces[:gone]
     if count:
         pieces[0] = pieces[0][count:]

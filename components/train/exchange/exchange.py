@@ -60,21 +60,18 @@ _LONGEST_WAIT = 1e6
 
 
 @dataclass(frozen=True)
-class Message:
-    """One message of a sum.
+class Plan:
+    """What a worker does for arrays of one size, with the memory in which it receives, prepared once.
 
     Attributes:
-        turn: Its number among those of the sum.
-        peer: Whom it goes to, or comes from.
-        parts: The memory from which it is sent, or into which it is received.
+        schedule: Whom it exchanges what with.
+        received: Of each round, where the numbers are received that are added, cut as the segments they are added to.
+        received_bytes: The same memory as bytes.
     """
 
-    turn: int
-    peer: int
-    parts: list[Bytes]
-
-    def memory(self) -> list[memoryview]:
-        return [part.data for part in self.parts]
+    schedule: Schedule
+    received: tuple[list[NDArray[Any]], ...]
+    received_bytes: tuple[list[Bytes], ...]
 
 
 class Exchange:
@@ -115,7 +112,7 @@ class Exchange:
         self._header = bytearray(HEADER_BYTES)
         self._received: Floats = np.empty(largest_message(workers, values), np.float32)
         self._half: NDArray[Any] | None = None
-        self._schedules: dict[int, Schedule] = {}
+        self._plans: dict[tuple[int, Wire], Plan] = {}
         self._step = 0
         self._deadline: float | None = None
         self._wait_seconds = stuck_seconds
@@ -242,70 +239,67 @@ class Exchange:
     def _sum(self, values: Floats, total: Floats, wire: Wire) -> None:
         self._step += 1
         self._deadline = None
-        plan = self._plan(values.size)
+        plan = self._plan(values.size, wire)
         if total is not values:
-            for segment in plan.untouched:
+            for segment in plan.schedule.untouched:
                 total[segment] = values[segment]
         if self._workers > 1:
             sums = total if wire == "float32" else self._halved(values.size)
             self._add_up(plan, values, total, sums, wire)
             self._pass_on(plan, total, sums, wire)
 
-    def _add_up(self, plan: Schedule, values: Floats, total: Floats, sums: NDArray[Any], wire: Wire) -> None:
+    def _add_up(self, plan: Plan, values: Floats, total: Floats, sums: NDArray[Any], wire: Wire) -> None:
         """Adds what others send, until this worker's own block is the sum over all."""
-        received = self._received.view(sums.dtype)
-        for turn, one in enumerate(plan.rounds):
+        for turn, (one, received) in enumerate(zip(plan.schedule.rounds, plan.received, strict=True)):
             summands = total if turn else values
-            if wire != "float32":
+            if wire == "float32":
+                given = as_bytes([summands[part] for part in one.given])
+            else:
                 narrow(summands, sums, one.given)
-            parts = split(received, one.taken)
-            self._swap(
-                Message(turn, one.ahead, as_bytes([(summands if sums is total else sums)[part] for part in one.given])),
-                Message(turn, one.behind, as_bytes(parts)),
-                wire,
-                values.size,
-            )
-            for segment, part in zip(one.taken, parts, strict=True):
+                given = as_bytes([sums[part] for part in one.given])
+            self._swap(turn, one.ahead, given, one.behind, plan.received_bytes[turn], wire, values.size)
+            for segment, part in zip(one.taken, received, strict=True):
                 add(summands[segment], part, total[segment])
 
-    def _pass_on(self, plan: Schedule, total: Floats, sums: NDArray[Any], wire: Wire) -> None:
+    def _pass_on(self, plan: Plan, total: Floats, sums: NDArray[Any], wire: Wire) -> None:
         """Sends what is finished, until everyone has everything."""
         if wire != "float32":
-            narrow(total, sums, plan.own)
-        for turn, one in enumerate(reversed(plan.rounds), len(plan.rounds)):
-            self._swap(
-                Message(turn, one.behind, as_bytes([sums[part] for part in one.taken])),
-                Message(turn, one.ahead, as_bytes([sums[part] for part in one.given])),
-                wire,
-                total.size,
-            )
+            narrow(total, sums, plan.schedule.own)
+        rounds = plan.schedule.rounds
+        for turn, one in enumerate(reversed(rounds), len(rounds)):
+            given = as_bytes([sums[part] for part in one.taken])
+            taken = as_bytes([sums[part] for part in one.given])
+            self._swap(turn, one.behind, given, one.ahead, taken, wire, total.size)
         if wire != "float32":
             np.copyto(total, sums)
 
-    def _swap(self, given: Message, taken: Message, wire: Wire, size: int) -> None:
+    def _swap(
+        self, turn: int, to: int, given: list[Bytes], source: int, taken: list[Bytes], wire: Wire, size: int
+    ) -> None:
         """Sends one message and receives another, at the same time."""
         number = WIRES.index(wire)
-        header = seal(self._headers.part(self._index, number, given.turn, self._step, size), check(given.parts))
-        self._expected = self._headers.part(taken.peer, number, taken.turn, self._step, size)
-        out = Outgoing(given.peer, self._connections[given.peer], [memoryview(header), *given.memory()])
+        header = seal(self._headers.part(self._index, number, turn, self._step, size), check(given))
+        self._expected = self._headers.part(source, number, turn, self._step, size)
+        out = Outgoing(to, self._connections[to], [memoryview(header), *(part.data for part in given)])
         into = Incoming(
-            taken.peer,
-            self._connections[taken.peer],
-            [memoryview(self._header), *taken.memory()],
+            source,
+            self._connections[source],
+            [memoryview(self._header), *(part.data for part in taken)],
             self._judge,
         )
         self._outgoing = out
         while True:
-            moved = not into.is_done and into.go_on()
-            if not out.is_done:
-                moved = self._send(out) or moved
+            # What is sent first can be on its way while this worker looks for what has come.
+            moved = not out.is_done and self._send(out)
+            if not into.is_done:
+                moved = into.go_on() or moved
             if out.is_done and into.is_done:
                 break
             if not moved:
                 self._wait(out, into)
         self._outgoing = None
-        if check(taken.parts) != check_in(self._header):
-            raise WrongMessage(taken.peer, f"sent a part of sum {self._step} that was garbled on its way")
+        if check(taken) != check_in(self._header):
+            raise WrongMessage(source, f"sent a part of sum {self._step} that was garbled on its way")
 
     def _send(self, out: Outgoing) -> bool:
         try:
@@ -394,12 +388,16 @@ class Exchange:
                 connection.shutdown(socket.SHUT_WR)
             connection.close()
 
-    def _plan(self, size: int) -> Schedule:
-        plan = self._schedules.get(size)
+    def _plan(self, size: int, wire: Wire) -> Plan:
+        plan = self._plans.get((size, wire))
         if plan is None:
-            if len(self._schedules) >= _MOST_SIZES:
-                self._schedules.clear()
-            plan = self._schedules[size] = schedule(self._workers, self._index, size)
+            if len(self._plans) >= _MOST_SIZES:
+                self._plans.clear()
+            own = schedule(self._workers, self._index, size)
+            memory = self._received.view(wire_dtype(wire))
+            received = tuple(split(memory, one.taken) for one in own.rounds)
+            plan = Plan(own, received, tuple(as_bytes(parts) for parts in received))
+            self._plans[size, wire] = plan
         return plan
 
     def _halved(self, size: int) -> NDArray[Any]:

@@ -1,5 +1,6 @@
 """How numbers travel, how they are added, and how a garbled message is told from a whole one."""
 
+import functools
 from typing import Any, Literal
 
 import numpy as np
@@ -55,16 +56,22 @@ def check(parts: list[Bytes]) -> int:
     """
     found = 0
     for part in parts:
-        words = part[: len(part) // 8 * 8].view(np.uint64)
-        rows = len(words) // _ROW
+        words = part[: part.size // 8 * 8].view(np.uint64)
+        rows = words.size // _ROW
         found *= 3
         if rows:
             sums = np.add.reduce(words[: rows * _ROW].reshape(rows, _ROW), axis=1)
-            found += int(np.dot(sums, np.arange(1, 2 * rows, 2, dtype=np.uint64)))
-        found += int(np.add.reduce(words[rows * _ROW :])) * (2 * rows + 1)
-        if len(part) % 8:
-            found += int.from_bytes(part[len(words) * 8 :].tobytes(), "little") * (2 * rows + 3)
+            found += int(sums.dot(_weights(rows)))
+        if words.size % _ROW:
+            found += int(np.add.reduce(words[rows * _ROW :])) * (2 * rows + 1)
+        if part.size % 8:
+            found += int.from_bytes(part[words.size * 8 :].tobytes(), "little") * (2 * rows + 3)
     return found & _MASK
+
+
+@functools.lru_cache(maxsize=256)
+def _weights(rows: int) -> NDArray[np.uint64]:
+    return np.arange(1, 2 * rows, 2, dtype=np.uint64)
 
 
 def as_bytes(parts: list[NDArray[Any]]) -> list[Bytes]:

@@ -17,6 +17,7 @@ import httpx
 import tenacity
 from kfp.dsl.base_component import BaseComponent
 
+from kfp_image_classification.components.select.leaderboard import words_of
 from kfp_image_classification.components.step.direct_network import http_client, proxy_for
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 from kfp_image_classification.pipelines.runner.cluster.follow import RunFollower
@@ -303,8 +304,11 @@ def _tell_models(run_id: str, options: SubmitOptions, follower: RunFollower, tel
         return
     if ranking:
         for candidate in ranking.candidates:
-            accuracies = f"{candidate.val_accuracy:.2%} validation, {candidate.test_accuracy:.2%} test"
-            tell(f"{candidate.name}: {accuracies}, {candidate.parameters:,} parameters")
+            accuracies = [words_of("accuracy", scores) for scores in (candidate.validation, candidate.test)]
+            tell(
+                f"{candidate.name}: accuracy {accuracies[0]} validation, {accuracies[1]} test, "
+                f"{candidate.parameters:,} parameters"
+            )
         tell(ranking.decision)
 
 

@@ -19,6 +19,7 @@ import psutil
 from kfp import local
 from kfp.dsl.base_component import BaseComponent
 
+from kfp_image_classification.components.contracts.deployed_model import SERVED_VARIABLE
 from kfp_image_classification.components.deploy.endpoint import ENDPOINT_FILE, REQUEST_FILE, Endpoint
 from kfp_image_classification.components.deploy.local_server import stop_server
 from kfp_image_classification.components.step.errors import StageFailed
@@ -59,6 +60,7 @@ class LocalRun:
         image-.../     the steps' outputs as KFP lays them out
       latest -> 20261124-121501
       .cache/          what steps may take over from earlier runs
+      .served/         which model each service served last
     """
 
     def __init__(self, runs_directory: Path, use_cache: bool, verbose: bool, plain: bool) -> None:
@@ -81,6 +83,7 @@ class LocalRun:
             StageFailed: When a step fails; the step has said why by then.
         """
         os.environ[OWNER_VARIABLE] = str(os.getpid())
+        os.environ[SERVED_VARIABLE] = str(self.directory.parent / ".served")
         adopt_orphans()
         cache = self.directory.parent / ".cache" / cache_key(parameters)
         local.init(

@@ -13,6 +13,7 @@ from typing import Any
 from kfp_image_classification.pipelines.runner.local.run_record import State, Step
 
 LAST_LINES = 20
+IN_THE_BACKGROUND = ("preflight", "prepare-data", "find-champion", "measure-champion")
 
 _EXECUTING = re.compile(r"Executing task '([\w-]+)'")
 _CACHED = re.compile(r"Task ([\w-]+) cache hit \(key=(\w+)\)")
@@ -115,9 +116,10 @@ class Progress:
         return [step for step in self.steps if step.state == "failed" and not step.told.startswith("error: ")]
 
     def finished(self) -> list[Step]:
-        """The steps after the run's end; without those that have something to do on a cluster alone."""
+        """The steps after the run's end, without those that seldom have much to do here."""
         with self._lock:
-            return [self._finished(step) for step in self.steps if step.stage not in ("preflight", "prepare-data")]
+            finished = [self._finished(step) for step in self.steps]
+        return [step for step in finished if step.state == "failed" or step.stage not in IN_THE_BACKGROUND]
 
     def _take_cached(self, stage: str, key: str, thread: int) -> str:
         self._in_thread[thread] = None

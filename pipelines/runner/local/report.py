@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
+from kfp_image_classification.components.contracts.measures import TITLES, MeasureName, Score, number_words
 from kfp_image_classification.components.report import html_report
 from kfp_image_classification.components.report.html_report import Section, Tile
 from kfp_image_classification.components.step.cpu_limit import usable_cores
@@ -56,11 +57,14 @@ def _verdict(record: RunRecord) -> tuple[str, str]:
 def _tiles(record: RunRecord) -> list[Tile]:
     tiles = []
     if ranking := record.ranking:
-        gate = f"the gate is {ranking.min_accuracy:.2%}"
+        best, by = ranking.best, ranking.select_by
+        score = best.validation.measured()[by]
+        gate = f"{_between(by, score)}; the gate is {number_words(by, ranking.gate)}"
+        test = f"{_between('accuracy', best.test.accuracy)}: what to expect of new images"
         tiles += [
-            Tile("Best model", ranking.best.name, f"of {_count(len(ranking.candidates), 'model')}"),
-            Tile("Validation accuracy", f"{ranking.best.val_accuracy:.2%}", gate, "good" if ranking.passed else "bad"),
-            Tile("Test accuracy", f"{ranking.best.test_accuracy:.2%}", "what to expect of new images"),
+            Tile("Best model", best.name, f"of {_count(len(ranking.candidates), 'model')}"),
+            Tile(f"Validation {TITLES[by]}", number_words(by, score.value), gate, "bad" if best.missed else "good"),
+            Tile("Test accuracy", number_words("accuracy", best.test_accuracy), test),
         ]
     if latency := record.latency:
         tiles.append(Tile("Answer time", f"{latency.p50:.1f} ms", f"median; p99 {latency.p99:.1f} ms"))
@@ -68,6 +72,11 @@ def _tiles(record: RunRecord) -> list[Tile]:
     ran = sum(step.state in ("done", "failed") for step in record.steps)
     detail = f"{_count(ran, 'step')} ran" + (f", {cached} from cache" if cached else "")
     return [*tiles, Tile("Whole run", seconds_text(record.seconds), detail)]
+
+
+def _between(measure: MeasureName, score: Score) -> str:
+    """The interval about a score."""
+    return f"{number_words(measure, score.low)} to {number_words(measure, score.high)}"
 
 
 def _failed(step: Step) -> Section:
@@ -110,7 +119,7 @@ def _evaluation(record: RunRecord, links: Mapping[str, str]) -> list[Section]:
     text = page.read_text(encoding="utf-8") if page else ""
     found = {
         heading: html_report.section_of(text, heading)
-        for heading in ("Confusion matrix", "Most confidently wrong", "Classes")
+        for heading in ("Confusion matrix", "Calibration", "Most confidently wrong", "Classes")
     }
     sections = [Section(f"{heading}, {best}", section.body) for heading, section in found.items() if section]
     others = {

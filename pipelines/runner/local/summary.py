@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kfp_image_classification.components.select.leaderboard import Leaderboard
+from kfp_image_classification.components.contracts.measures import TITLES, MeasureName
+from kfp_image_classification.components.select.leaderboard import Leaderboard, words_of
 from kfp_image_classification.pipelines.runner.commands import ask_command, serve_command, tensorboard_command
 from kfp_image_classification.pipelines.runner.local.run_record import RunRecord
 
@@ -60,18 +61,23 @@ def _titled(title: str, text: str) -> Text:
 def _models(ranking: Leaderboard) -> Table:
     table = Table(title="Models", title_justify="left")
     table.add_column("model")
-    for heading in ("validation accuracy", "test accuracy", "parameters", "images/s"):
+    measures: list[MeasureName] = ["accuracy"] if ranking.select_by == "accuracy" else [ranking.select_by, "accuracy"]
+    headings = [*(f"validation {TITLES[measure]}" for measure in measures), "test accuracy", "parameters"]
+    for heading in headings:
         table.add_column(heading, justify="right")
     for candidate in ranking.candidates:
         chosen = candidate is ranking.best and ranking.passed
         table.add_row(
             candidate.name,
-            f"{candidate.val_accuracy:.2%}",
-            f"{candidate.test_accuracy:.2%}",
+            *(words_of(measure, candidate.validation) for measure in measures),
+            words_of("accuracy", candidate.test),
             f"{candidate.parameters:,}",
-            f"{candidate.images_per_second:,.0f}",
             style="bold green" if chosen else None,
         )
+    if champion := ranking.champion:
+        scores = [words_of(measure, champion.validation) for measure in measures]
+        style = "bold green" if ranking.serves_champion else None
+        table.add_row(f"deployed: {champion.name}", *scores, "-", f"{champion.parameters:,}", style=style)
     return table
 
 

@@ -1,6 +1,7 @@
 """The command that asks a model server, against a real one."""
 
 import base64
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,22 @@ def test_images_are_classified(server, images: dict[str, Path], path: str) -> No
 def test_names_are_shown_as_they_are(server, images: dict[str, Path], tmp_path: Path) -> None:
     odd = images["0"].rename(tmp_path / "[red]a :smile: [bold].png")
     assert f"{odd.name}: 0" in predict("--url", server.url, odd).stdout.replace("\n", "")
+
+
+@pytest.mark.parametrize("columns", [10, 20, 30, 45, 60, 100])
+def test_any_width_of_terminal_shows_paths_names_and_shares_whole(
+    server, images: dict[str, Path], columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    done = predict("--url", server.url, "--top=10", images["0"])
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{images['0']}: 0"
+    assert max(map(len, lines[1:])) <= max(columns, 20)
+    shares = [float(share) for share in re.findall(r"(\d+\.\d\d)%", done.stdout)]
+    assert len(shares) == 10
+    assert sum(shares) == pytest.approx(100, abs=0.1)
+    assert "…" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_defaults_of_a_component_are_those_of_its_options(component: Any, classe
 
 
 # Where the pipeline has a reason to begin with another value than the component: a run on a cluster needs them.
-OTHER_DEFAULTS = {"pvc", "worker_image", "min_accuracy", "service_name"}
+OTHER_DEFAULTS = {"pvc", "worker_image", "gate", "service_name"}
 
 
 @pytest.mark.parametrize("pipeline", [e2e, vertex], ids=lambda pipeline: pipeline.name)

@@ -203,6 +203,20 @@ def test_component_takes_what_kfp_gives(options: TrackOptions, candidates: list[
     }
 
 
+def test_deployed_model_that_stays_registers_nothing(
+    options: TrackOptions, candidates: list[EvaluatedModel], page: Path
+) -> None:
+    inputs = component_inputs(candidates[0], page)
+    metadata = {"selected_uri": "/champion", "beaten_uri": inputs["models"][0].uri}
+    inputs["best"] = dsl.Model(name="best", uri="/copy", metadata=metadata)
+    names = ("mlflow_uri", "mlflow_experiment", "registered_model")
+    track_component.python_func(**inputs, **{name: getattr(options, name) for name in names})
+    parent, _ = tracked(options)
+    assert (parent.data.tags["selected"], parent.data.tags["good_enough"]) == ("cnn", "false")
+    client = MlflowClient(options.mlflow_uri)
+    assert client.search_model_versions(f"name = '{options.registered_model}'") == []
+
+
 @pytest.mark.parametrize("change", [{"evaluations": []}, {"best": dsl.Model(uri="/another")}])
 def test_component_refuses_what_does_not_go_together(
     change: dict[str, Any], candidates: list[EvaluatedModel], page: Path, capsys: pytest.CaptureFixture[str]

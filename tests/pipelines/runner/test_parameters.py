@@ -50,7 +50,10 @@ def test_defaults_are_good() -> None:
         ({"learning_rates": "1e-3"}, "learning_rates = '1e-3': expected SHARE:RATE pairs"),
         ({"seed": -1}, "seed = -1"),
         ({"max_restarts": -1}, "max_restarts = -1"),
-        ({"min_accuracy": 90}, "min_accuracy = 90"),
+        ({"gate": 90}, "gate = 90: accuracy is a share; give a number from 0 to 1"),
+        ({"gate": -1}, "gate = -1"),
+        ({"select_by": "f1"}, "select_by = 'f1'"),
+        ({"min_recall": {"cat": 2}}, "min_recall.cat = 2"),
         ({"service_name": "My Service"}, "service_name = 'My Service'"),
         ({"service_port": 70000}, "service_port = 70000"),
         ({"train_backend": "slurm"}, "backend = 'slurm'"),
@@ -123,7 +126,7 @@ def test_changed_code_of_an_own_model_is_not_taken_from_the_cache(
 
 def test_problems_of_all_stages_are_told_together() -> None:
     with pytest.raises(InvalidInput) as error:
-        check_parameters({**DEFAULTS, "workers": 0, "min_accuracy": 2, "service_name": "?", "models": ["a", "b"]})
+        check_parameters({**DEFAULTS, "workers": 0, "gate": 2, "service_name": "?", "models": ["a", "b"]})
     assert len(error.value.problems) == 5
 
 

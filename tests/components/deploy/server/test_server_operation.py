@@ -13,11 +13,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
+import grpc
 import httpx
 import numpy as np
 import pytest
 
 from kfp_image_classification.components.contracts.model_card import MODEL_CARD, ONNX_MODEL, read_model_card
+from kfp_image_classification.components.train.launchers.machine import free_ports
 
 DIGITS = np.random.default_rng(3).integers(0, 256, (2, 28, 28, 1), np.uint8)
 BODY = {"instances": DIGITS.tolist()}
@@ -81,6 +83,102 @@ def test_versions_come_and_go_without_a_failed_request(start_server, model: Path
         eventually(lambda: version(server.url) == "2")
     assert len(statuses) > 20
     assert set(statuses) == {200}
+
+
+def test_restart_serves_what_a_running_server_would_serve(start_server, model: Path) -> None:
+    """The highest version that can be loaded, in the beginning as later."""
+    running = start_server(model, "--reload_seconds=0.1")
+    add_version(model, "2")
+    eventually(lambda: version(running.url) == "2")
+    for name in ("3", "4"):
+        add_version(model, name, damaged=True)
+    eventually(lambda: "model.json" in running.log and running.log.count("version 2 goes on serving") == 2)
+    restarted = start_server(model, "--reload_seconds=0.1")
+    for server in (running, restarted):
+        assert version(server.url) == "2"
+        index = httpx.get(f"{server.url}/v2/repository/index").json()
+        assert [(entry["version"], entry["state"]) for entry in index] == [
+            ("4", "UNAVAILABLE"),
+            ("3", "UNAVAILABLE"),
+            ("2", "READY"),
+            ("1", "UNAVAILABLE"),
+        ]
+        assert "no readable assets.extra/model.json" in index[0]["reason"]
+        assert index[3]["reason"] == "version 2 is served"
+    assert restarted.log.count("looking for a lower one") == 2
+    add_version(model, "5")
+    eventually(lambda: version(restarted.url) == "5")
+    # A damaged one and a whole one at once: the whole one is not passed over.
+    add_version(model, "6")
+    add_version(model, "7", damaged=True)
+    eventually(lambda: {version(server.url) for server in (running, restarted)} == {"6"})
+
+
+@pytest.mark.parametrize("harm", ["empty", "a file", "no graph", "an example that is no image"])
+def test_version_of_any_damage_is_passed_over_at_the_start(start_server, model: Path, harm: str) -> None:
+    newest = model / "9"
+    if harm == "empty":
+        newest.mkdir()
+    elif harm == "a file":
+        newest.write_text("")
+    else:
+        shutil.copytree(model / "1", newest)
+        card = json.loads((newest / MODEL_CARD).read_text())
+        if harm == "no graph":
+            (newest / ONNX_MODEL).unlink()
+            (newest / "saved_model.pb").unlink()
+        else:
+            card["examples"][0]["png"] = base64.b64encode(b"no image").decode()
+        (newest / MODEL_CARD).write_text(json.dumps(card))
+    server = start_server(model)
+    assert version(server.url) == "1"
+    assert httpx.post(server.predict_url, json=BODY).status_code == 200
+    assert [entry["state"] for entry in httpx.get(f"{server.url}/v2/repository/index").json()] == [
+        "UNAVAILABLE",
+        "READY",
+    ]
+    assert server.log.count("looking for a lower one") == 1
+
+
+def test_no_version_that_can_be_loaded(start_server, model: Path) -> None:
+    add_version(model, "2", damaged=True)
+    (model / "1" / MODEL_CARD).write_text("damaged")
+    server = start_server(model, wait=False)
+    assert server.process.wait(30) == 1
+    assert "Traceback" not in server.log
+    for folder in ("1", "2"):
+        assert f"{model / folder}" in server.log[server.log.index("error: ") :]
+
+
+@pytest.mark.parametrize("host", ["::", "[::]", "::1", "127.0.0.1", "localhost"])
+def test_rest_and_grpc_listen_at_the_same_address(start_server, trained: SimpleNamespace, host: str) -> None:
+    port, grpc_port = free_ports(2)
+    server = start_server(
+        trained.model, f"--host={host}", f"--http_port={port}", f"--grpc_port={grpc_port}", wait=False
+    )
+    asked = {"::": ["127.0.0.1", "[::1]"], "::1": ["[::1]"]}.get(host.strip("[]"), ["127.0.0.1"])
+    for address in asked:
+        server.url = f"http://{address}:{port}"
+        server.wait_until_ready()
+        with grpc.insecure_channel(f"{address}:{grpc_port}") as channel:
+            live = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+            assert live(b"", timeout=20, wait_for_ready=True) == b"\x08\x01"
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host=fe80::1:2:3"], "error: http_port = "),
+        (["--host=no.such.host.invalid"], "error: http_port = "),
+        (["--http_port=99999"], "error: http_port = 99999: cannot listen on 127.0.0.1:99999"),
+    ],
+)
+def test_address_that_is_not_there(start_server, trained: SimpleNamespace, options: list[str], message: str) -> None:
+    server = start_server(trained.model, *options, wait=False)
+    assert server.process.wait(30) == 1
+    assert message in server.log
+    assert "Traceback" not in server.log
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,16 @@ def test_what_is_no_request_is_refused(server: SimpleNamespace, path: str, body:
     [
         ("GET", "/", 200),
         ("GET", "/metrics", 200),
+        ("POST", "/", 405),
+        ("GET", "/v2/repository/index", 200),
+        ("POST", "/v2/repository/index", 200),
+        ("PUT", "/v2/repository/index", 405),
+        ("GET", "/v2/models/stats", 200),
+        ("GET", "/v2/models/digits/stats", 200),
+        ("GET", "/v2/models/digits/versions/1/stats", 200),
+        ("GET", "/v2/models/digits/versions/2/stats", 404),
+        ("GET", "/v2/models/other/stats", 404),
+        ("POST", "/v2/models/digits/stats", 405),
         ("GET", "/v1/models", 200),
         ("GET", "/v1/models/digits", 200),
         ("GET", "/v2", 200),
@@ -162,6 +172,147 @@ def test_what_is_no_request_is_refused(server: SimpleNamespace, path: str, body:
 )
 def test_paths(server: SimpleNamespace, method: str, path: str, status: int) -> None:
     assert httpx.request(method, server.url + path).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_page"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("application/json", False),
+        ("text/html", True),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", True),
+        ("application/json, Text/HTML;q=0.5", True),
+    ],
+)
+def test_root_is_a_page_for_a_browser_and_a_sign_of_life_for_a_program(
+    server: SimpleNamespace, accept: str, is_page: bool
+) -> None:
+    answer = httpx.get(f"{server.url}/", headers={"accept": accept})
+    assert answer.headers["vary"] == "accept"
+    if is_page:
+        assert answer.text.startswith("<!DOCTYPE html>")
+    else:  # what InferenceRESTClient.is_server_live of kserve 0.21 looks for
+        assert answer.json()["status"].lower() == "alive"
+
+
+WRITTEN = base64.b64encode(FILES[0]).decode()
+
+
+def padded(signs: int) -> str:
+    """A file whose base64 needs so many signs of padding: readers of PNG pass over what follows the end."""
+    return base64.b64encode(FILES[0] + b"x" * ((3 - signs - len(FILES[0])) % 3)).decode()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        WRITTEN,
+        "\n".join(WRITTEN[start : start + 76] for start in range(0, len(WRITTEN), 76)) + "\n",
+        f" \t\r\n\v\f{WRITTEN}  ",
+        padded(2),
+        padded(2)[:-2],
+        padded(1)[:-1],
+        padded(1)[:-1] + ".",
+        padded(2)[:-2] + " = \n=",
+        padded(2)[:-2] + "=.",
+    ],
+    ids=[
+        "plain",
+        "lines",
+        "white space around",
+        "padded",
+        "unpadded 2",
+        "unpadded 1",
+        "dot",
+        "spaced padding",
+        "mixed",
+    ],
+)
+def test_base64_is_taken_as_tensorflow_serving_takes_it(server: SimpleNamespace, written: str) -> None:
+    answer = httpx.post(server.running.predict_url, json={"instances": [{"b64": written}]})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["predictions"][0]["label"] == server.answers[0]["label"]
+    response = infer(server, {"inputs": [tensor("BYTES", [1], data=[written])]})
+    assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (f"data:image/png;base64,{WRITTEN}", "this is a data URL; send what follows its comma"),
+        (str(base64.b64encode(FILES[0])), "this is how Python shows bytes; decode them to text before"),
+        ("_-8" + WRITTEN, "this is the alphabet for URLs, with - and _; send the standard one, with + and /"),
+        (padded(2)[:-1], "it is cut off, or its padding is wrong"),
+        (padded(2) + "=", "it is cut off, or its padding is wrong"),
+        (padded(2)[:-3], "it is cut off, or its padding is wrong"),
+        ("AA=A", "'=' is no digit of it"),
+        ("AAAA" + "\N{NO-BREAK SPACE}", "is no digit of it"),
+        ("\N{GREEK SMALL LETTER ALPHA}AAA", "is no digit of it"),
+    ],
+)
+def test_other_base64_is_named(server: SimpleNamespace, written: str, told: str) -> None:
+    answer = httpx.post(server.running.predict_url, json={"instances": [{"b64": WRITTEN}, {"b64": written}]})
+    assert (answer.status_code, answer.json()["error"].startswith("image 1: not valid base64: ")) == (400, True)
+    assert told in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("instances", "got"),
+    [
+        (np.zeros((2, 27, 28, 1), int).tolist(), "got [2, 27, 28, 1]"),
+        (np.zeros((28, 28, 1), int).tolist(), "got [28, 28, 1]: one image without the axis of the batch"),
+        (np.zeros((28, 28), int).tolist(), "got [28, 28]: one image without the axis of the batch"),
+        (np.zeros((1, 28, 28, 3), int).tolist(), "got [1, 28, 28, 3]"),
+        ([5], "got [1]"),
+    ],
+)
+def test_shapes_name_the_axis_of_the_batch(server: SimpleNamespace, instances: list, got: str) -> None:
+    error = httpx.post(server.running.predict_url, json={"instances": instances}).json()["error"]
+    assert error == f"pixels: expected shape [n, 28, 28, 1], n images, {got}"
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"ready": true}'])
+def test_repository_index(server: SimpleNamespace, body: bytes) -> None:
+    expected = [{"name": "digits", "version": "1", "state": "READY", "reason": ""}]
+    assert httpx.post(f"{server.url}/v2/repository/index", content=body).json() == expected
+    assert httpx.get(f"{server.url}/v2/repository/index").json() == expected
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"ready": 1}'])
+def test_malformed_question_for_the_index(server: SimpleNamespace, body: bytes) -> None:
+    assert httpx.post(f"{server.url}/v2/repository/index", content=body).status_code == 400
+
+
+def test_statistics_count_requests_images_and_batches(server: SimpleNamespace) -> None:
+    def asked() -> dict:
+        (told,) = httpx.get(f"{server.url}/v2/models/digits/versions/1/stats").json()["model_stats"]
+        assert told == httpx.get(f"{server.url}/v2/models/stats").json()["model_stats"][0]
+        return told
+
+    before = asked()
+    for instances in (PIXELS.tolist(), [{"b64": WRITTEN}], [{"b64": base64.b64encode(b"no image").decode()}]):
+        httpx.post(server.running.predict_url, json={"instances": instances})
+    after = asked()
+    assert (after["name"], after["version"]) == ("digits", "1")
+    assert after["inference_count"] - before["inference_count"] == 4
+    assert after["execution_count"] - before["execution_count"] == 2
+    assert after["last_inference"] >= before["last_inference"] > 1.7e12
+    grown = {
+        name: (stats["count"] - before["inference_stats"][name]["count"], stats["ns"] > 0)
+        for name, stats in after["inference_stats"].items()
+    }
+    assert grown == {
+        "success": (2, True),
+        "fail": (1, True),
+        "queue": (2, True),
+        "compute_input": (2, True),
+        "compute_infer": (2, True),
+        "compute_output": (2, True),
+        "cache_hit": (0, False),
+    }
+    sizes = {batch["batch_size"]: batch["compute_infer"]["count"] for batch in after["batch_stats"]}
+    assert sizes[3] >= 1 <= sizes[1]
 
 
 def test_content_type_may_name_a_charset(server: SimpleNamespace) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from exchange_workers import TOKEN, Process
 from network_proxy import Proxy
+from slow_cases import most_slow
 
 from kfp_image_classification.components.train.exchange import Exchange, ExchangeFailed, PeersMissing, Refused
 from kfp_image_classification.components.train.exchange import gathering as gathering_module
@@ -93,7 +94,7 @@ def test_a_worker_that_comes_late(addresses: Addresses) -> None:
     assert [one.ended().error for one in joined] == [None] * 3
 
 
-@pytest.mark.parametrize("workers", [2, 5])
+@pytest.mark.parametrize("workers", most_slow([2, 5], 5))
 def test_those_that_did_not_come_are_named(addresses: Addresses, workers: int) -> None:
     own = addresses(workers)
     missing = workers - 1

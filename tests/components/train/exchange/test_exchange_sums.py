@@ -11,6 +11,7 @@ import pytest
 from exchange_workers import as_threads, numbers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from slow_cases import most_slow
 
 from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.train.exchange import Exchange, ExchangeFailed
@@ -88,7 +89,7 @@ def test_sums(workers: int, size: int, wire: Wire, seed: int, in_place: bool) ->
 
 
 @pytest.mark.parametrize("wire", WIRES)
-@pytest.mark.parametrize("workers", [16, 23, 32, 61, 64])
+@pytest.mark.parametrize("workers", most_slow([16, 23, 32, 61, 64], 16, 61))
 def test_sums_of_many_workers(workers: int, wire: Wire) -> None:
     totals = sums(workers, 3001, wire)
     assert len({bits(total) for total in totals}) == 1
@@ -96,7 +97,7 @@ def test_sums_of_many_workers(workers: int, wire: Wire) -> None:
         assert bits(totals[0]) == bits(simulated(workers, 3001))
 
 
-@pytest.mark.parametrize("workers", [2, 3, 5])
+@pytest.mark.parametrize("workers", most_slow([2, 3, 5], 3))
 @pytest.mark.parametrize("wire", WIRES)
 def test_sums_more_than_any_buffer_holds(workers: int, wire: Wire) -> None:
     totals = sums(workers, 4_000_003, wire)

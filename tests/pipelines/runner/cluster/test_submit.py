@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from kfp_api import KfpApi
+from leaderboards import candidate, ranking
 from repository import REPOSITORY
 
 Command = Callable[..., SimpleNamespace]
@@ -185,21 +186,15 @@ def test_only_the_api_tells_what_select_said(command: Command, kfp_api: KfpApi) 
     ]
 
 
-def candidate(name: str, accuracy: float) -> dict[str, object]:
-    places = {place: "" for place in ("uri", "evaluation_uri", "dataset_uri")}
-    numbers = {"val_loss": 0.1, "test_macro_f1": 0.9, "parameters": 93322, "bytes": 400000, "images_per_second": 1.0}
-    return {"name": name, "val_accuracy": accuracy, "test_accuracy": accuracy - 0.01, **places, **numbers}
-
-
 def test_the_models_are_told_at_the_end(command: Command, kfp_api: KfpApi) -> None:
-    kfp_api.ranking = {"candidates": [candidate("cnn", 0.975), candidate("resnet", 0.96)], "min_accuracy": 0.9}
+    kfp_api.ranking = ranking(candidate("cnn", 0.975, 0.965), candidate("resnet", 0.96, 0.95))
     ended = command("--submit", "--host", kfp_api.url, "--wait")
     assert ended.code == 0
     assert ended.out[-4:] == [
         "the run succeeded",
-        "cnn: 97.50% validation, 96.50% test, 93,322 parameters",
-        "resnet: 96.00% validation, 95.00% test, 93,322 parameters",
-        "cnn is the best with a validation accuracy of 97.50%.",
+        "cnn: accuracy 97.50% (95.5 to 98.5) validation, 96.50% (94.5 to 97.5) test, 93,322 parameters",
+        "resnet: accuracy 96.00% (94.0 to 97.0) validation, 95.00% (93.0 to 96.0) test, 93,322 parameters",
+        "cnn is selected.",
     ]
 
 

@@ -12,6 +12,7 @@ import termios
 import threading
 from pathlib import Path
 
+import pytest
 from real_run import SCRIPT, START_SECONDS, assert_nothing_left
 
 HIDDEN, SHOWN = "\x1b[?25l", "\x1b[?25h"

@@ -12,9 +12,10 @@ from types import SimpleNamespace
 import pytest
 from kfp import components as kfp_components
 from kfp import local
-from real_run import REPOSITORY, assert_nothing_left, left_over, read_until, start
+from real_run import REPOSITORY, START_SECONDS, assert_nothing_left, latest, left_over, read_until, start
 
 from kfp_image_classification.pipelines.e2e import e2e
+from kfp_image_classification.pipelines.runner.local.run_record import RunRecord
 from kfp_image_classification.pipelines.runner.parameters import local_parameters
 
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(e2e.pipeline_func).parameters.items()}
@@ -75,12 +76,12 @@ def test_compiled_pipeline_runs_with_cached_steps_and_gate(
         cache_root=str(cache),
     )
     pipeline = kfp_components.load_component_from_file(str(REPOSITORY / "compiled" / "e2e.yaml"))
-    changes = {"models": ["cnn", "cnn_dropout"], "epochs": 2, "batch_size": 50, "min_accuracy": 1.0}
+    changes = {"models": ["cnn", "cnn_dropout"], "epochs": 2, "batch_size": 50, "gate": 1.0}
     with caplog.at_level("INFO"):
         pipeline(**local_parameters({**DEFAULTS, **changes}))
     assert caplog.text.count("cache hit") == 5, caplog.text
     shown = capfd.readouterr().out
-    assert "below the gate min_accuracy = 100.00%: nothing is deployed." in shown
+    assert "below the gate = 100.00%: nothing is deployed." in shown
     assert not list(tmp_path.glob("runs/*/deploy"))
 
 
@@ -89,6 +90,25 @@ def test_second_run_is_cached_and_leaves_nothing(cached: SimpleNamespace) -> Non
         assert f"[{step}] taken over from an earlier run" in cached.shown
     assert "nothing is deployed" in cached.shown
     assert "curl" not in cached.shown
+
+
+def test_served_model_stays_where_no_new_one_is_better(served: SimpleNamespace) -> None:
+    """The same models again: the one that was served is measured, is not beaten, and is served once more."""
+    process = start(served.directory, "--seed", "0")
+    shown, _ = process.communicate(timeout=START_SECONDS)
+    assert process.returncode == 0, shown
+    record = RunRecord.read(latest(served.directory))
+    assert record.ranking is not None
+    assert record.ranking.champion is not None
+    first = RunRecord.read(served.run).ranking
+    assert first is not None
+    assert (record.ranking.champion.uri, record.ranking.champion.stays) == (first.best.uri, True)
+    assert record.ranking.champion.validation == first.best.validation, "it is measured as the new ones are"
+    assert f"[find-champion] the model that was served last, {first.best.name}, is the one to beat" in shown
+    assert "It is the model that is deployed already: that one stays. The model that was served last is served" in shown
+    assert "deployed: " in shown
+    assert record.endpoint is not None
+    assert "curl" in shown
 
 
 @pytest.mark.parametrize(
@@ -125,6 +145,10 @@ def test_killed_run_leaves_nothing(tmp_path: Path) -> None:
         (
             ["--batch-size", "2000"],
             "error: batch_size = 2000: 2 workers make a global batch of 4000, more than the 3600",
+        ),
+        (
+            ["--min-recall", '{"cat": 0.5, "7": 0.9}'],
+            "error: min_recall: 'cat' is no class of the data set; its classes are 0, 1, 2",
         ),
         (["--image-size", "10"], "error: model_type = 'cnn': needs images of at least 18 pixels"),
     ],

@@ -92,7 +92,7 @@ def test_a_whole_run_where_every_name_is_odd(tmp_path: Path) -> None:
         for index in range(60):
             colour = (index + 60 * label, 200 * (label == 0), 200 * (label == 1))
             Image.new("RGB", (20, 20), colour).save(here / "im [a] python3" / name / f"[{index}].png")
-    options = ["--models", "cnn_small", "--epochs", "1", "--batch-size", "20", "--min-accuracy", "0"]
+    options = ["--models", "cnn_small", "--epochs", "1", "--batch-size", "20", "--gate", "0"]
     ended = subprocess.run(
         [sys.executable, SCRIPT, "--run", *options, "--runs-dir=-r", "--dataset=image_folder:im [a] python3"],
         cwd=here,
@@ -102,7 +102,7 @@ def test_a_whole_run_where_every_name_is_odd(tmp_path: Path) -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    (run,) = [path for path in (here / "-r").iterdir() if path.name not in ("latest", ".cache")]
+    (run,) = [path for path in (here / "-r").iterdir() if path.name not in ("latest", ".cache", ".served")]
     assert f"report  -r/{run.name}/report.html" in ended.stdout
     assert any(f"was shown a {name} and answered" in ended.stdout for name in CLASSES), ended.stdout
     assert (run / "model" / "1" / "saved_model.pb").is_file()

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from leaderboards import candidate, ranking
 
-from kfp_image_classification.components.select.leaderboard import Candidate, Leaderboard
 from kfp_image_classification.components.train.attempts import Restart
 from kfp_image_classification.pipelines.runner.local.report import report_page
 from kfp_image_classification.pipelines.runner.local.run_record import RunRecord, Step
@@ -35,25 +35,13 @@ def left(folder: Path, artifact: str, **metadata: Any) -> Path:
 
 
 def record_of(folder: Path, *restarts: dict[str, Any], state: str = "done") -> RunRecord:
-    best = Candidate(
-        name="cnn",
-        uri="",
-        evaluation_uri="",
-        dataset_uri="",
-        val_accuracy=0.9,
-        val_loss=0.4,
-        test_accuracy=0.9,
-        test_macro_f1=0.9,
-        parameters=1,
-        bytes=1,
-    )
-    ranking = Leaderboard(candidates=[best], min_accuracy=0.5).model_dump()
+    ranked = ranking(candidate("cnn"))
     trained = left(folder / "train", "model", seconds=SECONDS, restarts=list(restarts), history=[ROW])
     steps = [
         Step(stage="ingest"),
         Step(stage="train", model="cnn", state=state, started=1.0, seconds=44.0, folder=trained),
         Step(stage="evaluate", model="cnn"),
-        Step(stage="select", state="done", folder=left(folder / "select", "leaderboard", ranking=ranking)),
+        Step(stage="select", state="done", folder=left(folder / "select", "leaderboard", ranking=ranked)),
         Step(stage="deploy"),
     ]
     return RunRecord(
@@ -64,7 +52,7 @@ def record_of(folder: Path, *restarts: dict[str, Any], state: str = "done") -> R
             "dataset": "mnist_5k",
             "models": ["cnn"],
             "service_name": "digits",
-            "min_accuracy": 0.5,
+            "gate": 0.5,
             "epochs": 1,
         },
         steps=steps,

@@ -1,0 +1,103 @@
+"""What a version has answered since the server started, as Triton's statistics extension tells it.
+
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+PHASES = ("compute_input", "compute_infer", "compute_output")
+
+
+class Statistics:
+    """Counts by version; several threads count at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._versions: dict[str, _Version] = {}
+
+    def add_request(self, version: str, images: int, seconds: float, succeeded: bool) -> None:
+        """Counts a request.
+
+        Args:
+            version: That answered it.
+            images: How many it had.
+            seconds: From its arrival to its answer.
+            succeeded: Whether it got one.
+        """
+        with self._lock:
+            counts = self._of(version)
+            counts.last_inference = int(1000 * time.time())
+            counts.inference_count += images if succeeded else 0
+            counts.durations["success" if succeeded else "fail"].add(seconds)
+
+    def add_batch(
+        self, version: str, images: int, executions: int, waited: Sequence[float], phases: Sequence[float]
+    ) -> None:
+        """Counts requests that were computed together.
+
+        Args:
+            version: That computed them.
+            images: How many there were.
+            executions: In how many parts they were computed.
+            waited: Seconds that each request had waited.
+            phases: Seconds that decoding, computing and handing out took.
+        """
+        with self._lock:
+            counts = self._of(version)
+            counts.execution_count += executions
+            for seconds in waited:
+                counts.durations["queue"].add(seconds)
+            batch = counts.batches.setdefault(images, {phase: _Duration() for phase in PHASES})
+            for phase, seconds in zip(PHASES, phases, strict=True):
+                counts.durations[phase].add(seconds, len(waited))
+                batch[phase].add(seconds)
+
+    def told(self, name: str, version: str) -> dict[str, Any]:
+        """The answer for one version.
+
+        Args:
+            name: The model's.
+            version: Which one.
+        """
+        with self._lock:
+            return {"model_stats": [{"name": name, "version": version, **self._of(version).told()}]}
+
+    def _of(self, version: str) -> "_Version":
+        return self._versions.setdefault(version, _Version())
+
+
+class _Duration:
+    def __init__(self) -> None:
+        self.count = 0
+        self.seconds = 0.0
+
+    def add(self, seconds: float, count: int = 1) -> None:
+        self.count += count
+        self.seconds += seconds
+
+    def told(self) -> dict[str, int]:
+        return {"count": self.count, "ns": round(1e9 * self.seconds)}
+
+
+class _Version:
+    def __init__(self) -> None:
+        self.last_inference = 0
+        self.inference_count = 0
+        self.execution_count = 0
+        self.durations = {name: _Duration() for name in ("success", "fail", "queue", *PHASES, "cache_hit")}
+        self.batches: dict[int, dict[str, _Duration]] = {}
+
+    def told(self) -> dict[str, Any]:
+        return {
+            "last_inference": self.last_inference,
+            "inference_count": self.inference_count,
+            "execution_count": self.execution_count,
+            "inference_stats": {name: duration.told() for name, duration in self.durations.items()},
+            "batch_stats": [
+                {"batch_size": size, **{name: duration.told() for name, duration in phases.items()}}
+                for size, phases in sorted(self.batches.items())
+            ],
+        }

@@ -1,0 +1,48 @@
+"""The deployed model, found and measured on the images of today, as a pipeline of its own to be used as a step."""
+
+from kfp import dsl
+
+from kfp_image_classification.components.cluster.storage import mount_storage
+from kfp_image_classification.components.evaluate import measure_champion
+from kfp_image_classification.components.select import find_champion
+from kfp_image_classification.components.step.options import described_by
+
+
+# KFP 2.17 imports from a URI that is a constant or an input of the pipeline around it, not from another step's output
+# (backend/src/v2/component/importer_launcher.go, ImportSpecToMLMDArtifact).
+@dsl.pipeline(name="champion-measured")
+@described_by(measure_champion)
+def champion_measured(uri: str, shards: dsl.Input[dsl.Dataset], pvc: str) -> dsl.Metrics:
+    """Measures the model at a URI.
+
+    Args:
+        uri: What find_champion returned.
+        pvc: On a cluster, the claim of the volume with the data set.
+    """
+    imported = dsl.importer(artifact_uri=uri, artifact_class=dsl.Model, reimport=False)
+    measured = measure_champion(champion=imported.output, shards=shards).set_display_name("Measure champion")
+    mount_storage(measured, pvc)
+    return measured.outputs["metrics"]
+
+
+@dsl.pipeline(name="champion")
+@described_by(find_champion, measure_champion)
+def champion(
+    shards: dsl.Input[dsl.Dataset],
+    deploy_backend: str,
+    service_name: str,
+    namespace: str,
+    force: bool,
+    pvc: str,
+) -> dsl.Metrics:
+    """Finds the deployed model and measures it.
+
+    Args:
+        pvc: On a cluster, the claim of the volume with the data set.
+    """
+    found = (
+        find_champion(deploy_backend=deploy_backend, service_name=service_name, namespace=namespace, force=force)
+        .set_display_name("Find champion")
+        .set_caching_options(False)
+    )
+    return champion_measured(uri=found.outputs["Output"], shards=shards, pvc=pvc).output

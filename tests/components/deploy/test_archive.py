@@ -1,0 +1,169 @@
+"""Archives of images, scored by a real server: what becomes of each image, and what a second run does."""
+
+import base64
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kfp_image_classification.components.contracts.model_card import read_model_card
+from kfp_image_classification.components.deploy import predict as predict_module
+
+COMMAND = [sys.executable, "-m", "kfp_image_classification.components.deploy.predict"]
+
+
+@pytest.fixture(scope="module")
+def server(start_server: Any, trained: SimpleNamespace) -> Any:
+    return start_server(trained.model, "--max_body_bytes=20000", "--max_queue=40")
+
+
+@pytest.fixture(scope="module")
+def pngs(trained: SimpleNamespace) -> dict[str, bytes]:
+    return {example.label: base64.b64decode(example.png) for example in read_model_card(trained.model).examples}
+
+
+@pytest.fixture
+def archive(pngs: dict[str, bytes], tmp_path: Path) -> Path:
+    """A hundred digits in folders, and what lies about in archives."""
+    folder = tmp_path / "archive"
+    for number in range(100):
+        label = sorted(pngs)[number % len(pngs)]
+        path = folder / label / f"{number:03}{'.png' if number % 2 else '.PNG'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pngs[label])
+    (folder / "notes.txt").write_text("no image")
+    (folder / "Thumbs.db").write_bytes(b"\0")
+    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "huge.png").write_bytes(bytes(30_000))
+    (folder / 'a, "b".png').write_bytes(pngs["0"])
+    (folder / os.fsdecode(b"\xff.png")).write_bytes(pngs["0"])
+    return folder
+
+
+def score(server: Any, archive: object, output: object) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, "--url", server.url, "--input", str(archive), "--output", str(output)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def rows(output: Path) -> dict[str, dict[str, str]]:
+    with output.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        read = list(csv.DictReader(file))
+    names = [row["file"] for row in read]
+    assert len(set(names)) == len(names), "each image has one row"
+    return {row["file"]: row for row in read}
+
+
+def test_each_image_has_a_row(server: Any, archive: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.csv"
+    done = score(server, archive, output)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"104 images in {output}, 2 of them could not be answered\n"
+    found = rows(output)
+    assert list(found) == sorted(found)
+    assert len(found) == 104
+    for name, row in found.items():
+        if name in ("broken.jpg", "huge.png"):
+            assert (row["label"], row["probability"]) == ("", "")
+        else:
+            assert 0 < float(row["probability"]) <= 1
+            assert row["error"] == ""
+    assert found["broken.jpg"]["error"] == "cannot be decoded; expected a whole PNG or JPEG"
+    assert found["huge.png"]["error"] == "the body is larger than the 20,000 bytes allowed"
+    alike = {row["label"] for name, row in found.items() if name.startswith("0/")}
+    assert alike == {found['a, "b".png']["label"]}
+
+
+def test_second_run_asks_only_for_what_is_missing(server: Any, archive: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.csv"
+    score(server, archive, output)
+    whole = output.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    output.write_bytes(b"".join(lines[:50]) + lines[50][:7])  # it was ended in the middle of a line
+    before = server.metric("classifier_batch_images_sum")
+    assert score(server, archive, output).returncode == 0
+    assert output.read_bytes() == whole
+    asked = server.metric("classifier_batch_images_sum") - before
+    assert 40 <= asked <= 55
+    assert score(server, archive, output).stdout == f"104 images in {output}\n"
+    assert output.read_bytes() == whole
+
+
+def test_killed_run_goes_on(server: Any, archive: Path, pngs: dict[str, bytes], tmp_path: Path) -> None:
+    for number in range(300):
+        (archive / f"more-{number}.png").write_bytes(pngs["1"])
+    output = tmp_path / "scores.csv"
+    command = [*COMMAND, "--url", server.url, "--input", str(archive), "--output", str(output)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not (output.exists() and output.stat().st_size > 1000):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < len(rows(output)) < 404
+    assert score(server, archive, output).returncode == 0
+    assert len(rows(output)) == 404
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--input", "{empty}", "--output", "{csv}"], "--input: there is no image, no file that ends in .png, .jpg"),
+        (["--input", "{empty}/none", "--output", "{csv}"], "there is no such folder"),
+        (["--input", "nothing://a/b", "--output", "{csv}"], "--input 'nothing://a/b': cannot be read from here: "),
+        (["--input", "memory://none", "--output", "{csv}"], "--input 'memory://none': there is no such place"),
+        (["--input", "{archive}", "--output", "{other}"], "is another file, and is left alone"),
+        (["--input", "{archive}", "--output", "{empty}/none/a.csv"], "No such file or directory"),
+        (["--input", "{archive}"], "give image files, or --input and --output"),
+        (["--output", "{csv}"], "give image files, or --input and --output"),
+        (["image.png", "--input", "{archive}", "--output", "{csv}"], "give image files, or --input and --output"),
+        ([], "give image files, or --input and --output"),
+    ],
+)
+def test_bad_input_is_told_and_nothing_is_written(
+    server: Any, archive: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n1,2\n")
+    places = {"empty": tmp_path / "empty", "archive": archive, "other": other, "csv": tmp_path / "scores.csv"}
+    command = [*COMMAND, "--url", server.url, *(argument.format(**places) for argument in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, message in " ".join(done.stderr.split())) == (2, True), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "scores.csv").exists()
+    assert other.read_text() == "a,b\n1,2\n"
+
+
+def test_server_that_is_gone(archive: Path, tmp_path: Path) -> None:
+    gone = SimpleNamespace(url="http://127.0.0.1:9/v1/models/digits:predict")
+    done = score(gone, archive, tmp_path / "scores.csv")
+    assert (done.returncode, "does not answer" in done.stderr) == (1, True)
+
+
+def test_bucket(
+    server: Any,
+    pngs: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One that fsspec keeps in memory stands for those in a cloud."""
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    for label in ("0", "1"):
+        files.pipe(f"/bucket/digits/{label}/a.png", pngs[label])
+    output = tmp_path / "scores.csv"
+    options = ["--url", server.url, "--input", "memory://bucket/digits", "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", ["predict", *options])
+    predict_module.main()
+    assert capsys.readouterr().out == f"2 images in {output}\n"
+    assert list(rows(output)) == ["0/a.png", "1/a.png"]
