@@ -77,6 +77,8 @@ def e2e(
 
     Args:
         models: The models to train and compare, each as train takes its `model_type`: with settings of its own, too.
+        select_by: What models, and the epochs of each, are compared by, on the validation images: `accuracy`,
+            `macro_f1`, `balanced_accuracy`, `log_loss` or `top5`.
         seed: Decides the validation images, initial weights, dropout, augmentation and the order of the images.
         service_namespace: On a cluster, where the service is; empty for the namespace in which the pipeline runs.
         train_backend: What runs the training workers: `tfjob`, `trainjob`, `local` processes, or `auto`: a TFJob on a
@@ -147,6 +149,7 @@ def e2e(
             augmentation=augmentation,
             mixup=mixup,
             keep=keep,
+            select_by=select_by,
             patience=patience,
             compute_dtype=compute_dtype,
             gradient_dtype=gradient_dtype,

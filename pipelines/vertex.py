@@ -66,6 +66,8 @@ def vertex(
     Args:
         data_dir: Folder with prepared TensorFlow Datasets; empty for the container's own disk.
         models: The models to train and compare, each as train takes its `model_type`: with settings of its own, too.
+        select_by: What models, and the epochs of each, are compared by, on the validation images: `accuracy`,
+            `macro_f1`, `balanced_accuracy`, `log_loss` or `top5`.
         workers: Machines that train each model in step.
         seed: Decides the validation images, initial weights, dropout, augmentation and the order of the images.
         service_name: Display name of the model and the endpoint.
@@ -104,6 +106,7 @@ def vertex(
             augmentation=augmentation,
             mixup=mixup,
             keep=keep,
+            select_by=select_by,
             patience=patience,
             compute_dtype=compute_dtype,
             gradient_dtype=gradient_dtype,

@@ -39,6 +39,7 @@ def train(
     augmentation: str = "none",
     mixup: float = 0.0,
     keep: str = "best",
+    select_by: str = "accuracy",
     patience: int = 0,
     compute_dtype: str = "float32",
     gradient_dtype: str = "float32",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kfp_image_classification.components.contracts.measures import MeasureName
 from kfp_image_classification.components.step.whole_file import write_whole
 
 
@@ -44,15 +45,12 @@ def forget_epochs_after(path: Path, epoch: int) -> None:
         write_whole(path, "".join(f"{json.dumps(row)}\n" for row in kept))
 
 
-def is_better(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether an epoch is better than another by its validation: more accurate, or as accurate with a lower loss."""
-    return (row["val_accuracy"], -row["val_loss"]) > (other["val_accuracy"], -other["val_loss"])
+def rank(row: Mapping[str, Any], measure: MeasureName) -> tuple[float, float]:
+    """What makes an epoch better than another by its validation: the higher, of equal ones the one with less loss."""
+    of_measure = -row["val_loss"] if measure == "log_loss" else row[f"val_{measure}"]
+    return float(of_measure), -float(row["val_loss"])
 
 
-def best_epoch(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def best_epoch(rows: Sequence[Mapping[str, Any]], measure: MeasureName) -> Mapping[str, Any]:
     """The best row; of equal ones the first."""
-    best = rows[0]
-    for row in rows[1:]:
-        if is_better(row, best):
-            best = row
-    return best
+    return max(rows, key=lambda row: rank(row, measure))

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 from kfp_image_classification.components.cluster.kubernetes_client import in_cluster
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset, DatasetManifest
+from kfp_image_classification.components.contracts.measures import TOP_FROM_CLASSES, MeasureName
 from kfp_image_classification.components.step.errors import InvalidInput, run_checks
 from kfp_image_classification.components.train.class_weights import EQUAL, class_weights, parse_class_weights
 from kfp_image_classification.components.train.learning_rate import Schedule
@@ -104,8 +105,10 @@ class TrainOptions(BaseModel):
             `photo`: crops of another size and shape, mirrored, in other light and colours.
         mixup: Mixes each training image with another one, and their labels alike: the alpha of Beta(alpha, alpha), from
             which the shares are drawn, such as 0.2; 0 for none.
-        keep: Which epoch's weights become the model: the `best` by its validation accuracy (of equal ones the one with
-            the lower validation loss, then the earlier), or the `last`.
+        keep: Which epoch's weights become the model: the `best` by its validation (`select_by`; of equal ones the one
+            with the lower loss, then the earlier), or the `last`.
+        select_by: What epochs are compared by, on the validation images: `accuracy`, `macro_f1`, `balanced_accuracy`,
+            `log_loss` or `top5`.
         patience: Epochs without a better one, in the same sense, after which the training ends early; 0 for never.
         compute_dtype: What layers compute in: `float32`, or `bfloat16` (weights stay float32) where the machine has it.
         gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
@@ -137,6 +140,7 @@ class TrainOptions(BaseModel):
     augmentation: Annotated[str, AfterValidator(_known_augmentation)] = "none"
     mixup: float = Field(default=0.0, ge=0, le=10)
     keep: Literal["best", "last"] = "best"
+    select_by: MeasureName = "accuracy"
     patience: int = Field(default=0, ge=0)
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -223,6 +227,7 @@ def check_fit(options: TrainOptions, manifest: DatasetManifest) -> None:
             lambda: _check_shards(options, len(train.shards)),
             lambda: check_model(options.architecture, manifest.image_shape),
             lambda: _check_class_weights(options, manifest),
+            lambda: _check_measure(options, len(manifest.class_names)),
         ]
     )
 
@@ -237,3 +242,8 @@ def _check_shards(options: TrainOptions, shards: int) -> None:
 
 def _check_class_weights(options: TrainOptions, manifest: DatasetManifest) -> None:
     class_weights(options.class_weights, manifest.class_names, manifest.splits["train"].class_counts)
+
+
+def _check_measure(options: TrainOptions, classes: int) -> None:
+    if options.select_by == "top5" and classes < TOP_FROM_CLASSES:
+        raise InvalidInput(f"select_by = 'top5': says little of {classes} classes; it takes {TOP_FROM_CLASSES} or more")

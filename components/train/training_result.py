@@ -36,8 +36,10 @@ class TrainingResult:
     @property
     def kept_epoch(self) -> dict[str, Any]:
         """The row of the epoch whose weights the model has."""
-        keeps_best = self.card.options.get("keep") == "best"
-        return dict(best_epoch(self.history) if keeps_best else self.history[-1])
+        options = self.card.options
+        if options.get("keep") == "best":
+            return dict(best_epoch(self.history, options["select_by"]))
+        return self.history[-1]
 
     @property
     def outcome(self) -> tuple[float, int, int]:

@@ -30,6 +30,7 @@ def plan_custom_job(
     augmentation: str = "none",
     mixup: float = 0.0,
     keep: str = "best",
+    select_by: str = "accuracy",
     patience: int = 0,
     compute_dtype: str = "float32",
     gradient_dtype: str = "float32",

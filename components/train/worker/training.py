@@ -241,7 +241,7 @@ class _Training:
             self._optimizer.average_also(self.model.non_trainable_variables)
             self.model.compile(optimizer=self._optimizer)
         check = progress.attempt.check if progress.attempt else lambda: None
-        self._best = BestEpoch(self.model, keeps_weights=self._options.keep == "best")
+        self._best = BestEpoch(self.model, self._options.select_by, keeps_weights=self._options.keep == "best")
         checkpoints = Checkpoints(self._directory / "checkpoints", self.model, self._optimizer, self._best, check)
         self._position, attempt = _restored(checkpoints, strategy, cluster, progress.attempt)
         self._checkpoints = TimedCheckpoints(checkpoints, self._options.checkpoint_seconds, cluster.is_chief)
@@ -266,7 +266,7 @@ class _Training:
         self._train_steps = build_train_steps(
             strategy, self.model, self._optimizer, _objective(self._options, share), size.global_batch, sum_over_workers
         )
-        self._validate = build_validation(self.model, sum_over_workers)
+        self._validate = build_validation(self.model, self._options.select_by, sum_over_workers)
         # Made once: each data set brings functions of its own, which have to be traced.
         self._validation_batches = validation_batches(share.dataset, share.validation, VALIDATION_BATCH)
         self._batches = iter(strategy.distribute_datasets_from_function(self._own_batches))
@@ -353,10 +353,10 @@ class _Training:
 
     def _scores(self) -> dict[str, float]:
         watched = self._progress.watch.over("validate", self._validation_batches)
-        val_loss, val_accuracy = self._validate(watched)
+        validation = self._validate(watched)
         images = self._size.epoch_steps * self._size.global_batch
         loss, accuracy = (total / images for total in self._position.totals)
-        return {"loss": loss, "accuracy": accuracy, "val_loss": val_loss, "val_accuracy": val_accuracy}
+        return {"loss": loss, "accuracy": accuracy, **validation}
 
     def _own_batches(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         replicas = self._size.local_replicas

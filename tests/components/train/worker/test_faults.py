@@ -52,6 +52,7 @@ HARDEST = {
     "class_weights": "balanced",
     "augmentation": "photo",
     "mixup": 0.2,
+    "select_by": "macro_f1",
     "patience": 5,
 }
 
