@@ -72,8 +72,15 @@ bench-train: .venv/installed ## measure training speed against the original's wa
 	$(BIN)/python -m benchmarks.train.run $(ARGS)
 	$(BIN)/python -m benchmarks.train.accuracy
 
-bench-reading: .venv/installed ## measure bytes read by each worker, and memory at 1x and 10x data (two minutes)
+bench-ingest: .venv/installed ## measure ingest against TFDS's own writer and the bound, digits and photographs (ten minutes)
+	$(BIN)/python -m benchmarks.ingest.run $(ARGS)
+
+bench-photographs: .venv/installed ## run the whole pipeline on 20,000 photographs, ingested at once and in parts (half an hour)
+	$(BIN)/python -m benchmarks.ingest.whole_run $(ARGS)
+
+bench-reading: .venv/installed ## measure bytes read by each worker, and memory at 1x and 10x data, and how fast it is (five minutes)
 	$(BIN)/python -m benchmarks.train.reading
+	$(BIN)/python -m benchmarks.train.reading_speed $(ARGS)
 
 bench-soak: .venv/installed ## train 20,000 steps, and ask a server 500,000 times: nothing may grow or slow down (half an hour)
 	$(BIN)/python -m benchmarks.soak.training $(ARGS)

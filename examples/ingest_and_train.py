@@ -15,7 +15,7 @@ def ingest_and_train(dataset: str = "mnist_5k", model_type: str = "cnn_small", e
     """Trains one model with two workers in step.
 
     Args:
-        dataset: As ingest takes it: `mnist_5k`, a TensorFlow Datasets name, or `image_folder:PATH`.
+        dataset: As ingest takes it: `mnist_5k`, a TensorFlow Datasets name, `image_folder:PATH` or `image_list:PATH`.
         model_type: The model variant.
         epochs: Passes over the training images.
     """

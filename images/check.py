@@ -12,7 +12,7 @@ PACKAGE = "kfp_image_classification"
 MODULES = {
     "python-tensorflow": [
         "components.ingest.sharding",
-        "components.ingest.sources",
+        "components.ingest.sources.tfds",
         "components.train.worker.worker",
         "components.train.worker.export",
         "components.train.worker.onnx_export",

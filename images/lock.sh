@@ -25,6 +25,6 @@ print(*(line for line in extras[sys.argv[1]] if line.startswith(sys.argv[2])), s
 }
 
 lock python-launcher --extra mlflow pyproject.toml
-lock python-tensorflow --extra tensorflow pyproject.toml
+lock python-tensorflow --extra tensorflow --extra buckets pyproject.toml
 extra server | lock python-server -
 { extra server; extra tensorflow tensorflow~; } | lock python-server-tensorflow -

@@ -8,6 +8,7 @@ from typing import List
 
 from kfp import dsl, kubernetes
 
+from kfp_image_classification.components.cluster.data_credentials import give_data_credentials
 from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
 from kfp_image_classification.components.cluster.storage import RUN_ID_FIELD, RUN_ID_VARIABLE, mount_storage
 from kfp_image_classification.components.deploy import deploy
@@ -18,6 +19,7 @@ from kfp_image_classification.components.select import find_champion, select
 from kfp_image_classification.components.step.options import described_by
 from kfp_image_classification.components.train import train
 from kfp_image_classification.pipelines.champion import champion
+from kfp_image_classification.pipelines.parallel_ingest import parallel_ingest
 from kfp_image_classification.pipelines.tracking import tracking
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
@@ -30,6 +32,8 @@ def e2e(
     data_dir: str = "",
     validation_share: float = 0.1,
     image_size: int = 0,
+    record_format: str = "auto",
+    ingest_parts: int = 1,
     models: List[str] = ["cnn", "cnn_dropout", "cnn_batchnorm"],
     workers: int = 2,
     epochs: int = 20,
@@ -44,6 +48,7 @@ def e2e(
     mixup: float = 0.0,
     keep: str = "best",
     patience: int = 0,
+    image_cache_mb: int = 512,
     compute_dtype: str = "float32",
     gradient_dtype: str = "float32",
     exchange: str = "auto",
@@ -94,6 +99,22 @@ def e2e(
         .set_caching_options(False)
     )
 
+    in_parts = (
+        parallel_ingest(
+            dataset=dataset,
+            data_dir=data_dir,
+            validation_share=validation_share,
+            image_size=image_size,
+            workers=workers,
+            seed=seed,
+            record_format=record_format,
+            ingest_parts=ingest_parts,
+            pvc=pvc,
+        )
+        .set_display_name("Ingest in parts")
+        .after(checked)
+    )
+
     # Looks whether the data set is on the volume before the cache of ingest and train is believed.
     prepared = (
         prepare_data(
@@ -103,13 +124,15 @@ def e2e(
             image_size=image_size,
             workers=workers,
             seed=seed,
+            record_format=record_format,
+            ingest_parts=ingest_parts,
             pvc=pvc,
         )
         .set_display_name("Prepare data")
         .set_caching_options(False)
-        .after(checked)
+        .after(in_parts)
     )
-    mount_storage(prepared, pvc)
+    give_data_credentials(mount_storage(prepared, pvc))
 
     ingested = ingest(
         dataset=dataset,
@@ -118,9 +141,11 @@ def e2e(
         image_size=image_size,
         workers=workers,
         seed=seed,
+        record_format=record_format,
+        ingest_parts=ingest_parts,
         fingerprint=prepared.output,
     ).set_display_name("Ingest")
-    mount_storage(ingested, pvc)
+    give_data_credentials(mount_storage(ingested, pvc))
 
     # Found before hours of training go by: an account that may not look is told so now.
     deployed_now = champion(
@@ -151,6 +176,7 @@ def e2e(
             keep=keep,
             select_by=select_by,
             patience=patience,
+            image_cache_mb=image_cache_mb,
             compute_dtype=compute_dtype,
             gradient_dtype=gradient_dtype,
             exchange=exchange,

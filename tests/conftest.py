@@ -59,7 +59,7 @@ def ingest_options() -> IngestOptions:
 def digits(tmp_path_factory: pytest.TempPathFactory, ingest_options: IngestOptions) -> Dataset:
     """The 5,000 digits as ingest writes them for two workers."""
     from kfp_image_classification.components.ingest.sharding import write_dataset
-    from kfp_image_classification.components.ingest.sources import open_source
+    from kfp_image_classification.components.ingest.sources.opening import open_source
 
     directory = tmp_path_factory.mktemp("digits") / "shards"
     write_dataset(open_source(ingest_options), ingest_options, directory, stage_log("test"))

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from rich.table import Table
 
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sharding import write_dataset
-from kfp_image_classification.components.ingest.sources import Source, SourceSplit
+from kfp_image_classification.components.ingest.sources.source import Content, PixelExamples, Source
 from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.train.job_files import PROGRESS_FILE
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
@@ -141,14 +141,21 @@ class Soak:
         return found
 
 
+class Repeated(PixelExamples):
+    """A few images as if they were many."""
+
+    def pick(self, indices: np.ndarray) -> Iterator[Content]:
+        return (self.pixels[index % len(self.pixels)] for index in indices)
+
+
 def write_images(count: int, directory: Path) -> None:
     """Writes noise in ten classes, each with a tint of its own, so that there is something to learn."""
     noise = np.random.default_rng(0).integers(0, 200, (640, *SHAPE), np.uint8)
     for index in range(len(noise)):
         noise[index, ..., index % 3] += np.uint8(5 * (index % 10))
 
-    def pictures(split: int) -> SourceSplit:
-        return SourceSplit(split, lambda: ((noise[index % 640], index % 10) for index in range(split)))
+    def pictures(split: int) -> Repeated:
+        return Repeated(noise, np.arange(split, dtype=np.int32) % 10)
 
     splits = {"train": pictures(round(count / 0.9)), "test": pictures(100)}
     source = Source("noise", "1", [str(index) for index in range(10)], SHAPE, splits)

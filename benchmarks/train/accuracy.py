@@ -14,7 +14,7 @@ from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sharding import write_dataset
-from kfp_image_classification.components.ingest.sources import open_source
+from kfp_image_classification.components.ingest.sources.opening import open_source
 from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.train.options import TrainOptions
 
@@ -39,8 +39,7 @@ OURS = {
 
 def images_of(dataset: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
     shards = dataset.manifest.splits[split].shards
-    batches = records.read_batches([dataset.path(shard) for shard in shards], dataset.manifest.image_shape, 5000)
-    pixels, labels = next(iter(batches))
+    pixels, labels = next(records.read_batches(dataset, shards, 5000))
     return pixels.numpy(), labels.numpy()
 
 

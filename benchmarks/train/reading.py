@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -24,13 +25,19 @@ BATCH = 64
 def write(images: int, directory: Path) -> None:
     from kfp_image_classification.components.ingest.options import IngestOptions
     from kfp_image_classification.components.ingest.sharding import write_dataset
-    from kfp_image_classification.components.ingest.sources import Source, SourceSplit
+    from kfp_image_classification.components.ingest.sources.source import PixelExamples, Source
     from kfp_image_classification.components.step.stage_log import stage_log
 
     noise = np.random.default_rng(0).integers(0, 256, (64, *SHAPE), np.uint8)
 
-    def pictures(count: int) -> SourceSplit:
-        return SourceSplit(count, lambda: ((noise[index % 64], index % 10) for index in range(count)))
+    class Repeated(PixelExamples):
+        """A few images as if they were many."""
+
+        def pick(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+            return (self.pixels[index % len(self.pixels)] for index in indices)
+
+    def pictures(count: int) -> Repeated:
+        return Repeated(noise, np.arange(count, dtype=np.int32) % 10)
 
     source = Source(
         "noise", "1", [str(i) for i in range(10)], SHAPE, {"train": pictures(images), "test": pictures(100)}

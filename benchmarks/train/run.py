@@ -20,7 +20,8 @@ from rich.table import Table
 
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sharding import write_dataset
-from kfp_image_classification.components.ingest.sources import Source, SourceSplit, open_source
+from kfp_image_classification.components.ingest.sources.opening import open_source
+from kfp_image_classification.components.ingest.sources.source import PixelExamples, Source
 from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.train.launchers.machine import free_ports
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
@@ -55,21 +56,18 @@ SETTINGS = [
 def digits(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     """The built-in digits, repeated, padded and coloured to the shape."""
     options = IngestOptions(dataset="mnist_5k", validation_share=0.1, workers=2, seed=0)
-    pairs = list(open_source(options).splits["train"].images())
+    train = open_source(options).splits["train"]
+    images = [*train.read(0, len(train))]
     edge = (shape[0] - 28) // 2
-    pixels = np.stack([np.pad(image, ((edge, edge), (edge, edge), (0, 0))).repeat(shape[2], 2) for image, _ in pairs])
-    labels = np.array([label for _, label in pairs])
-    repeats = IMAGES // len(pairs)
-    return np.concatenate([pixels] * repeats), np.concatenate([labels] * repeats)
+    pixels = np.stack([np.pad(image, ((edge, edge), (edge, edge), (0, 0))).repeat(shape[2], 2) for image in images])
+    repeats = IMAGES // len(images)
+    return np.concatenate([pixels] * repeats), np.concatenate([train.labels()] * repeats)
 
 
 def prepare(shape: tuple[int, int, int], folder: Path) -> None:
     pixels, labels = digits(shape)
     np.savez(folder / "data.npz", pixels=pixels, labels=labels)
-    few = SourceSplit(
-        200, lambda: ((image, int(label)) for image, label in zip(pixels[:200], labels[:200], strict=True))
-    )
-    every = SourceSplit(len(labels), lambda: ((image, int(label)) for image, label in zip(pixels, labels, strict=True)))
+    few, every = PixelExamples(pixels[:200], labels[:200]), PixelExamples(pixels, labels)
     source = Source("digits", "1", [str(i) for i in range(10)], shape, {"train": every, "test": few})
     options = IngestOptions(dataset="digits", validation_share=0.01, workers=2, seed=0)
     write_dataset(source, options, folder / "shards", stage_log("bench"))

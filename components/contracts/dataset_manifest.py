@@ -9,14 +9,19 @@ from typing import Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
+from kfp_image_classification.components.contracts.data_report import DataReport
+from kfp_image_classification.components.contracts.split_names import SPLITS as SPLITS
+from kfp_image_classification.components.contracts.split_names import SplitName as SplitName
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.step.whole_file import write_whole
 
 MANIFEST_FILE = "manifest.json"
 # Beside a manifest: the state of each shard when its checksum was last found right. Without it, all are read again.
 CHECKED_FILE = "checked.json"
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+# See `components/contracts/records.py`.
+RecordLayout = Literal["tfrecord-gzip-raw-1", "tfrecord-encoded-1"]
+RAW: RecordLayout = "tfrecord-gzip-raw-1"
+ENCODED: RecordLayout = "tfrecord-encoded-1"
 
 
 class Shard(BaseModel):
@@ -63,15 +68,16 @@ class DatasetManifest(BaseModel):
         name: The data set's name, as given to ingest.
         version: The source's version.
         seed: Seed of the split and of the order of the examples.
-        image_shape: (height, width, channels) of every image, uint8.
+        image_shape: (height, width, channels) of every image, uint8; encoded ones are fitted to it when they are read.
         class_names: A label is an index into this list.
         root: Absolute folder of the shards; empty when they lie beside the manifest.
-        splits: train, validation (carved from the source's training data) and test.
+        splits: train, validation and test.
+        report: What ingest saw of the images; None in data sets of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    format: Literal["tfrecord-gzip-raw-1"] = "tfrecord-gzip-raw-1"
+    format: RecordLayout = RAW
     name: str
     version: str
     seed: int
@@ -79,6 +85,7 @@ class DatasetManifest(BaseModel):
     class_names: list[str]
     root: str = ""
     splits: dict[SplitName, Split]
+    report: DataReport | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -89,7 +96,12 @@ class DatasetManifest(BaseModel):
 
 
 class Dataset:
-    """A manifest together with the folder in which it was found."""
+    """A manifest together with the folder in which it was found.
+
+    Attributes:
+        refused: Why a shard could not be taken, the last time that this happened; for whoever reads through a library
+            that passes on no errors but its own.
+    """
 
     def __init__(self, directory: str | Path) -> None:
         """Reads the manifest.
@@ -98,6 +110,7 @@ class Dataset:
             StageFailed: When the folder holds no readable manifest.
         """
         self.directory = Path(directory)
+        self.refused: StageFailed | None = None
         path = self.directory / MANIFEST_FILE
         try:
             self.manifest = DatasetManifest.model_validate_json(path.read_text(encoding="utf-8"))
@@ -107,23 +120,40 @@ class Dataset:
     def path(self, shard: Shard) -> Path:
         return Path(self.manifest.root or self.directory) / shard.file
 
-    def verify(self, shards: Iterable[Shard]) -> None:
-        """Compares each shard with the size and checksum in the manifest.
+    def check_sizes(self, shards: Iterable[Shard]) -> None:
+        """Sees that shards are there with the size in the manifest, without reading them: `read` does the rest.
 
         Raises:
-            StageFailed: Naming the first shard that is missing, truncated or altered.
+            StageFailed: Naming the first shard that is missing or has another size.
         """
         for shard in shards:
-            path = self.path(shard)
-            if not path.is_file():
-                self._refuse(path, "the file is missing")
-            if path.stat().st_size != shard.bytes:
-                self._refuse(
-                    path,
-                    f"{path.stat().st_size} bytes, the manifest says {shard.bytes}: the file is truncated or altered",
-                )
-            if file_sha256(path) != shard.sha256:
-                self._refuse(path, "its sha256 is not the manifest's: the file is altered")
+            self._check_size(self.path(shard), shard)
+
+    def read(self, shard: Shard) -> bytes:
+        """Reads a shard's file, and compares what it read with the checksum in the manifest.
+
+        Raises:
+            StageFailed: When the shard is missing, truncated or altered.
+        """
+        path = self.path(shard)
+        self._check_size(path, shard)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            self._refuse(path, f"cannot be read ({error})")
+        if len(content) != shard.bytes:
+            self._refuse(path, f"{len(content)} bytes were read, the manifest says {shard.bytes}")
+        if hashlib.sha256(content).hexdigest() != shard.sha256:
+            self._refuse(path, "its sha256 is not the manifest's: the file is altered")
+        return content
+
+    def _check_size(self, path: Path, shard: Shard) -> None:
+        try:
+            size = path.stat().st_size
+        except OSError:
+            self._refuse(path, "the file is missing")
+        if size != shard.bytes:
+            self._refuse(path, f"{size} bytes, the manifest says {shard.bytes}: the file is truncated or altered")
 
     def is_whole(self) -> bool:
         """Whether every shard is there and right.
@@ -164,7 +194,8 @@ class Dataset:
         # A disk may spoil a file and leave its time: whoever looks next must not rely on that.
         with suppress(OSError):
             self._checked_file.unlink()
-        raise StageFailed(f"shard {path}: {reason}; run the pipeline again, which makes the data set anew")
+        self.refused = StageFailed(f"shard {path}: {reason}; run the pipeline again, which makes the data set anew")
+        raise self.refused
 
 
 def is_whole(directory: str | Path) -> bool:

@@ -5,6 +5,8 @@ Whatever a model sees, it sees through these functions, so training and serving 
 
 import tensorflow as tf
 
+from kfp_image_classification.components.contracts.image_formats import PNG_START
+
 ImageShape = tuple[int, int, int]
 
 
@@ -19,13 +21,20 @@ def fit_image(pixels: tf.Tensor, image_shape: ImageShape) -> tf.Tensor:
         uint8 `image_shape`; an image that has the size already comes back unchanged, bit for bit.
     """
     height, width, _ = image_shape
-    resized = tf.image.resize(pixels, (height, width), antialias=True)
-    rounded = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
-    return tf.ensure_shape(rounded, image_shape)
+
+    def resized() -> tf.Tensor:
+        new = tf.image.resize(pixels, (height, width), antialias=True)
+        return tf.cast(tf.clip_by_value(tf.round(new), 0, 255), tf.uint8)
+
+    # The resize would leave it as it is, too, in many times the time.
+    fits = tf.reduce_all(tf.shape(pixels) == image_shape)
+    return tf.ensure_shape(tf.cond(fits, lambda: tf.identity(pixels), resized), image_shape)
 
 
 def decode_image(encoded: tf.Tensor, image_shape: ImageShape) -> tf.Tensor:
-    """Decodes one PNG, JPEG, GIF (first frame) or BMP image.
+    """Decodes one PNG or JPEG, whole and of any size; nothing else is an image, see `image_formats.py`.
+
+    The orientation that a camera notes in a file's EXIF part is not applied: the pixels are taken as they are stored.
 
     Args:
         encoded: Scalar string.
@@ -33,15 +42,39 @@ def decode_image(encoded: tf.Tensor, image_shape: ImageShape) -> tf.Tensor:
 
     Returns:
         uint8 `image_shape`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: For anything else.
     """
-    channels = image_shape[2]
-    pixels = tf.cond(
+    return fit_image(_decoded(encoded, image_shape[2], jpeg_ratio=1), image_shape)
+
+
+def decode_png(encoded: tf.Tensor, image_shape: ImageShape) -> tf.Tensor:
+    """Does what `decode_image` does with a PNG, for those who know that it is one: for small ones in less time."""
+    return fit_image(tf.io.decode_png(encoded, image_shape[2]), image_shape)
+
+
+def check_image(encoded: tf.Tensor, image_shape: ImageShape) -> tf.Tensor:
+    """Reads one PNG or JPEG to its end, and raises what `decode_image` would raise; returns a part of the pixels.
+
+    Of a JPEG the pixels are made in an eighth of the size, which reads all of the file in two thirds of the time.
+    """
+    return _decoded(encoded, image_shape[2], jpeg_ratio=8)
+
+
+def _decoded(encoded: tf.Tensor, channels: int, jpeg_ratio: int) -> tf.Tensor:
+    def png() -> tf.Tensor:
+        # The operation reads GIFs as well, if they are still.
+        starts_right = tf.strings.substr(encoded, 0, len(PNG_START)) == PNG_START
+        with tf.control_dependencies([tf.debugging.Assert(starts_right, ["expected a whole PNG or JPEG"])]):
+            return tf.io.decode_png(tf.identity(encoded), channels)
+
+    return tf.cond(
         tf.io.is_jpeg(encoded),
         # TensorFlow's default is a faster, coarser transform that no other decoder has; a server without it must agree.
-        lambda: tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(encoded, channels, expand_animations=False),
+        lambda: tf.io.decode_jpeg(encoded, channels, jpeg_ratio, dct_method="INTEGER_ACCURATE"),
+        png,
     )
-    return fit_image(pixels, image_shape)
 
 
 def decode_images(encoded: tf.Tensor, image_shape: ImageShape) -> tf.Tensor:

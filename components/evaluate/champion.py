@@ -32,13 +32,19 @@ def measured_champion(model_directory: Path, uri: str, dataset: Dataset, output:
     """
     if not model_directory.is_dir() or not any(model_directory.iterdir()):
         return NoChampion(reason=f"there are no files of it at {uri}", holds_back=True)
-    dataset.verify(dataset.manifest.splits["validation"].shards)
     try:
         model = ServedModel(model_directory, dataset.manifest.class_names)
-        with in_use(Path(dataset.manifest.root or dataset.directory)):
-            measured = measure_split(model, dataset, "validation", output)
     except InvalidInput:
         return NoChampion(reason="it tells other classes apart than these")
     except (StageFailed, OSError, KeyError, ValueError, tf.errors.OpError) as error:
-        return NoChampion(reason=f"it cannot be used ({str(error).splitlines()[0]})", holds_back=True)
+        return _unusable(error)
+    try:
+        with in_use(Path(dataset.manifest.root or dataset.directory)):
+            measured = measure_split(model, dataset, "validation", output)
+    except (KeyError, ValueError, tf.errors.OpError) as error:
+        return _unusable(error)
     return evaluation_of(model_directory, uri, model, dataset, {"validation": measured})
+
+
+def _unusable(error: Exception) -> NoChampion:
+    return NoChampion(reason=f"it cannot be used ({str(error).splitlines()[0]})", holds_back=True)

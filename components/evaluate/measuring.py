@@ -1,11 +1,12 @@
 """Measures a model on a split: its scores, its answers image by image, and the images it was most wrong about."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset, SplitName
 from kfp_image_classification.components.contracts.evaluation import Evaluation, answers_written
 from kfp_image_classification.components.contracts.model_card import newest_version, read_model_card
@@ -67,10 +68,11 @@ def measure_split(
     with answers_written(output, split, dataset.manifest.splits[split].examples) as write:
         for batch in predict_split(model, dataset, split):
             answers = answers_of(batch.labels, batch.logits)
-            wrong = _surest(wrong + _wrong(batch.pixels, answers, tally.images), kept_wrong)
+            wrong = _surest(wrong + _wrong(batch.images, answers, tally.images), kept_wrong)
             tally.add(answers)
             write(answers)
-    return Measured(tally, wrong)
+    shown = records.pixels(np.array([image.pixels for image in wrong]), dataset).numpy() if wrong else []
+    return Measured(tally, [replace(image, pixels=pixels) for image, pixels in zip(wrong, shown, strict=True)])
 
 
 def evaluation_of(
@@ -102,11 +104,12 @@ def evaluation_of(
     )
 
 
-def _wrong(pixels: np.ndarray, answers: np.ndarray, offset: int) -> list[WrongImage]:
+def _wrong(images: np.ndarray, answers: np.ndarray, offset: int) -> list[WrongImage]:
     return [
         WrongImage(
             offset + int(index),
-            pixels[index].copy(),  # a view would keep the whole batch in memory
+            # A view would keep the whole batch in memory.
+            images[index].copy() if images.ndim > 1 else images[index],
             int(answers["label"][index]),
             int(answers["predicted"][index]),
             float(answers["confidence"][index]),

@@ -24,12 +24,12 @@ class Batch:
     """What a model answered for some images.
 
     Attributes:
-        pixels: uint8 [n, height, width, channels].
+        images: Pixels, uint8 [n, height, width, channels], or image files, bytes [n], as the records have them.
         labels: True classes, int64 [n].
         logits: float32 [n, classes], in the order of the data set's classes.
     """
 
-    pixels: np.ndarray
+    images: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
 
@@ -82,19 +82,19 @@ class ServedModel:
             self._loaded = tf.saved_model.load(str(folder))
         self._serve = self._loaded.signatures["serving_default"]
 
-    def logits(self, pixels: np.ndarray) -> np.ndarray:
-        """Encodes each image as PNG and sends it through the `serving_default` signature.
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Sends images through the `serving_default` signature, pixels encoded as PNG.
 
         Args:
-            pixels: uint8 [n, height, width, channels].
+            images: Pixels, uint8 [n, height, width, channels], or image files, bytes [n].
 
         Returns:
             float32 [n, classes].
         """
         # On the CPU, as the model's own answers were computed: a GPU rounds float32 otherwise.
         with tf.device("CPU:0"):
-            encoded = tf.stack([tf.io.encode_png(image) for image in pixels])
-            logits: np.ndarray = self._serve(encoded)["logits"].numpy()
+            files = tf.constant(images, tf.string) if images.ndim == 1 else tf.stack([*map(tf.io.encode_png, images)])
+            logits: np.ndarray = self._serve(files)["logits"].numpy()
         return logits[:, self._order]
 
 
@@ -104,12 +104,10 @@ def predict_split(model: ServedModel, dataset: Dataset, split: SplitName) -> Ite
     Raises:
         StageFailed: When a shard is not whole.
     """
-    manifest = dataset.manifest
-    shards = manifest.splits[split].shards
-    dataset.verify(shards)
-    paths = [dataset.path(shard) for shard in shards]
-    for pixels, truth in records.read_batches(paths, manifest.image_shape, BATCH):
-        yield Batch(pixels.numpy(), truth.numpy(), model.logits(pixels.numpy()))
+    shards = dataset.manifest.splits[split].shards
+    dataset.check_sizes(shards)
+    for images, labels in records.read_files(dataset, shards, BATCH):
+        yield Batch(images, labels, model.logits(images))
 
 
 def answer_seconds(model: ServedModel, image_shape: tuple[int, int, int]) -> float:

@@ -3,7 +3,12 @@
 from importlib import import_module
 from typing import Any
 
-_COMPONENTS = {"ingest": "component", "prepare_data": "prepare_component"}
+_COMPONENTS = {
+    "ingest": "component",
+    "prepare_data": "prepare_component",
+    "list_parts": "list_parts_component",
+    "ingest_part": "part_component",
+}
 
 
 def __getattr__(name: str) -> Any:

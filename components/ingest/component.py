@@ -16,6 +16,8 @@ def ingest(
     image_size: int = 0,
     workers: int = 2,
     seed: int = 0,
+    record_format: str = "auto",
+    ingest_parts: int = 1,
     fingerprint: str = "",
 ):
     """Reads a labelled image data set and writes it as sharded TFRecord files with a manifest.
@@ -23,7 +25,7 @@ def ingest(
     Args:
         shards: The shards of the train, validation and test splits, and `manifest.json`, which lists them with
             counts and checksums; with a fingerprint the manifest alone, which says where the shards are.
-        preview: A page with sample images, class counts and split sizes.
+        preview: The data page: images and counts of each class, sizes, pixels, copies, and what was not used.
         fingerprint: What prepare_data returned, with the same parameters, for the data set that it keeps on the
             volume; empty to read the source here.
     """
@@ -44,16 +46,19 @@ def ingest(
         with import_without("keras"):
             import tensorflow  # noqa: F401
         from kfp_image_classification.components.ingest.kept_datasets import kept_dataset
+        from kfp_image_classification.components.ingest.notable import not_used, notable
+        from kfp_image_classification.components.ingest.part_folders import parts_folder
         from kfp_image_classification.components.ingest.preview import preview_page
         from kfp_image_classification.components.ingest.sharding import write_dataset, write_manifest_alone
-        from kfp_image_classification.components.ingest.sources import open_source
+        from kfp_image_classification.components.ingest.sources.opening import open_source
 
         log = stage_log("ingest")
         if fingerprint:
             kept = kept_dataset(fingerprint, datasets_directory())
             manifest = write_manifest_alone(kept, dataset, Path(shards.path))
         else:
-            manifest = write_dataset(open_source(options), options, Path(shards.path), log)
+            parts = parts_folder(options, None)
+            manifest = write_dataset(open_source(options), options, Path(shards.path), log, parts)
         Path(preview.path).write_text(preview_page(Path(shards.path)), encoding="utf-8")
         counts = {name: split.examples for name, split in manifest.splits.items()}
         shards.metadata.update(
@@ -61,9 +66,12 @@ def ingest(
                 "dataset": manifest.name,
                 "version": manifest.version,
                 "fingerprint": manifest.fingerprint,
+                "format": manifest.format,
                 "image_shape": "x".join(map(str, manifest.image_shape)),
                 "classes": len(manifest.class_names),
                 **{f"{name}_examples": count for name, count in counts.items()},
             }
         )
+        for sentence in [*not_used(manifest), *notable(manifest)]:
+            log.info("%s", sentence)
         log.info("%s: %s", manifest.name, ", ".join(f"{count:,} {name}" for name, count in counts.items()))

@@ -41,7 +41,7 @@ def keep_dataset(
         InvalidInput: When it cannot be made from these options.
         StageFailed: When the volume cannot be written.
     """
-    if found := _find(options, datasets, log):
+    if found := find_kept(options, datasets, log):
         log.info("%s is on the volume already, and whole: %s", options.dataset, found.directory)
         return found
     try:
@@ -73,7 +73,8 @@ def kept_dataset(fingerprint: str, datasets: Path | None) -> Dataset:
     return dataset
 
 
-def _find(options: IngestOptions, datasets: Path, log: logging.Logger) -> Dataset | None:
+def find_kept(options: IngestOptions, datasets: Path, log: logging.Logger) -> Dataset | None:
+    """The data set of these options, if it is on the volume and whole."""
     for mark in sorted(datasets.glob(f"*/{RECIPES}/{recipe(options)}")):
         folder = mark.parents[1]
         if not _FINGERPRINT.match(folder.name):

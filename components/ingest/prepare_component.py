@@ -14,6 +14,8 @@ def prepare_data(
     image_size: int = 0,
     workers: int = 2,
     seed: int = 0,
+    record_format: str = "auto",
+    ingest_parts: int = 1,
     pvc: str = "",
 ) -> str:
     """Makes sure that a data set is on the volume, whole: finds the one of an earlier run, or makes it.
@@ -52,9 +54,10 @@ def prepare_data(
 
             with import_without("keras"):  # TensorFlow takes its time, which a data set that is there does not need
                 import tensorflow  # noqa: F401
+            from kfp_image_classification.components.ingest.part_folders import parts_folder
             from kfp_image_classification.components.ingest.sharding import write_dataset
-            from kfp_image_classification.components.ingest.sources import open_source
+            from kfp_image_classification.components.ingest.sources.opening import open_source
 
-            write_dataset(open_source(options), options, folder, log)
+            write_dataset(open_source(options), options, folder, log, parts_folder(options, datasets))
 
         return keep_dataset(options, datasets, make, log).manifest.fingerprint

@@ -1,41 +1,30 @@
-"""Divides a source into train, validation and test shards, in one pass and a constant amount of memory."""
+"""From a source to a data set: its shards, and the manifest that lists them."""
 
 import logging
-import math
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
-from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import (
     MANIFEST_FILE,
     SPLITS,
     Dataset,
     DatasetManifest,
-    Shard,
     Split,
-    SplitName,
-    file_sha256,
 )
-from kfp_image_classification.components.contracts.preprocessing import fit_image
+from kfp_image_classification.components.ingest.observed import PixelSums, data_report
 from kfp_image_classification.components.ingest.options import IngestOptions
-from kfp_image_classification.components.ingest.sources import Source
-from kfp_image_classification.components.ingest.split_plan import plan_splits
-from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.ingest.parts import take_parts
+from kfp_image_classification.components.ingest.shard_plan import PlannedShard, ShardPlan, plan_shards
+from kfp_image_classification.components.ingest.shard_writing import WrittenShard, write_shards
+from kfp_image_classification.components.ingest.sources.source import Source
 from kfp_image_classification.components.step.whole_file import publish_folder, write_whole
 
-# Several shards a worker, so that shuffling their order in each epoch mixes the data; more when they would grow large.
-MIN_SHARDS_PER_WORKER = 4
-MAX_RAW_SHARD_BYTES = 128 * 2**20
-PROGRESS_SECONDS = 5.0
 
-
-def write_dataset(source: Source, options: IngestOptions, directory: Path, log: logging.Logger) -> DatasetManifest:
+def write_dataset(
+    source: Source, options: IngestOptions, directory: Path, log: logging.Logger, parts: Path | None = None
+) -> DatasetManifest:
     """Writes shards and manifest; the folder appears under its name only when it is whole.
 
     Args:
@@ -43,33 +32,59 @@ def write_dataset(source: Source, options: IngestOptions, directory: Path, log: 
         options: Shares, seed and workers.
         directory: The folder to create; whatever stands there is replaced.
         log: Told about progress.
+        parts: The folder of the data set's parts, where they were written before; it is removed in the end.
 
     Raises:
         InvalidInput: When the source has too few images for three splits and this many workers.
+        UnusableImages: Naming all images that do not decode.
     """
+    plan = plan_shards(source, options)
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    plan = plan_splits(source, options)
-    with ExitStack() as open_writers:
-        writers = {
-            name: open_writers.enter_context(_SplitWriter(partial, name, plan.count(name), source, options))
-            for name in SPLITS
-        }
-        for name, pixels, label in _with_progress(plan.assigned_images(), sum(map(plan.count, SPLITS)), log):
-            writers[name].write(pixels, label)
-    manifest = DatasetManifest(
+    if parts:
+        written = take_parts(plan, options.ingest_parts, parts, partial, log)
+    else:
+        written = write_shards(plan, plan.part(0, 1), partial, log)
+    manifest = manifest_of(plan, written, options)
+    (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+    shutil.rmtree(directory, ignore_errors=True)
+    publish_folder(partial, directory, last=MANIFEST_FILE)
+    if parts:
+        shutil.rmtree(parts, ignore_errors=True)
+    return manifest
+
+
+def manifest_of(plan: ShardPlan, written: list[WrittenShard], options: IngestOptions) -> DatasetManifest:
+    """The manifest of a plan whose shards are all written."""
+    by_file = {one.shard.file: one.shard for one in written}
+    source = plan.source
+    notes = {name: np.concatenate([one.notes for one in written if one.split == name]) for name in SPLITS}
+    sums = {name: PixelSums(source.image_shape[2]) for name in SPLITS}
+    for one in written:
+        sums[one.split].add(one.sums)
+    return DatasetManifest(
+        format=plan.layout,
         name=source.name,
         version=source.version,
         seed=options.seed,
         image_shape=source.image_shape,
         class_names=source.class_names,
-        splits={name: writers[name].split() for name in SPLITS},
+        splits={
+            name: Split(
+                shards=[by_file[planned.file] for planned in plan.shards[name]],
+                class_counts=_class_counts(plan.shards[name], len(source.class_names)),
+            )
+            for name in SPLITS
+        },
+        report=data_report(source, plan.splits, notes, sums),
     )
-    (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
-    shutil.rmtree(directory, ignore_errors=True)
-    publish_folder(partial, directory, last=MANIFEST_FILE)
-    return manifest
+
+
+def _class_counts(shards: list[PlannedShard], classes: int) -> list[int]:
+    labels = np.concatenate([shard.labels for shard in shards])
+    counts: list[int] = np.bincount(labels, minlength=classes).tolist()
+    return counts
 
 
 def write_manifest_alone(dataset: Dataset, name: str, directory: Path) -> DatasetManifest:
@@ -84,63 +99,3 @@ def write_manifest_alone(dataset: Dataset, name: str, directory: Path) -> Datase
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(directory / MANIFEST_FILE, manifest.model_dump_json(indent=2))
     return manifest
-
-
-def shard_count(examples: int, image_bytes: int, workers: int) -> int:
-    """A multiple of the workers: several shards for each, none of them empty and none larger than 128 MiB raw."""
-    wanted = max(MIN_SHARDS_PER_WORKER, math.ceil(examples * image_bytes / workers / MAX_RAW_SHARD_BYTES))
-    return workers * min(wanted, examples // workers)
-
-
-class _SplitWriter:
-    def __init__(self, directory: Path, name: SplitName, examples: int, source: Source, options: IngestOptions) -> None:
-        count = shard_count(examples, math.prod(source.image_shape), options.workers)
-        self._shape = source.image_shape
-        self._class_names = source.class_names
-        self._class_counts = np.zeros(len(source.class_names), np.int64)
-        self._paths = [directory / f"{name}-{index:05d}-of-{count:05d}.tfrecord.gz" for index in range(count)]
-        self._counts = [0] * count
-        self._writers: list[tf.io.TFRecordWriter] = []
-        self._random = np.random.default_rng([options.seed, SPLITS.index(name)])
-        self._round: list[int] = []
-
-    def __enter__(self) -> "_SplitWriter":
-        self._writers = [records.writer(path) for path in self._paths]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for writer in self._writers:
-            writer.close()
-
-    def write(self, pixels: np.ndarray, label: int) -> None:
-        if not 0 <= label < len(self._class_names):
-            raise InvalidInput(f"an image has the label {label}, outside the {len(self._class_names)} classes")
-        if pixels.shape != self._shape:
-            pixels = fit_image(tf.constant(pixels), self._shape).numpy()
-        if not self._round:
-            # Each round gives every shard one image, in random order: random contents, equal sizes.
-            self._round = list(self._random.permutation(len(self._writers)))
-        shard = self._round.pop()
-        self._writers[shard].write(records.serialize(pixels, label))
-        self._counts[shard] += 1
-        self._class_counts[label] += 1
-
-    def split(self) -> Split:
-        return Split(
-            shards=[
-                Shard(file=path.name, examples=count, bytes=path.stat().st_size, sha256=file_sha256(path))
-                for path, count in zip(self._paths, self._counts, strict=True)
-            ],
-            class_counts=self._class_counts.tolist(),
-        )
-
-
-def _with_progress(
-    images: Iterator[tuple[SplitName, np.ndarray, int]], total: int, log: logging.Logger
-) -> Iterator[tuple[SplitName, np.ndarray, int]]:
-    last = time.monotonic()
-    for index, item in enumerate(images):
-        if time.monotonic() - last > PROGRESS_SECONDS:
-            last = time.monotonic()
-            log.info("%d of %d images (%d %%)", index, total, 100 * index // total)
-        yield item

@@ -41,6 +41,7 @@ def train(
     keep: str = "best",
     select_by: str = "accuracy",
     patience: int = 0,
+    image_cache_mb: int = 512,
     compute_dtype: str = "float32",
     gradient_dtype: str = "float32",
     exchange: str = "auto",

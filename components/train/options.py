@@ -110,6 +110,8 @@ class TrainOptions(BaseModel):
         select_by: What epochs are compared by, on the validation images: `accuracy`, `macro_f1`, `balanced_accuracy`,
             `log_loss` or `top5`.
         patience: Epochs without a better one, in the same sense, after which the training ends early; 0 for never.
+        image_cache_mb: Memory of each worker, in MB, in which decoded images of an encoded data set are kept: they are
+            decoded once then, and not in every epoch.
         compute_dtype: What layers compute in: `float32`, or `bfloat16` (weights stay float32) where the machine has it.
         gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
         exchange: What sums gradients between workers: `sockets`, TensorFlow's `ring` (NCCL where workers have GPUs of
@@ -142,6 +144,7 @@ class TrainOptions(BaseModel):
     keep: Literal["best", "last"] = "best"
     select_by: MeasureName = "accuracy"
     patience: int = Field(default=0, ge=0)
+    image_cache_mb: int = Field(default=512, ge=0)
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
     exchange: Literal["auto", "sockets", "ring"] = "auto"

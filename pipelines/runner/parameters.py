@@ -133,8 +133,8 @@ def check_data_set(parameters: Mapping[str, Any]) -> None:
     Raises:
         InvalidInput: When there is no such data set, or the models cannot be trained on it with these parameters.
     """
-    from kfp_image_classification.components.ingest.sources import open_source
-    from kfp_image_classification.components.ingest.split_plan import plan_splits
+    from kfp_image_classification.components.ingest.sources.opening import open_source
+    from kfp_image_classification.components.ingest.split_plan import count_to_train
 
     with import_without("keras"):
         options = _options(IngestOptions, parameters)
@@ -146,7 +146,7 @@ def check_data_set(parameters: Mapping[str, Any]) -> None:
     checks += [partial(_check_findable, model.architecture) for model in models if model.is_own]
     checks.append(lambda: check_classes(_select_options(parameters), source.class_names))
     if source.splits:
-        images = plan_splits(source, options).count("train")
+        images = count_to_train(source, options)
         checks += [partial(check_batch, _train_options(parameters, model), images) for model in parameters["models"]]
     run_checks(checks)
 

@@ -1,7 +1,7 @@
 """From image files to pixels, without TensorFlow, and equal to `components/contracts/preprocessing.py` bit for bit.
 
-The tests compare the two for every kind of PNG and JPEG. The resize is TensorFlow's own algorithm
-(`tf.image.resize(..., antialias=True)`, the ScaleAndTranslate kernel with a triangle): libraries' resizes differ.
+The tests compare the two for every kind of PNG and JPEG, and for what is neither. The resize is TensorFlow's own
+algorithm (`tf.image.resize(..., antialias=True)`, the ScaleAndTranslate kernel with a triangle): libraries' differ.
 """
 
 import io
@@ -10,11 +10,12 @@ from functools import lru_cache
 import numpy as np
 from PIL import ImageFile, JpegImagePlugin, PngImagePlugin
 
+from kfp_image_classification.components.contracts.image_formats import JPEG_START, PNG_START, what_it_is
+from kfp_image_classification.components.deploy.server import png_chunks
+
 ImageShape = tuple[int, int, int]
 
-PNG_START = b"\x89PNG\r\n\x1a\n"
-# A chunk of compressed text or a colour profile may inflate without bound, and nobody here reads it.
-PngImagePlugin.MAX_TEXT_MEMORY = PngImagePlugin.MAX_TEXT_CHUNK = 1 << 20
+_JPEG_END = b"\xff\xd9"
 
 
 class UnusableImage(ValueError):
@@ -34,31 +35,63 @@ def decode(files: list[bytes], image_shape: ImageShape, max_pixels: int) -> np.n
         uint8 [n, *image_shape].
 
     Raises:
-        UnusableImage: For anything else than whole PNG or JPEG images of at most that size.
+        UnusableImage: For anything else than whole PNG or JPEG images of at most that size, as TensorFlow has it.
     """
     result = np.empty((len(files), *image_shape), np.uint8)
     left = max_pixels
     for index, file in enumerate(files):
         try:
-            image = _open(file)
-            left -= image.width * image.height
+            header = _header(file)
+            left -= header.width * header.height
             if left < 0:
                 raise UnusableImage(
-                    f"image {index}: with its {image.width} x {image.height} pixels, {max_pixels:,} are exceeded"
+                    f"image {index}: with its {header.width} x {header.height} pixels, {max_pixels:,} are exceeded"
                 )
-            result[index] = fit(_channels(image, image_shape[2]), image_shape)
+            result[index] = fit(_pixels(file, header, image_shape[2]), image_shape)
         except UnusableImage:
             raise
         except Exception:  # Pillow raises whatever its parsers stumble over: OSError, SyntaxError, struct.error, ...
-            raise UnusableImage(f"image {index}: cannot be decoded; expected a whole PNG or JPEG") from None
+            raise UnusableImage(
+                f"image {index}: cannot be decoded: it is {what_it_is(file)}; expected a whole PNG or JPEG"
+            ) from None
     return result
 
 
-def _open(file: bytes) -> ImageFile.ImageFile:
-    # Not Image.open: it would try other formats, and take longer to find these two.
+def _header(file: bytes) -> png_chunks.Header | JpegImagePlugin.JpegImageFile:
+    """What tells the size; a JPEG is inflated later. Not Image.open: it would try other formats, and take longer."""
     if file.startswith(PNG_START):
-        return PngImagePlugin.PngImageFile(io.BytesIO(file))
-    return JpegImagePlugin.JpegImageFile(io.BytesIO(file))
+        return png_chunks.header(file)
+    if not file.startswith(JPEG_START):
+        raise ValueError("another format")
+    content = io.BytesIO(file)
+    image = JpegImagePlugin.JpegImageFile(content)
+    # Pillow has read up to the first scan, and does without the marker that ends the file; TensorFlow insists on it.
+    if file.rfind(_JPEG_END) < content.tell():
+        raise ValueError("it ends too soon")
+    return image
+
+
+def _pixels(file: bytes, header: png_chunks.Header | JpegImagePlugin.JpegImageFile, channels: int) -> np.ndarray:
+    if isinstance(header, ImageFile.ImageFile):
+        return _channels(header, channels)
+    picture = png_chunks.read(file, header)
+    image = PngImagePlugin.PngImageFile(io.BytesIO(picture.file))
+    pixels = _deep_grey(picture, image) if channels == 1 and _is_deep_colour(picture) else _channels(image, channels)
+    # Pillow leaves rows that are missing black, and is content.
+    if header.is_interlaced or header.depth == 16 or not image.crop((0, image.height - 1, *image.size)).getbbox():
+        picture.check_rows()
+    return pixels
+
+
+def _is_deep_colour(picture: png_chunks.Picture) -> bool:
+    return picture.header.depth == 16 and picture.header.has_colour
+
+
+def _deep_grey(picture: png_chunks.Picture, image: PngImagePlugin.PngImageFile) -> np.ndarray:
+    # libpng makes grey of all 16 bits. Pillow keeps the upper eight, or the lower ones where it takes them for those.
+    low = PngImagePlugin.PngImageFile(io.BytesIO(picture.file))
+    low.tile = [part._replace(args=f"{image.mode};16L") for part in low.tile]
+    return _libpng_grey(_bytes(image, "RGB", 3).astype(np.uint32) << 8 | _bytes(low, "RGB", 3), 1 << 14, 8)
 
 
 def fit(pixels: np.ndarray, image_shape: ImageShape) -> np.ndarray:
@@ -72,6 +105,10 @@ def fit(pixels: np.ndarray, image_shape: ImageShape) -> np.ndarray:
 
 
 def _channels(image: ImageFile.ImageFile, channels: int) -> np.ndarray:
+    if image.mode == "CMYK":
+        if channels == 1:
+            raise ValueError("libjpeg makes no grey of it")
+        return _cmyk_colour(image)
     if image.format == "JPEG":
         # libjpeg itself makes greyscale of colour then, as TensorFlow has it do.
         image.draft("L" if channels == 1 else "RGB", None)
@@ -85,17 +122,25 @@ def _channels(image: ImageFile.ImageFile, channels: int) -> np.ndarray:
     return grey if channels == 1 else np.repeat(grey, channels, axis=2)
 
 
+def _cmyk_colour(image: ImageFile.ImageFile) -> np.ndarray:
+    inks = _bytes(image, "CMYK", 4).astype(np.uint16)
+    # Pillow takes them all for inverted, as Adobe writes them; TensorFlow those that say that they are Adobe's.
+    light = 255 - inks if "adobe" in image.info else inks
+    return (light[..., :3] * light[..., 3:] // 255).astype(np.uint8)
+
+
 def _bytes(image: ImageFile.ImageFile, mode: str, channels: int) -> np.ndarray:
     converted = image if image.mode == mode else image.convert(mode)
     # numpy.asarray(image) takes three times as long for a small one.
     return np.frombuffer(converted.tobytes(), np.uint8).reshape(image.height, image.width, channels)
 
 
-def _libpng_grey(colour: np.ndarray) -> np.ndarray:
-    # libpng's fixed-point shares of red and green (0.299 and 0.587 of 2**15, cut off); the sum is cut off, too.
+def _libpng_grey(colour: np.ndarray, half: int = 0, extra_bits: int = 0) -> np.ndarray:
+    # libpng's fixed-point shares of red and green (0.299 and 0.587 of 2**15, cut off); the sum is cut off, too, except
+    # that of 16 bits, to which half a level is added.
     red, green = 9797, 19234
-    grey = colour.astype(np.uint32) @ np.array([red, green, (1 << 15) - red - green], np.uint32) >> 15
-    return grey.astype(np.uint8)[..., np.newaxis]
+    grey = colour.astype(np.uint32) @ np.array([red, green, (1 << 15) - red - green], np.uint32) + np.uint32(half)
+    return (grey >> 15 >> extra_bits).astype(np.uint8)[..., np.newaxis]
 
 
 def _weighted(pixels: np.ndarray, size: int) -> np.ndarray:

@@ -161,8 +161,7 @@ def _model_card(model: keras.Model, job: TrainingJob, dataset: Dataset) -> Model
 def _examples(model: keras.Model, dataset: Dataset) -> list[Example]:
     """One validation image of each class among the first few, preferring one that the model recognises."""
     manifest = dataset.manifest
-    paths = [dataset.path(shard) for shard in manifest.splits["validation"].shards]
-    pixels, labels = next(iter(records.read_batches(paths, manifest.image_shape, EXAMPLES_SEARCHED)))
+    pixels, labels = next(records.read_batches(dataset, manifest.splits["validation"].shards, EXAMPLES_SEARCHED))
     logits = model(model_input(pixels), training=False)
     probabilities = tf.nn.softmax(logits).numpy()
     found: dict[int, int] = {}

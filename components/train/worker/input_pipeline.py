@@ -2,29 +2,35 @@
 
 Sharding is by file: a worker opens its own shards and reads no others. (AutoShardPolicy.FILE does the same division
 inside tf.data; doing it here skips that rewrite, which costs several times the CPU of the reading itself.) As the
-stream is a function of (seed, epoch, step), training continues after a restart with the very batch that was next.
+stream is a function of (seed, epoch, step), training continues after a restart with the very batch that was next, and
+reads nothing of what was before it.
+
+Each shard is compared with its checksum when it is read, before any image of it is used.
 """
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from kfp_image_classification.components.contracts import records
-from kfp_image_classification.components.contracts.dataset_manifest import Dataset, Shard
+from kfp_image_classification.components.contracts.dataset_manifest import RAW, Dataset, Shard
+from kfp_image_classification.components.contracts.preprocessing import decode_images
+from kfp_image_classification.components.step.cpu_limit import usable_cores
 from kfp_image_classification.components.train.worker.augmentation import AUGMENTATIONS
+from kfp_image_classification.components.train.worker.decoded_images import DecodedImages
 
-# Raw pixels that a worker shuffles at a time of a share that is streamed. While a window is used up, the next one is
-# collected and put together: three times as much is in memory.
-SHUFFLE_BYTES = 16 * 2**20
-# A share of so many windows is kept in memory, and shuffled whole.
-WINDOWS_KEPT = 4
-FILES_READ_TOGETHER = 4
-# Records are parsed in pieces of a window at most, as their texts take as much memory again.
-PARSED_TOGETHER = 512
+# A share of raw pixels up to this size is kept in memory, and shuffled whole. Of any other, so many bytes of its shards
+# are read and shuffled together, while those before them are being used.
+WHOLE_SHARE_BYTES = 64 * 2**20
+WINDOW_BYTES = 32 * 2**20
+# Batches that are ready before they are wanted.
+BATCHES_AHEAD = 4
+# Of the memory for decoded images, what those of the validation may take.
+VALIDATION_PART = 4
 
 EpochBatches = Callable[[tf.Tensor], tf.data.Dataset]
 
@@ -48,6 +54,7 @@ def training_batches(
     seed: int,
     first_batch: int = 0,
     augmentation: str = "none",
+    cache_bytes: int = 0,
 ) -> tf.data.Dataset:
     """Streams a worker's training batches for ever.
 
@@ -56,102 +63,192 @@ def training_batches(
         shards: The worker's own shards.
         batch_size: Images in a batch.
         batches_per_epoch: Batches taken from each pass over the shards; the rest of a pass is left out.
-        seed: Decides the order of files and images in each epoch.
+        seed: Decides the order of shards and images in each epoch.
         first_batch: Position in the stream at which to start.
         augmentation: Name of the random changes to the images.
+        cache_bytes: Memory in which decoded images may be kept.
 
     Returns:
-        Batches of uint8 pixels [batch_size, height, width, channels] and int64 labels [batch_size].
+        Batches of uint8 pixels [batch_size, height, width, channels] and int64 labels [batch_size]. When a shard is
+        not the one that ingest has written, its iterator raises an error of TensorFlow's, and `dataset.refused` tells.
     """
     image_shape = dataset.manifest.image_shape
-    share = sum(shard.examples for shard in shards)
-    first_epoch, skipped = divmod(first_batch, batches_per_epoch)
-    plan = _EpochPlan(dataset, shards, batch_size, batches_per_epoch, tf.constant(seed, tf.int64))
-    in_memory = share * image_shape[0] * image_shape[1] * image_shape[2] <= WINDOWS_KEPT * SHUFFLE_BYTES
-    epoch_batches = plan.from_memory() if in_memory else plan.from_files()
-    stream = tf.data.Dataset.counter(first_epoch, dtype=tf.int64).flat_map(epoch_batches).skip(skipped)
+    plan = _EpochPlan(dataset, shards, batch_size, batches_per_epoch, seed, first_batch, cache_bytes)
+    share_bytes = sum(shard.examples for shard in shards) * int(np.prod(image_shape))
+    in_memory = dataset.manifest.format == RAW and share_bytes <= WHOLE_SHARE_BYTES
+    epoch_batches, decode = plan.from_memory() if in_memory else plan.from_files()
+    stream = tf.data.Dataset.counter(first_batch // batches_per_epoch, dtype=tf.int64).flat_map(epoch_batches)
     # Workers have different shards, so this sets their augmentation apart.
     own_seed = tf.constant(seed + zlib.crc32(shards[0].file.encode()), tf.int64)
     augment = AUGMENTATIONS[augmentation]
 
-    def finish(position: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels = tf.ensure_shape(batch[0], (batch_size, *image_shape))
+    def finish(position: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+        pixels, labels = decode(*batch)
+        pixels = tf.ensure_shape(pixels, (batch_size, *image_shape))
         if augment:
             pixels = augment(pixels, tf.stack([own_seed, position]))
-        return pixels, tf.ensure_shape(batch[1], (batch_size,))
+        return pixels, tf.ensure_shape(labels, (batch_size,))
 
+    # Several batches at a time, each where it belongs: the number of cores changes nothing.
+    finished = stream.enumerate(start=first_batch).map(
+        finish, num_parallel_calls=1 if in_memory else usable_cores(), deterministic=True
+    )
     # Knowing that the stream never ends spares the strategy a round of messages before each step.
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-    finished = stream.enumerate(start=first_batch).map(finish, num_parallel_calls=1)
-    return finished.apply(endless).prefetch(4)
+    return finished.apply(endless).prefetch(BATCHES_AHEAD)
+
+
+Decode = Callable[..., tuple[tf.Tensor, tf.Tensor]]
 
 
 @dataclass(frozen=True)
 class _EpochPlan:
-    """How an epoch's batches are made. Stateless operations decide the order: it follows from seed and epoch alone."""
+    """How an epoch's batches are made. Their order follows from seed and epoch alone."""
 
     dataset: Dataset
     shards: Sequence[Shard]
     batch_size: int
     batches_per_epoch: int
-    seed: tf.Tensor
+    seed: int
+    first_batch: int
+    cache_bytes: int
 
-    def from_memory(self) -> EpochBatches:
-        """For a small share: read and decoded once, in a new order each epoch."""
-        paths = [self.dataset.path(shard) for shard in self.shards]
-        share = sum(shard.examples for shard in self.shards)
-        all_pixels = np.empty((share, *self.dataset.manifest.image_shape), np.uint8)
-        all_labels = np.empty(share, np.int64)
-        filled = 0
-        for some_pixels, some_labels in records.read_batches(paths, self.dataset.manifest.image_shape, PARSED_TOGETHER):
-            part = slice(filled, filled := filled + len(some_labels))
-            all_pixels[part], all_labels[part] = some_pixels, some_labels
-        pixels, labels = tf.constant(all_pixels), tf.constant(all_labels)
+    @property
+    def _first(self) -> tuple[int, int]:
+        """The epoch in which the stream starts, and how many batches of it are left out."""
+        return divmod(self.first_batch, self.batches_per_epoch)
+
+    def from_memory(self) -> tuple[EpochBatches, Decode]:
+        """For a small share of raw pixels: read once, in a new order each epoch."""
+        batches = list(records.read_batches(self.dataset, self.shards, self.batch_size))
+        pixels, labels = (tf.constant(np.concatenate(parts)) for parts in zip(*batches, strict=True))
+        share, (first_epoch, skipped) = len(labels), self._first
 
         def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-            order = tf.random.experimental.stateless_shuffle(tf.range(share), tf.stack([self.seed, epoch]))
+            seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])
+            order = tf.random.experimental.stateless_shuffle(tf.range(share), seed)
             taken = tf.reshape(order[: self.batches_per_epoch * self.batch_size], [-1, self.batch_size])
-            batches = tf.data.Dataset.from_tensor_slices(taken)
-            return batches.map(lambda indices: (tf.gather(pixels, indices), tf.gather(labels, indices)))
+            return tf.data.Dataset.from_tensor_slices((taken[tf.where(epoch == first_epoch, skipped, 0) :],))
 
-        return epoch_batches
-
-    def from_files(self) -> EpochBatches:
-        """For a larger share: files in a new order each epoch, several read together, shuffled a window at a time."""
-        paths = [str(self.dataset.path(shard)) for shard in self.shards]
-        image_shape = self.dataset.manifest.image_shape
-        window = max(self.batch_size, SHUFFLE_BYTES // (image_shape[0] * image_shape[1] * image_shape[2]))
-
-        def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-            order = tf.random.experimental.stateless_shuffle(tf.constant(paths), tf.stack([self.seed, epoch]))
-            images = tf.data.Dataset.from_tensor_slices(order).interleave(
-                lambda path: tf.data.TFRecordDataset(path, compression_type=records.COMPRESSION),
-                cycle_length=min(len(paths), FILES_READ_TOGETHER),
-                num_parallel_calls=1,
-                deterministic=True,
-            )
-            parsed = images.batch(min(PARSED_TOGETHER, window)).map(
-                lambda batch: records.parse_batch(batch, image_shape), num_parallel_calls=1
-            )
-            windows = parsed.rebatch(window).enumerate(start=epoch * 2**20)
-            shuffled = windows.flat_map(self._shuffled)
-            return shuffled.rebatch(self.batch_size, drop_remainder=True).take(self.batches_per_epoch)
-
-        return epoch_batches
-
-    def _shuffled(self, index: tf.Tensor, window: tuple[tf.Tensor, tf.Tensor]) -> tf.data.Dataset:
-        """A window's images in batches, in an order of their own: the window itself is not copied."""
-        pixels, labels = window
-        order = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(labels)[0]), tf.stack([self.seed, index]))
-
-        def batch(first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            indices = order[first : first + self.batch_size]
+        def decode(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return tf.gather(pixels, indices), tf.gather(labels, indices)
 
-        return tf.data.Dataset.range(0, tf.size(order, tf.int64), self.batch_size).map(batch)
+        return epoch_batches, decode
+
+    def from_files(self) -> tuple[EpochBatches, Decode]:
+        """For any other share: shards in a new order each epoch, several read together and shuffled with each other."""
+        windows = _Windows(
+            self.dataset,
+            self.shards,
+            self.seed,
+            DecodedImages(self.shards, self.dataset.manifest.image_shape, self.cache_bytes),
+        )
+        first_epoch, skipped = self._first
+        first_window, left_out = windows.position(first_epoch, skipped * self.batch_size)
+
+        def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+            is_first = epoch == first_epoch
+
+            def read(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+                skip = tf.where(is_first & (index == first_window), np.int64(left_out), np.int64(0))
+                kinds = [tf.int64, tf.uint8 if windows.is_raw else tf.string, tf.int64]
+                numbers, images, labels = tf.numpy_function(windows.read, [epoch, index, skip], kinds)
+                shape = self.dataset.manifest.image_shape if windows.is_raw else ()
+                return (
+                    tf.ensure_shape(numbers, [None]),
+                    tf.ensure_shape(images, [None, *shape]),
+                    tf.ensure_shape(labels, [None]),
+                )
+
+            indices = tf.data.Dataset.range(tf.where(is_first, np.int64(first_window), np.int64(0)), windows.count)
+            # A window is read while the one before it is used.
+            images = indices.map(read).prefetch(1).rebatch(self.batch_size, drop_remainder=True)
+            return images.take(self.batches_per_epoch - tf.where(is_first, np.int64(skipped), np.int64(0)))
+
+        return epoch_batches, windows.decode
 
 
-def validation_batches(dataset: Dataset, shards: Sequence[Shard], batch_size: int) -> tf.data.Dataset:
-    """Reads a worker's validation shards once, in order."""
-    paths: list[Path] = [dataset.path(shard) for shard in shards]
-    return records.read_batches(paths, dataset.manifest.image_shape, batch_size)
+class _Windows:
+    """A share in pieces that fit into memory, each some shards whose images are shuffled with each other."""
+
+    def __init__(self, dataset: Dataset, shards: Sequence[Shard], seed: int, decoded: DecodedImages) -> None:
+        self._dataset, self._shards, self._seed, self._decoded = dataset, shards, seed, decoded
+        self._readers = ThreadPoolExecutor(usable_cores(), "read-shards")
+        self._image_shape = dataset.manifest.image_shape
+        self.is_raw = dataset.manifest.format == RAW
+        largest = max(
+            shard.examples * int(np.prod(self._image_shape)) if self.is_raw else shard.bytes for shard in shards
+        )
+        self._together = max(1, WINDOW_BYTES // largest)
+        self.count = -(-len(shards) // self._together)
+
+    def _of(self, epoch: int, index: int) -> np.ndarray:
+        """The shards of a window."""
+        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._shards))
+        return order[index * self._together : (index + 1) * self._together]
+
+    def position(self, epoch: int, images: int) -> tuple[int, int]:
+        """The window in which an epoch goes on after some images, and how many of its images come before."""
+        for index in range(self.count):
+            size = sum(self._shards[shard].examples for shard in self._of(epoch, index))
+            if images < size:
+                return index, images
+            images -= size
+        raise IndexError(f"epoch {epoch} has no more images")
+
+    def read(self, epoch: int, index: int, skip: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The images of a window, in the order of the epoch, without the first `skip` of them.
+
+        Returns:
+            Their numbers, int64 [n]; the images as the records have them, a file empty where it is kept decoded;
+            labels, int64 [n].
+        """
+        shards = self._of(epoch, index)
+        read = list(self._readers.map(self._read_shard, shards))
+        firsts = self._decoded.firsts
+        numbers = np.concatenate([np.arange(firsts[shard], firsts[shard + 1]) for shard in shards])
+        order = np.random.default_rng([self._seed, epoch, index]).permutation(len(numbers))[skip:]
+        images, labels = (np.concatenate(parts)[order] for parts in zip(*read, strict=True))
+        return numbers[order], images, labels
+
+    def _read_shard(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = self._decoded.labels(shard)
+        if labels is None:
+            return records.read_shard(self._dataset, self._shards[shard])
+        return np.full(len(labels), b"", object), labels
+
+    def decode(self, numbers: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The pixels of a batch; in a graph."""
+        if self.is_raw:
+            return images, labels
+        if not self._decoded.kept:
+            return decode_images(images, self._image_shape), labels
+        is_new = images != ""
+        new = decode_images(tf.boolean_mask(images, is_new), self._image_shape)
+        return tf.numpy_function(self._decoded.completed, [numbers, is_new, new, labels], tf.uint8), labels
+
+
+class ValidationBatches(Iterable[tuple[tf.Tensor, tf.Tensor]]):
+    """A worker's validation images, in order, as often as they are wanted; decoded once where there is memory."""
+
+    def __init__(self, dataset: Dataset, shards: Sequence[Shard], batch_size: int, cache_bytes: int = 0) -> None:
+        self._dataset, self._shards, self._batch_size = dataset, shards, batch_size
+        size = sum(shard.examples for shard in shards) * int(np.prod(dataset.manifest.image_shape))
+        self._keeps = size <= cache_bytes
+        self._kept: list[tuple[tf.Tensor, tf.Tensor]] = []
+
+    def __iter__(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """Passes over all images once.
+
+        Raises:
+            StageFailed: When a shard is not the one that ingest has written.
+        """
+        if self._kept:
+            yield from self._kept
+            return
+        passed = []
+        for batch in records.read_batches(self._dataset, self._shards, self._batch_size):
+            if self._keeps:
+                passed.append(batch)
+            yield batch
+        self._kept = passed

@@ -36,9 +36,10 @@ from kfp_image_classification.components.train.worker.coordination import PeersU
 from kfp_image_classification.components.train.worker.epoch_log import EpochLog
 from kfp_image_classification.components.train.worker.export import export_model, is_exported
 from kfp_image_classification.components.train.worker.input_pipeline import (
+    VALIDATION_PART,
+    ValidationBatches,
     steps_per_epoch,
     training_batches,
-    validation_batches,
     worker_shards,
 )
 from kfp_image_classification.components.train.worker.losses import Objective
@@ -116,8 +117,13 @@ def train_model(
     )
     progress = _Progress(times, watch, attempt)
     progress.enter("build")
-    training = _Training(job, cluster, share, size, strategy, progress)
-    training.run(notice)
+    try:
+        training = _Training(job, cluster, share, size, strategy, progress)
+        training.run(notice)
+    except tf.errors.OpError:
+        if share.dataset.refused:  # a shard, while the input was read
+            raise share.dataset.refused from None
+        raise
 
     directory = Path(job.directory)
     progress.enter("export")
@@ -167,11 +173,11 @@ class _Share:
 
     @classmethod
     def of(cls, job: TrainingJob, cluster: Cluster) -> "_Share":
-        """Finds and checks a worker's share.
+        """Finds a worker's share; its shards' checksums are checked as they are read.
 
         Raises:
             InvalidInput: When data set and options do not go together.
-            StageFailed: When a shard is not whole.
+            StageFailed: When a shard is missing, or has another size.
         """
         dataset = Dataset(job.dataset)
         check_fit(job.options, dataset.manifest)
@@ -179,7 +185,7 @@ class _Share:
             worker_shards(dataset.manifest.splits[name].shards, cluster.index, cluster.workers)
             for name in ("train", "validation")
         )
-        dataset.verify([*train, *validation])
+        dataset.check_sizes([*train, *validation])
         return cls(dataset, train, validation)
 
     @property
@@ -268,7 +274,8 @@ class _Training:
         )
         self._validate = build_validation(self.model, self._options.select_by, sum_over_workers)
         # Made once: each data set brings functions of its own, which have to be traced.
-        self._validation_batches = validation_batches(share.dataset, share.validation, VALIDATION_BATCH)
+        cache_bytes = self._options.image_cache_mb * 10**6 // VALIDATION_PART
+        self._validation_batches = ValidationBatches(share.dataset, share.validation, VALIDATION_BATCH, cache_bytes)
         self._batches = iter(strategy.distribute_datasets_from_function(self._own_batches))
         self._pace = Pace(cluster.workers)
         self._log = EpochLog(self._directory, self._options.epochs) if cluster.is_chief else None
@@ -368,6 +375,7 @@ class _Training:
             self._options.seed,
             self._position.step * replicas,
             self._options.augmentation,
+            self._options.image_cache_mb * 10**6 * (VALIDATION_PART - 1) // VALIDATION_PART,
         )
 
 

@@ -22,6 +22,7 @@ from kfp.dsl.base_component import BaseComponent
 from kfp_image_classification.components.contracts.deployed_model import SERVED_VARIABLE
 from kfp_image_classification.components.deploy.endpoint import ENDPOINT_FILE, REQUEST_FILE, Endpoint
 from kfp_image_classification.components.deploy.local_server import stop_server
+from kfp_image_classification.components.ingest.part_folders import PARTS_VARIABLE
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.step.process_owner import OWNER_VARIABLE, adopt_orphans, end_all_below
 from kfp_image_classification.pipelines.runner.local.latency import measure_latency
@@ -61,6 +62,7 @@ class LocalRun:
       latest -> 20261124-121501
       .cache/          what steps may take over from earlier runs
       .served/         which model each service served last
+      .parts/          parts of data sets that are being written
     """
 
     def __init__(self, runs_directory: Path, use_cache: bool, verbose: bool, plain: bool) -> None:
@@ -84,6 +86,7 @@ class LocalRun:
         """
         os.environ[OWNER_VARIABLE] = str(os.getpid())
         os.environ[SERVED_VARIABLE] = str(self.directory.parent / ".served")
+        os.environ[PARTS_VARIABLE] = str(self.directory.parent / ".parts")
         adopt_orphans()
         cache = self.directory.parent / ".cache" / cache_key(parameters)
         local.init(

@@ -13,7 +13,8 @@ from typing import Any
 from kfp_image_classification.pipelines.runner.local.run_record import State, Step
 
 LAST_LINES = 20
-IN_THE_BACKGROUND = ("preflight", "prepare-data", "find-champion", "measure-champion")
+# Seldom have they much to do here, or anything to show.
+IN_THE_BACKGROUND = ("preflight", "prepare-data", "list-parts", "find-champion", "measure-champion")
 
 _EXECUTING = re.compile(r"Executing task '([\w-]+)'")
 _CACHED = re.compile(r"Task ([\w-]+) cache hit \(key=(\w+)\)")
@@ -148,7 +149,7 @@ class Progress:
         if folder.name != stage:  # a parameter of the step that happens to have this name
             return
         iteration = re.search(r"-iteration-(\d+)$", folder.parent.name)
-        model = self.models[int(iteration[1])] if iteration else ""
+        model = self._of_iteration(stage, int(iteration[1])) if iteration else ""
         step = self.find(stage, model)
         if step is None:
             self.steps.append(step := RunningStep(stage, model))
@@ -157,6 +158,9 @@ class Progress:
         self._model_in_thread[thread] = model
         del self._starting[thread]
         self._on_start(step)
+
+    def _of_iteration(self, stage: str, iteration: int) -> str:
+        return f"{iteration + 1}" if stage == "ingest-part" else self.models[iteration]
 
     def _take_step_line(self, step: RunningStep, line: str) -> str | None:
         if step.tells_input:  # JSON, several lines of it

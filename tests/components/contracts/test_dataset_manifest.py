@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,34 +13,61 @@ def copied(digits: Dataset, tmp_path: Path) -> Dataset:
     return Dataset(shutil.copytree(digits.directory, tmp_path / "shards"))
 
 
-def test_whole_shards_are_accepted(digits: Dataset) -> None:
-    for split in digits.manifest.splits.values():
-        digits.verify(split.shards)
-
-
-def test_truncated_shard_is_named(copied: Dataset) -> None:
-    shard = copied.manifest.splits["train"].shards[3]
-    path = copied.path(shard)
+def truncated(path: Path, other: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(StageFailed, match=rf"{shard.file}: {shard.bytes - 10} bytes, .*truncated or altered"):
-        copied.verify(copied.manifest.splits["train"].shards)
 
 
-def test_altered_shard_is_named(copied: Dataset) -> None:
-    shard = copied.manifest.splits["test"].shards[0]
-    path = copied.path(shard)
+def with_a_flipped_bit(path: Path, other: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(StageFailed, match=rf"{shard.file}: its sha256 is not the manifest's"):
-        copied.verify(copied.manifest.splits["test"].shards)
 
 
-def test_missing_shard_is_named(copied: Dataset) -> None:
-    shard = copied.manifest.splits["validation"].shards[1]
-    copied.path(shard).unlink()
-    with pytest.raises(StageFailed, match=rf"{shard.file}: the file is missing"):
-        copied.verify(copied.manifest.splits["validation"].shards)
+def gone(path: Path, other: Path) -> None:
+    path.unlink()
+
+
+def another(path: Path, other: Path) -> None:
+    path.write_bytes(other.read_bytes())
+
+
+def another_of_its_size(path: Path, other: Path) -> None:
+    path.write_bytes(other.read_bytes().ljust(path.stat().st_size, b"\0")[: path.stat().st_size])
+
+
+def a_folder(path: Path, other: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+SPOILERS = {
+    truncated: (r"\d+ bytes, the manifest says \d+: the file is truncated or altered", True),
+    gone: ("the file is missing", True),
+    another: (r"\d+ bytes, the manifest says \d+: the file is truncated or altered", True),
+    a_folder: ("bytes, the manifest says", True),
+    with_a_flipped_bit: ("its sha256 is not the manifest's", False),
+    another_of_its_size: ("its sha256 is not the manifest's", False),
+}
+
+
+def test_whole_shards_are_accepted(digits: Dataset) -> None:
+    for split in digits.manifest.splits.values():
+        digits.check_sizes(split.shards)
+        assert [len(digits.read(shard)) for shard in split.shards] == [shard.bytes for shard in split.shards]
+    assert digits.refused is None
+
+
+@pytest.mark.parametrize("spoil", SPOILERS, ids=lambda spoil: spoil.__name__)
+def test_spoilt_shard_is_named(copied: Dataset, spoil: Callable[[Path, Path], None]) -> None:
+    words, is_seen_from_outside = SPOILERS[spoil]
+    shard, other = copied.manifest.splits["train"].shards[3], copied.manifest.splits["test"].shards[0]
+    spoil(copied.path(shard), copied.path(other))
+    with pytest.raises(StageFailed, match=rf"{shard.file}: .*{words}.*; run the pipeline again") as refused:
+        copied.read(shard)
+    assert copied.refused is refused.value
+    if is_seen_from_outside:
+        with pytest.raises(StageFailed, match=rf"{shard.file}: .*{words}"):
+            copied.check_sizes(copied.manifest.splits["train"].shards)
 
 
 def test_shards_may_lie_elsewhere(copied: Dataset, tmp_path: Path) -> None:
@@ -49,7 +77,8 @@ def test_shards_may_lie_elsewhere(copied: Dataset, tmp_path: Path) -> None:
     moved = copied.manifest.model_copy(update={"root": str(tmp_path / "volume")})
     (copied.directory / "manifest.json").write_text(moved.model_dump_json())
     elsewhere = Dataset(copied.directory)
-    elsewhere.verify(elsewhere.manifest.splits["train"].shards)
+    for shard in elsewhere.manifest.splits["train"].shards:
+        elsewhere.read(shard)
     assert elsewhere.manifest.fingerprint == copied.manifest.fingerprint
 
 

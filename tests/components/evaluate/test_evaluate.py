@@ -45,8 +45,7 @@ def evaluation(
 
 @pytest.fixture(scope="module")
 def test_images(digits: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    paths = [digits.path(shard) for shard in digits.manifest.splits["test"].shards]
-    pixels, labels = next(iter(records.read_batches(paths, (28, 28, 1), 1000)))
+    pixels, labels = next(records.read_batches(digits, digits.manifest.splits["test"].shards, 1000))
     return pixels.numpy(), labels.numpy()
 
 

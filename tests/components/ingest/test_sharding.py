@@ -1,14 +1,18 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kfp_image_classification.components.contracts import records
-from kfp_image_classification.components.contracts.dataset_manifest import SPLITS, Dataset, SplitName
+from kfp_image_classification.components.contracts.dataset_manifest import ENCODED, RAW, SPLITS, Dataset, SplitName
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.preview import preview_page
-from kfp_image_classification.components.ingest.sharding import shard_count, write_dataset
-from kfp_image_classification.components.ingest.sources import Source, SourceSplit, open_source
+from kfp_image_classification.components.ingest.shard_plan import record_layout, shard_count
+from kfp_image_classification.components.ingest.sharding import write_dataset
+from kfp_image_classification.components.ingest.sources.opening import open_source
+from kfp_image_classification.components.ingest.sources.source import Content, Examples, PixelExamples, Source
 from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.step.stage_log import stage_log
 
@@ -16,8 +20,7 @@ LOG = stage_log("test")
 
 
 def contents(dataset: Dataset, split: SplitName) -> list[tuple[bytes, int]]:
-    paths = [dataset.path(shard) for shard in dataset.manifest.splits[split].shards]
-    batches = records.read_batches(paths, dataset.manifest.image_shape, 500)
+    batches = records.read_batches(dataset, dataset.manifest.splits[split].shards, 500)
     return [
         (image.numpy().tobytes(), int(label))
         for images, labels in batches
@@ -25,17 +28,18 @@ def contents(dataset: Dataset, split: SplitName) -> list[tuple[bytes, int]]:
     ]
 
 
-def tiny_source(examples: int, **splits: SourceSplit) -> Source:
-    def images():
-        for index in range(examples):
-            yield np.full((8, 8, 1), index % 256, np.uint8), index % 2
-
-    return Source("tiny", "1", ["even", "odd"], (8, 8, 1), {"train": SourceSplit(examples, images), **splits})
+def tiny_source(examples: int, **splits: Examples) -> Source:
+    numbers = np.arange(examples)
+    pixels = np.broadcast_to(numbers.astype(np.uint8)[:, None, None, None], (examples, 8, 8, 1))
+    train = PixelExamples(pixels, (numbers % 2).astype(np.int32))
+    return Source("tiny", "1", ["even", "odd"], (8, 8, 1), {"train": train, **splits})
 
 
 def test_every_image_is_in_one_split_once(digits: Dataset, ingest_options: IngestOptions) -> None:
     written = sorted(item for split in SPLITS for item in contents(digits, split))
-    source = sorted((pixels.tobytes(), label) for pixels, label in open_source(ingest_options).splits["train"].images())
+    train = open_source(ingest_options).splits["train"]
+    pairs = zip(train.read(0, len(train)), train.labels(), strict=True)
+    source = sorted((pixels.tobytes(), int(label)) for pixels, label in pairs)
     assert written == source
     assert {split: digits.manifest.splits[split].examples for split in SPLITS} == {
         "train": 3600,
@@ -70,7 +74,7 @@ def test_own_test_split_is_used(tmp_path: Path, ingest_options: IngestOptions) -
 
 @pytest.mark.parametrize(
     ("examples", "image_bytes", "workers", "expected"),
-    [(3600, 784, 2, 8), (3600, 784, 3, 12), (5, 784, 2, 4), (2, 784, 2, 2), (1_000_000, 224 * 224 * 3, 4, 1124)],
+    [(3600, 784, 2, 8), (3600, 784, 3, 12), (5, 784, 2, 4), (2, 784, 2, 2), (1_000_000, 110_000, 4, 6560)],
 )
 def test_shard_count(examples: int, image_bytes: int, workers: int, expected: int) -> None:
     assert shard_count(examples, image_bytes, workers) == expected
@@ -94,11 +98,13 @@ def test_too_few_images_for_the_workers(tmp_path: Path) -> None:
 
 
 def test_interrupted_ingest_leaves_nothing_under_the_name(tmp_path: Path, ingest_options: IngestOptions) -> None:
-    def breaks():
-        yield np.zeros((8, 8, 1), np.uint8), 0
-        raise OSError("the disk went away")
+    class Breaks(PixelExamples):
+        def pick(self, indices: np.ndarray) -> Iterator[Content]:
+            yield from super().pick(indices[:1])
+            raise OSError("the disk went away")
 
-    source = Source("broken", "1", ["a"], (8, 8, 1), {"train": SourceSplit(100, breaks)})
+    pixels, labels = np.zeros((100, 8, 8, 1), np.uint8), np.arange(100, dtype=np.int32) % 2
+    source = Source("broken", "1", ["a", "b"], (8, 8, 1), {"train": Breaks(pixels, labels)})
     with pytest.raises(OSError, match="the disk went away"):
         write_dataset(source, ingest_options, tmp_path / "d", LOG)
     assert not (tmp_path / "d").exists()
@@ -111,3 +117,80 @@ def test_preview_shows_images_and_counts(digits: Dataset) -> None:
     assert "5,000 images of 28 x 28 pixels" in page
     assert 'src="data:image/png;base64,' in page
     assert f"<b>{digits.manifest.splits['train'].class_counts[3]:,}</b>" in page
+    assert "None: no file is there twice." in page
+    assert "5000 JPEG" not in page
+    assert "3,600 pixels" in page
+
+
+def test_preview_of_a_data_set_of_earlier_versions(digits: Dataset, tmp_path: Path) -> None:
+    earlier = digits.manifest.model_copy(update={"root": str(digits.directory), "report": None})
+    (tmp_path / "manifest.json").write_text(earlier.model_dump_json())
+    assert "5,000 images of 28 x 28 pixels" in preview_page(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("record_format", "shape", "layout"),
+    [
+        ("auto", (28, 28, 1), RAW),
+        ("auto", (64, 64, 3), RAW),
+        ("auto", (65, 64, 3), ENCODED),
+        ("auto", (375, 500, 3), ENCODED),
+        ("raw", (375, 500, 3), RAW),
+        ("encoded", (28, 28, 1), ENCODED),
+    ],
+)
+def test_small_images_are_kept_as_pixels_and_photographs_as_files(
+    record_format: str, shape: tuple[int, int, int], layout: str, ingest_options: IngestOptions
+) -> None:
+    assert record_layout(ingest_options.model_copy(update={"record_format": record_format}), shape) == layout
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photographs")
+    random = np.random.default_rng(0)
+    for number in range(40):
+        path = root / "ab"[number % 2] / f"{number}.{'png' if number % 5 == 0 else 'jpg'}"
+        path.parent.mkdir(exist_ok=True)
+        small = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8))
+        small.resize((160 + number, 120)).save(path)
+    return root
+
+
+def test_encoded_records_are_the_sources_files_and_raw_ones_their_pixels(photographs: Path, tmp_path: Path) -> None:
+    """Untouched, and the same to the bit to whoever reads them."""
+    read = {}
+    for record_format in ("raw", "encoded"):
+        options = IngestOptions(
+            dataset=f"image_folder:{photographs}",
+            validation_share=0.1,
+            image_size=48,
+            workers=1,
+            seed=0,
+            record_format=record_format,
+        )
+        write_dataset(open_source(options), options, tmp_path / record_format, LOG)
+        dataset = Dataset(tmp_path / record_format)
+        read[record_format] = [contents(dataset, split) for split in SPLITS]
+    assert read["raw"] == read["encoded"]
+    files = [path.read_bytes() for path in sorted(photographs.rglob("*.*"))]
+    kept = [
+        image
+        for split in SPLITS
+        for images, _ in records.read_files(dataset, dataset.manifest.splits[split].shards, 7)
+        for image in images
+    ]
+    assert sorted(kept) == sorted(files)
+    shards = sum(shard.bytes for split in dataset.manifest.splits.values() for shard in split.shards)
+    assert shards < 1.1 * sum(map(len, files))
+
+
+def test_any_number_of_cores_writes_the_same(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = IngestOptions(dataset=f"image_folder:{photographs}", validation_share=0.1, workers=1, seed=0)
+    manifests = []
+    for cores in (1, 8):
+        monkeypatch.setattr("kfp_image_classification.components.ingest.shard_writing.usable_cores", lambda n=cores: n)
+        manifests.append(write_dataset(open_source(options), options, tmp_path / str(cores), LOG))
+    assert manifests[0] == manifests[1]

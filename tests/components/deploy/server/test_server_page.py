@@ -15,7 +15,7 @@ from skips import CHROMIUM, needs_tool, tool
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sharding import write_dataset
-from kfp_image_classification.components.ingest.sources import Source, SourceSplit
+from kfp_image_classification.components.ingest.sources.source import PixelExamples, Source
 from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 from kfp_image_classification.components.train.worker.export import export_model
@@ -32,8 +32,8 @@ def colour_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model of colour images, exported as a trained one is."""
     directory, shape = tmp_path_factory.mktemp("colour"), (32, 32, 3)
     random = np.random.default_rng(1)
-    images = [(random.integers(0, 256, shape, np.uint8), number % len(BIRDS)) for number in range(96)]
-    split = SourceSplit(len(images), lambda: iter(images))
+    images = random.integers(0, 256, (96, *shape), np.uint8)
+    split = PixelExamples(images, np.arange(len(images), dtype=np.int32) % len(BIRDS))
     source = Source("birds", "1", BIRDS, shape, {"train": split, "test": split})
     ingest = IngestOptions(dataset="birds", validation_share=0.25, workers=1, seed=0)
     write_dataset(source, ingest, directory / "shards", stage_log("test"))

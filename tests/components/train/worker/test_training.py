@@ -12,6 +12,10 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from benchmarks.soak.training import Watch
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.ingest.sharding import write_dataset
+from kfp_image_classification.components.ingest.sources.opening import open_source
+from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 from kfp_image_classification.components.train.run_job import run_job
@@ -157,3 +161,19 @@ def test_served_graph_needs_no_variables(trained: SimpleNamespace) -> None:
     """TensorFlow Serving 2.6 has no operation that newer TensorFlow reads variables with."""
     operations = {node.op for node in served_nodes(trained.model)}
     assert not operations & {"ReadVariableOp", "VarHandleOp", "DisableCopyOnRead"}, operations
+
+
+def test_altered_photograph_ends_the_job_with_its_shard(
+    train_options: TrainOptions, ingest_options: IngestOptions, tmp_path: Path
+) -> None:
+    """It is found when it is read, in the middle of TensorFlow's input, and is no lost worker."""
+    as_files = ingest_options.model_copy(update={"record_format": "encoded"})
+    write_dataset(open_source(as_files), as_files, tmp_path / "shards", stage_log("test"))
+    altered = next((tmp_path / "shards").glob("train-00003-*"))
+    content = bytearray(altered.read_bytes())
+    content[len(content) // 2] ^= 1
+    altered.write_bytes(content)
+    job = TrainingJob(options=train_options, dataset=str(tmp_path / "shards"), directory=str(tmp_path / "job"))
+    with pytest.raises(StageFailed, match=rf"{altered.name}: its sha256 is not the manifest's: the file is altered"):
+        run_job(job, tmp_path / "model", stage_log("test"))
+    assert not (tmp_path / "model").exists()

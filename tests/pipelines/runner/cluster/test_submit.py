@@ -34,6 +34,8 @@ def test_a_run_is_started_with_its_parameters(command: Command, kfp_api: KfpApi)
     assert [experiment["display_name"] for experiment in kfp_api.experiments] == ["digits"]
     cached = {
         "preflight": False,
+        "list-parts": False,
+        "ingest-part": True,
         "prepare-data": False,
         "ingest": True,
         "train": True,

@@ -178,3 +178,20 @@ def test_runs_directory_that_cannot_be_written(tmp_path: Path) -> None:
     assert process.returncode == 2
     assert "error: runs_dir = 'file/runs': cannot be written (Not a directory); choose another folder" in shown
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.slow
+def test_data_set_in_parts_is_the_same(served: SimpleNamespace, tmp_path: Path) -> None:
+    process = start(tmp_path, "--ingest-parts", "3", "--models", "cnn")
+    shown, _ = process.communicate(timeout=START_SECONDS)
+    assert process.returncode == 0, shown
+    for part in (1, 2, 3):
+        assert f"[ingest-part] part {part} of 3 is written" in shown
+    in_parts, at_once = (next(run.glob("*/ingest/shards/manifest.json")) for run in (latest(tmp_path), served.run))
+    assert in_parts.read_text() == at_once.read_text()
+    assert not list((tmp_path / "runs" / ".parts").iterdir())
+    assert "Traceback" not in shown
+    again = start(tmp_path, "--ingest-parts", "3", "--models", "cnn")
+    shown, _ = again.communicate(timeout=START_SECONDS)
+    assert again.returncode == 0, shown
+    assert "is written" not in shown

@@ -187,15 +187,16 @@ def test_class_and_file_names_that_are_not_utf_8_are_told(command, tmp_path: Pat
         Image.new("RGB", (20, 20)).save(folder / "1.png")
     ended = command("--run", f"--runs-dir={tmp_path / 'runs'}", "--dataset", f"image_folder:{tmp_path}")
     assert ended.code == 2
-    problem = f"error: dataset = 'image_folder:{tmp_path}': the name 'd\\udcffg/1.png' is not UTF-8; rename it"
+    problem = f"error: dataset = 'image_folder:{tmp_path}': the name 'd\\udcffg' is not UTF-8; rename it"
     assert problem in ended.err
 
 
 def test_runs_started_together_share_a_folder(tmp_path: Path) -> None:
     """Two processes, in the same second; the data is refused later, in ingest, so that they are short."""
-    (tmp_path / "images" / "cat").mkdir(parents=True)
-    for index in range(200):
-        Image.new("RGB", (20, 20)).save(tmp_path / "images" / "cat" / f"{index}.png")
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for index in range(100):
+            Image.new("RGB", (20, 20)).save(tmp_path / "images" / name / f"{index}.png")
     (tmp_path / "images" / "cat" / "7.png").write_bytes(b"")
     command = [sys.executable, SCRIPT, "--run", "--models", "cnn_small", "--batch-size", "20", "--dataset"]
     together = [

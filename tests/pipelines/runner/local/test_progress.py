@@ -51,6 +51,17 @@ def test_steps_of_two_models_at_once_are_told_apart(progress: Progress) -> None:
     assert resnet.folder == Path(loop.format(1))
 
 
+def test_parts_of_a_data_set_are_steps_of_their_own(progress: Progress) -> None:
+    for iteration, thread in ((0, LOOP_A), (4, LOOP_B)):
+        feed(progress, thread, executing("ingest-part"))
+        folder = f"/runs/1/p/for-loop-1-iteration-{iteration}/ingest-part"
+        feed(progress, thread, *started(folder, "Output"), "    [ingest-part] took 2.5 s")
+    assert {name: state for name, state in states(progress).items() if "part" in name} == {
+        "ingest-part 1": "done",
+        "ingest-part 5": "done",
+    }
+
+
 @pytest.mark.parametrize(
     ("lines", "unexplained"),
     [

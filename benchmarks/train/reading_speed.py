@@ -1,0 +1,181 @@
+"""`make bench-reading`: images a second that a worker's input gives, on one core and on two, against decoding alone.
+
+The bound unpacks and decodes the same images from memory, with the same functions and as many cores, and does nothing
+else: no reading, no checksum, no shuffling, no batches. Each figure is of a process of its own, and of a few seconds.
+On a machine that has other work, images in a second of a CPU are what counts.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
+
+SECONDS = 4.0
+BATCH = 32
+PHOTOGRAPHS = 2_000
+# What the data is, how it is kept, and the size to which images are fitted; 0 leaves it.
+DATA = {
+    "raw 32 x 32": ("raw", 32),
+    "raw 64 x 64": ("raw", 64),
+    "encoded, fitted to 224 x 224": ("encoded", 224),
+    "encoded, 500 x 375 as they are": ("encoded", 0),
+}
+
+
+def write(data: str, source: Path, target: Path) -> None:
+    import logging
+    from dataclasses import replace
+
+    from benchmarks.photographs import SHAPE
+    from kfp_image_classification.components.ingest.options import IngestOptions
+    from kfp_image_classification.components.ingest.sharding import write_dataset
+    from kfp_image_classification.components.ingest.sources.opening import open_source
+
+    record_format, size = DATA[data]
+    options = IngestOptions(
+        dataset=f"image_folder:{source}",
+        validation_share=0.1,
+        workers=1,
+        seed=0,
+        image_size=size,
+        record_format=record_format,
+    )
+    found = open_source(options)
+    write_dataset(found if size else replace(found, image_shape=SHAPE), options, target, logging.getLogger())
+
+
+def stream(directory: Path, way: str, cores: int) -> Iterable[object]:
+    import numpy as np
+    import tensorflow as tf
+
+    from kfp_image_classification.components.contracts import records
+    from kfp_image_classification.components.contracts.dataset_manifest import RAW, Dataset
+    from kfp_image_classification.components.contracts.preprocessing import decode_images
+    from kfp_image_classification.components.train.worker import input_pipeline
+
+    input_pipeline.WHOLE_SHARE_BYTES = 0  # else raw pixels would all be kept
+    dataset = Dataset(directory)
+    shards = dataset.manifest.splits["train"].shards
+    if way == "ours":
+        steps = input_pipeline.steps_per_epoch(shards, 1, BATCH)
+        return input_pipeline.training_batches(dataset, shards, BATCH, steps, 0)
+    if way == "ours, kept":
+        steps = input_pipeline.steps_per_epoch(shards, 1, BATCH)
+        return input_pipeline.training_batches(dataset, shards, BATCH, steps, 0, cache_bytes=2**32)
+    if dataset.manifest.format == RAW:
+        return _unpacked([dataset.read(shard) for shard in shards], dataset.manifest.image_shape, cores)
+    images = [image for some, _ in records.read_files(dataset, shards[:4], BATCH) for image in some]
+    batches = tf.data.Dataset.from_tensor_slices(np.array(images[: len(images) // BATCH * BATCH]).reshape(-1, BATCH))
+    return (
+        batches.cache()
+        .repeat()
+        .map(
+            lambda batch: decode_images(batch, dataset.manifest.image_shape),
+            num_parallel_calls=cores,
+            deterministic=True,
+        )
+    )
+
+
+def _unpacked(files: list[bytes], image_shape: tuple[int, int, int], cores: int) -> Iterable[object]:
+    """Batches, one after the other, of shards that several threads unpack."""
+    from kfp_image_classification.components.contracts import records
+    from kfp_image_classification.components.contracts.dataset_manifest import RAW
+
+    def unpack(file: bytes) -> int:
+        images, _ = records.unpack(file, RAW, image_shape)
+        return len(images) // BATCH
+
+    with ThreadPoolExecutor(cores) as pool:
+        coming = deque(pool.submit(unpack, file) for file in files[: 2 * cores])
+        for file in cycle(files):
+            coming.append(pool.submit(unpack, file))
+            yield from range(coming.popleft().result())
+
+
+def measure(directory: Path, way: str, cores: int) -> dict[str, float]:
+    batches = iter(stream(directory, way, cores))
+    warm = 2 * PHOTOGRAPHS // BATCH if way == "ours, kept" else 20
+    for _ in range(warm):
+        next(batches)
+    count, cpu, started = 0, time.process_time(), time.monotonic()
+    while time.monotonic() - started < SECONDS:
+        next(batches)
+        count += BATCH
+    return {"rate": count / (time.monotonic() - started), "cpu_rate": count / (time.process_time() - cpu)}
+
+
+def child(*arguments: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.train.reading_speed", *arguments]
+    environment = {**os.environ, **WORKER_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "-1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, encoding="utf-8")
+    if result.returncode:
+        sys.exit(result.stderr)
+    answer: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    return answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", choices=DATA)
+    parser.add_argument("--way", choices=["ours", "ours, kept", "bound"])
+    parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument("--source", type=Path)
+    parser.add_argument("--directory", type=Path)
+    parser.add_argument("--data", nargs="+", choices=DATA, default=[*DATA])
+    arguments = parser.parse_args()
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: arguments.cores if arguments.way else None]))
+    if arguments.write:
+        write(arguments.write, arguments.source, arguments.directory)
+        print("{}")
+        return
+    if arguments.way:
+        print(json.dumps(measure(arguments.directory, arguments.way, arguments.cores)))
+        return
+    from benchmarks.photographs import write_photographs
+
+    in_a_second = ("a second: 1 core", "2 cores", "2 / 1")
+    table = Table("images", "way", *in_a_second, "a CPU second: 1 core", "2 cores", "of the bound: 1 core", "2 cores")
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch, "photographs")
+        write_photographs(source, PHOTOGRAPHS)
+        for number, data in enumerate(arguments.data):
+            directory = f"{scratch}/{number}"
+            child("--write", data, "--source", str(source), "--directory", directory)
+            _rows(table, data, directory)
+    Console(soft_wrap=True, markup=False, emoji=False).print(table)
+
+
+def _rows(table: Table, data: str, directory: str) -> None:
+    bounds: dict[int, dict[str, float]] = {}
+    for way in ("bound", "ours", "ours, kept"):
+        if way == "ours, kept" and not data.startswith("encoded, fitted"):
+            continue
+        rates = {cores: child("--directory", directory, "--way", way, "--cores", str(cores)) for cores in (1, 2)}
+        bounds = bounds or rates
+        print(data, way, rates, file=sys.stderr)
+        table.add_row(
+            data,
+            way,
+            *(f"{rates[cores]['rate']:,.0f}" for cores in (1, 2)),
+            f"{rates[2]['rate'] / rates[1]['rate']:.2f}",
+            *(f"{rates[cores]['cpu_rate']:,.0f}" for cores in (1, 2)),
+            *(f"{rates[cores]['cpu_rate'] / bounds[cores]['cpu_rate']:.2f}" for cores in (1, 2)),
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Sources of labelled images: digits that a package ships, TensorFlow Datasets, folders, lists; here or in buckets."""
