@@ -204,9 +204,8 @@ def test_restart_remembers_the_best_epoch_and_what_patience_is_left(digits: Data
     assert epochs == epoch + 4
     assert accuracy > result.history[-1]["val_accuracy"] + 0.3
     model = keras.models.load_model(tmp_path / "model" / "model.keras")
-    split = digits.manifest.splits["validation"]
     right = images = 0
-    for pixels, labels in read_batches([digits.path(shard) for shard in split.shards], (28, 28, 1), 400):
+    for pixels, labels in read_batches(digits, digits.manifest.splits["validation"].shards, 400):
         right += int((model(pixels.numpy() / 255).numpy().argmax(-1) == labels.numpy()).sum())
         images += len(labels)
     assert right / images == pytest.approx(accuracy, abs=1e-6)
