@@ -68,9 +68,12 @@ tensorboard: .venv/installed ## show the learning curves of the last run's model
 dashboard: .venv/installed ## write the Grafana dashboard and the alerts in manifests/monitoring
 	$(BIN)/python manifests/monitoring/render.py
 
-bench-train: .venv/installed ## measure training speed against the original's way and the bound (twenty minutes)
+bench-train: .venv/installed .venv/pytorch/installed ## measure training speed against the original's way, PyTorch and the bound (twenty minutes)
 	$(BIN)/python -m benchmarks.train.run $(ARGS)
 	$(BIN)/python -m benchmarks.train.accuracy
+
+bench-scale: .venv/installed ## measure 2 to 16 workers, each with a link of 1 or 10 Gbit/s; as root (fifteen minutes)
+	$(BIN)/python -m benchmarks.scale.run $(ARGS)
 
 bench-ingest: .venv/installed ## measure ingest against TFDS's own writer and the bound, digits and photographs (ten minutes)
 	$(BIN)/python -m benchmarks.ingest.run $(ARGS)
@@ -85,6 +88,9 @@ bench-reading: .venv/installed ## measure bytes read by each worker, and memory 
 bench-soak: .venv/installed ## train 20,000 steps, and ask a server 500,000 times: nothing may grow or slow down (half an hour)
 	$(BIN)/python -m benchmarks.soak.training $(ARGS)
 	$(BIN)/python -m benchmarks.soak.serving
+
+bench-gpu: .venv/installed ## measure training on a GPU against Keras' fit and the bound (ten minutes); skipped without one
+	$(BIN)/python -m benchmarks.gpu.run $(ARGS)
 
 bench-select: .venv/installed ## simulate how often a model is deployed that is no better (half a minute)
 	$(BIN)/python -m benchmarks.select.run $(ARGS)
@@ -121,4 +127,9 @@ clean: ## remove the environment and all runs
 .venv/mlserver/installed: .venv/installed benchmarks/serve/mlserver.txt
 	$(BIN)/python -m venv .venv/mlserver
 	.venv/mlserver/bin/python -m pip install --quiet --requirement benchmarks/serve/mlserver.txt
+	@touch $@
+
+.venv/pytorch/installed: .venv/installed benchmarks/train/pytorch.txt
+	$(BIN)/python -m venv .venv/pytorch
+	.venv/pytorch/bin/python -m pip install --quiet --no-deps --requirement benchmarks/train/pytorch.txt
 	@touch $@

@@ -21,6 +21,11 @@ MODULES = {
         "components.evaluate.champion",
         "components.select.decision",
     ],
+    "python-tensorflow-gpu": [
+        "components.train.worker.worker",
+        "components.train.worker.export",
+        "components.train.worker.onnx_export",
+    ],
     "python-launcher": [
         "components.preflight.report",
         "components.train.run_job",

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Writes each image's requirements.txt: those packages of requirements.lock that the image needs, with the same versions
-# and hashes, less what images/left-out.txt and images/lean.toml name. Called by `make lock` with the uv to use.
+# and hashes, less what images/left-out.txt and images/lean.toml name. python-tensorflow-gpu has NVIDIA's libraries as
+# well. Called by `make lock` with the uv to use.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv=${1:-uv}
@@ -26,5 +27,8 @@ print(*(line for line in extras[sys.argv[1]] if line.startswith(sys.argv[2])), s
 
 lock python-launcher --extra mlflow pyproject.toml
 lock python-tensorflow --extra tensorflow --extra buckets pyproject.toml
+# NVIDIA's libraries are in no other lock: an environment for development does without these gigabytes.
+extra tensorflow tensorflow~ | sed 's/^tensorflow/&[and-cuda]/' |
+  lock python-tensorflow-gpu --extra tensorflow --extra buckets pyproject.toml -
 extra server | lock python-server -
 { extra server; extra tensorflow tensorflow~; } | lock python-server-tensorflow -

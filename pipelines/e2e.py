@@ -9,7 +9,6 @@ from typing import List
 from kfp import dsl, kubernetes
 
 from kfp_image_classification.components.cluster.data_credentials import give_data_credentials
-from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
 from kfp_image_classification.components.cluster.storage import RUN_ID_FIELD, RUN_ID_VARIABLE, mount_storage
 from kfp_image_classification.components.deploy import deploy
 from kfp_image_classification.components.evaluate import evaluate
@@ -50,6 +49,8 @@ def e2e(
     patience: int = 0,
     image_cache_mb: int = 512,
     compute_dtype: str = "float32",
+    devices: str = "auto",
+    xla: str = "auto",
     gradient_dtype: str = "float32",
     exchange: str = "auto",
     seed: int = 0,
@@ -69,7 +70,7 @@ def e2e(
     train_backend: str = "auto",
     deploy_backend: str = "auto",
     pvc: str = "image-classification",
-    worker_image: str = TENSORFLOW_IMAGE,
+    worker_image: str = "",
     worker_cpu: str = "",
     worker_memory: str = "",
     worker_gpus: int = 0,
@@ -178,6 +179,8 @@ def e2e(
             patience=patience,
             image_cache_mb=image_cache_mb,
             compute_dtype=compute_dtype,
+            devices=devices,
+            xla=xla,
             gradient_dtype=gradient_dtype,
             exchange=exchange,
             seed=seed,

@@ -11,7 +11,6 @@ from google_cloud_pipeline_components.v1.endpoint import EndpointCreateOp, Model
 from google_cloud_pipeline_components.v1.model import ModelUploadOp
 from kfp import dsl
 
-from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
 from kfp_image_classification.components.deploy.vertex import servable_uri
 from kfp_image_classification.components.evaluate import evaluate
 from kfp_image_classification.components.ingest import ingest
@@ -44,6 +43,7 @@ def vertex(
     keep: str = "best",
     patience: int = 0,
     compute_dtype: str = "float32",
+    xla: str = "auto",
     gradient_dtype: str = "float32",
     exchange: str = "auto",
     seed: int = 0,
@@ -52,7 +52,7 @@ def vertex(
     min_recall: dict = {},
     service_name: str = "image-classifier",
     location: str = "us-central1",
-    training_image: str = TENSORFLOW_IMAGE,
+    training_image: str = "",
     training_machine_type: str = "n1-standard-4",
     training_accelerator_type: str = "",
     training_accelerator_count: int = 1,
@@ -72,7 +72,8 @@ def vertex(
         seed: Decides the validation images, initial weights, dropout, augmentation and the order of the images.
         service_name: Display name of the model and the endpoint.
         location: Region of the training jobs, the model and the endpoint.
-        training_image: Image of the workers.
+        training_image: Image of the workers; empty for the one of this version, with NVIDIA's libraries where they have
+            GPUs.
         training_machine_type: Compute Engine machine type of each worker.
         training_accelerator_type: GPU type of the workers; empty for none.
         training_accelerator_count: GPUs a worker.
@@ -109,6 +110,7 @@ def vertex(
             select_by=select_by,
             patience=patience,
             compute_dtype=compute_dtype,
+            xla=xla,
             gradient_dtype=gradient_dtype,
             exchange=exchange,
             seed=seed,

@@ -10,6 +10,8 @@ prometheus promtool
 shellcheck shellcheck
 kubernetes-client kubectl
 curl curl
+iproute2 ip
+iproute2 tc
 "
 
 # Prints the lines of the tools that are not there.

@@ -9,7 +9,7 @@ import pytest
 from repository import REPOSITORY
 
 NEEDED = ("bash", "env", "grep", "cut", "sort", "awk", "chmod")
-TOOLS = ("chromium", "prometheus", "promtool", "shellcheck", "kubectl", "curl")
+TOOLS = ("chromium", "prometheus", "promtool", "shellcheck", "kubectl", "curl", "ip", "tc")
 APT_GET = """#!/usr/bin/env bash
 echo "apt-get $*" >> {calls}
 package="${{*: -1}}"
@@ -18,6 +18,7 @@ package="${{*: -1}}"
 names="$package"
 [ "$package" != prometheus ] || names="prometheus promtool"
 [ "$package" != kubernetes-client ] || names=kubectl
+[ "$package" != iproute2 ] || names="ip tc"
 for name in $names; do echo > {programs}/$name; chmod +x {programs}/$name; done
 """
 
@@ -62,7 +63,7 @@ def test_what_is_missing_is_installed_once(tmp_path: Path) -> None:
     assert installed.code == 0, installed.err
     assert installed.calls[0].startswith("apt-get update")
     packages = [call.split()[-1] for call in installed.calls[1:]]
-    assert packages == ["chromium", "kubernetes-client", "prometheus", "shellcheck"]
+    assert packages == ["chromium", "iproute2", "kubernetes-client", "prometheus", "shellcheck"]
     assert len(machine.install().calls) == len(installed.calls), "the second time, there is nothing to do"
 
 
@@ -82,7 +83,7 @@ def test_system_without_apt_get_is_told_what_to_install(tmp_path: Path) -> None:
     installed = machine.install()
     assert installed.code == 1
     assert "there is no apt-get here" in installed.err
-    assert installed.err.splitlines()[1:] == ["chromium", "prometheus", "promtool", "kubectl", "curl"]
+    assert installed.err.splitlines()[1:] == ["chromium", "prometheus", "promtool", "kubectl", "curl", "ip", "tc"]
 
 
 def test_a_user_needs_sudo(tmp_path: Path) -> None:

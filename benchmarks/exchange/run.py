@@ -115,6 +115,6 @@ def main() -> None:
             median, mean, cpu = (statistics.median(column) for column in columns)
             cells.append(f"{median:.2f} / {mean:.2f} ({cpu:.2f})")
         table.add_row(f"{values:,}", wire, *cells)
-    console = Console()
+    console = Console(soft_wrap=True, markup=False, emoji=False)
     console.print(table)
     console.print(checks(350_000))

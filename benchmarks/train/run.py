@@ -32,6 +32,7 @@ IMAGES = 20_000
 WARM_UP = 2
 Samples = dict[str, list[float]]
 RESULTS = Path(__file__).with_name("results.json")
+PYTORCH = Path(".venv/pytorch/bin/python")
 CORES = sorted(os.sched_getaffinity(0))[:2]
 
 
@@ -46,6 +47,7 @@ class Setting:
     epochs: int
 
 
+Measure = Callable[[Setting, Path], list[float]]
 SETTINGS = [
     Setting("small CNN, the original's batch of 64", "cnn_small", (28, 28, 1), 64, 5),
     Setting("small CNN, the recommended batch of 256", "cnn_small", (28, 28, 1), 256, 6),
@@ -77,12 +79,12 @@ def rates(output: str) -> list[float]:
     return [float(line.split()[1]) for line in output.splitlines() if line.startswith("rate ")]
 
 
-def pinned(commands: list[list[str]], environments: list[dict[str, str]]) -> list[str]:
+def pinned(commands: list[list[str]], environments: list[dict[str, str]], python: str = sys.executable) -> list[str]:
     """Runs one process a core at the same time, and returns what they printed."""
     processes = []
     for core, command, environment in zip(CORES, commands, environments, strict=True):
         process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            [python, "-m", *command],
             env={**os.environ, **environment, "TF_CPP_MIN_LOG_LEVEL": "3"},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -114,6 +116,16 @@ def original_workers(arguments: list[str]) -> str:
     return pinned([command, command], environments)[0]
 
 
+def pytorch(setting: Setting, folder: Path) -> list[float]:
+    """(e) Two one-core workers of PyTorch's DistributedDataParallel."""
+    command = ["benchmarks.train.pytorch", "--data", str(folder / "data.npz"), "--model", setting.model]
+    command += ["--batch-size", str(setting.batch_size), "--epochs", str(setting.epochs + WARM_UP)]
+    command += ["--steps", str(max(20, 70 * 64 // setting.batch_size))]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0]), "WORLD_SIZE": "2"}
+    environments = [{**meeting, "RANK": str(index)} for index in (0, 1)]
+    return rates(pinned([command, command], environments, str(PYTORCH))[0])[WARM_UP:]
+
+
 def train(options: TrainOptions, shards: Path, scratch: Path) -> list[dict[str, float]]:
     """Trains as the train component does, and returns what is known of each epoch."""
     log = stage_log("bench")
@@ -122,9 +134,7 @@ def train(options: TrainOptions, shards: Path, scratch: Path) -> list[dict[str, 
     return run_job(job, scratch / "model", log).history
 
 
-def ours(
-    workers: int, gradient_dtype: str = "float32", compute_dtype: str = "float32"
-) -> Callable[[Setting, Path], list[float]]:
+def ours(workers: int, gradient_dtype: str = "float32", compute_dtype: str = "float32") -> Measure:
     """(b) Our trainer with two one-core workers, or (c) as one process with both cores and the same global batch."""
 
     def measure(setting: Setting, folder: Path) -> list[float]:
@@ -146,7 +156,7 @@ def ours(
     return measure
 
 
-def bound(*flags: str) -> Callable[[Setting, Path], list[float]]:
+def bound(*flags: str) -> Measure:
     """(d) Two independent one-core processes on a constant batch, in the environment that our workers have."""
 
     def measure(setting: Setting, folder: Path) -> list[float]:
@@ -160,7 +170,7 @@ def bound(*flags: str) -> Callable[[Setting, Path], list[float]]:
 
 ORIGINAL = "(a) the original's way, 2 workers"
 BOUND = "(d) bound: 2 processes, no input, no messages"
-WAYS: dict[str, Callable[[Setting, Path], list[float]]] = {
+WAYS: dict[str, Measure] = {
     ORIGINAL: original,
     "(b) ours, 2 workers": ours(2),
     "(b) ours, 2 workers, bfloat16 gradients": ours(2, "bfloat16"),
@@ -169,6 +179,7 @@ WAYS: dict[str, Callable[[Setting, Path], list[float]]] = {
     BOUND: bound(),
     "(d) with our Adam": bound("--our-adam"),
     "(d) with our Adam and bfloat16 layers": bound("--our-adam", "--compute-dtype", "bfloat16"),
+    "(e) PyTorch's DistributedDataParallel, gloo, 2 workers": pytorch,
 }
 
 
@@ -178,9 +189,13 @@ def main() -> None:
         "--rounds", type=int, default=2, help="interleaved repetitions of every measurement (default 2)"
     )
     parser.add_argument("--settings", type=int, nargs="+", default=[0, 1, 2], help="which settings (default all)")
+    parser.add_argument(
+        "--ways", nargs="+", choices="abcde", default="abcde", help="which ways, by letter (default all)"
+    )
     arguments = parser.parse_args()
     settings = [SETTINGS[index] for index in arguments.settings]
-    samples = measure_all(settings, arguments.rounds)
+    ways = {way: measure for way, measure in WAYS.items() if way[1] in arguments.ways}
+    samples = measure_all(settings, ways, arguments.rounds)
     results = {
         "cores": len(CORES),
         "machine": platform.processor() or platform.machine(),
@@ -196,16 +211,16 @@ def main() -> None:
     console.print(f"wrote {RESULTS}")
 
 
-def measure_all(settings: list[Setting], rounds: int) -> dict[Setting, Samples]:
+def measure_all(settings: list[Setting], ways: dict[str, Measure], rounds: int) -> dict[Setting, Samples]:
     """Measures every way in every setting, once a round: what changes on the machine meanwhile, changes for all."""
-    samples: dict[Setting, Samples] = {setting: {way: [] for way in WAYS} for setting in settings}
+    samples: dict[Setting, Samples] = {setting: {way: [] for way in ways} for setting in settings}
     with tempfile.TemporaryDirectory() as scratch, Progress() as progress:
-        task = progress.add_task("measuring", total=rounds * len(settings) * len(WAYS))
+        task = progress.add_task("measuring", total=rounds * len(settings) * len(ways))
         folders = {shape: Path(scratch, "x".join(map(str, shape))) for shape in {setting.shape for setting in settings}}
         for shape, folder in folders.items():
             folder.mkdir()
             prepare(shape, folder)
-        for _, setting, (way, measure) in itertools.product(range(rounds), settings, WAYS.items()):
+        for _, setting, (way, measure) in itertools.product(range(rounds), settings, ways.items()):
             samples[setting][way] += measure(setting, folders[setting.shape])
             progress.advance(task)
     return samples
@@ -221,7 +236,7 @@ def table(setting: Setting, samples: Samples) -> Table:
         shown.add_column(heading, justify="left" if not heading else "right")
     of = medians(samples)
     for way, median in of.items():
-        ratios = [f"{median / of[other]:.2f}" for other in (ORIGINAL, BOUND)]
+        ratios = [f"{median / of[other]:.2f}" if other in of else "" for other in (ORIGINAL, BOUND)]
         shown.add_row(way, f"{median:,.0f}", *ratios, str(len(samples[way])))
     return shown
 

@@ -8,6 +8,8 @@ _TAG = os.environ.get("IMAGE_TAG", "0.1.0")
 
 # kfp.local warns about images without "python" in their names, which are run in this Python all the same.
 TENSORFLOW_IMAGE = f"{_PREFIX}python-tensorflow:{_TAG}"
+# The same with NVIDIA's libraries, three times its size; for workers that have GPUs.
+TENSORFLOW_GPU_IMAGE = f"{_PREFIX}python-tensorflow-gpu:{_TAG}"
 LAUNCHER_IMAGE = f"{_PREFIX}python-launcher:{_TAG}"
 SERVER_IMAGE = f"{_PREFIX}python-server:{_TAG}"
 # For models that ONNX Runtime cannot serve; everything else is better off with the other, a seventh of its size.

@@ -67,6 +67,8 @@ def write_part(plan: ShardPlan, part: int, parts: int, folder: Path, log: loggin
         if _read(plan, part, parts, folder) is None:  # nobody was faster
             shutil.rmtree(final, ignore_errors=True)
             publish_folder(own, final, last=_PART_FILE)
+    except OSError as error:  # the volume is full, say
+        raise StageFailed(f"{folder}: the part cannot be written there: {error}") from None
     finally:
         shutil.rmtree(own, ignore_errors=True)
 

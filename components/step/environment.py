@@ -68,6 +68,8 @@ def own_environment(environment: Mapping[str, str], cores: int) -> dict[str, str
         "TF_NUM_INTRAOP_THREADS": str(cores),
         "TF_NUM_INTEROP_THREADS": str(cores),
         "OMP_NUM_THREADS": str(cores),
+        # Else the first process to come takes all of a GPU's memory, and evaluate fails while a model trains.
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
     own = {**chosen, **own, **decided}
     own.pop("PYTHONIOENCODING", None)  # goes before UTF-8 mode

@@ -43,6 +43,8 @@ def train(
     patience: int = 0,
     image_cache_mb: int = 512,
     compute_dtype: str = "float32",
+    devices: str = "auto",
+    xla: str = "auto",
     gradient_dtype: str = "float32",
     exchange: str = "auto",
     max_restarts: int = 3,

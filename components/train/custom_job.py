@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kfp_image_classification.components.cluster.images import TENSORFLOW_GPU_IMAGE, TENSORFLOW_IMAGE
 from kfp_image_classification.components.train.options import TrainingJob
 from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
 
@@ -17,7 +18,8 @@ class Machine(BaseModel):
     """What each worker runs on.
 
     Attributes:
-        image: Container image with TensorFlow and this package.
+        image: Container image with TensorFlow and this package; empty for the one of this version, with NVIDIA's
+            libraries where the machine has GPUs.
         machine_type: A Compute Engine machine type that Vertex offers for training.
         accelerator_type: A GPU type such as `NVIDIA_TESLA_T4`; empty for none.
         accelerator_count: GPUs of that type a machine.
@@ -25,22 +27,31 @@ class Machine(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    image: str = Field(min_length=1)
+    image: str = ""
     machine_type: str = Field(min_length=1)
     accelerator_type: str = ""
     accelerator_count: int = Field(default=1, ge=1)
 
+    @property
+    def gpus(self) -> int:
+        return self.accelerator_count if self.accelerator_type else 0
+
+    @property
+    def resolved_image(self) -> str:
+        return self.image or (TENSORFLOW_GPU_IMAGE if self.gpus else TENSORFLOW_IMAGE)
+
 
 def worker_pool_specs(job: TrainingJob, machine: Machine) -> list[dict[str, Any]]:
     """The pools of a job: the chief, and where there is more than one worker, the others."""
+    job = job.for_devices(machine.gpus)
     machine_spec: dict[str, Any] = {"machine_type": machine.machine_type}
-    if machine.accelerator_type:
+    if machine.gpus:
         machine_spec["accelerator_type"] = machine.accelerator_type
         machine_spec["accelerator_count"] = machine.accelerator_count
     pool = {
         "machine_spec": machine_spec,
         "container_spec": {
-            "image_uri": machine.image,
+            "image_uri": machine.resolved_image,
             "command": ["python", "-m", "kfp_image_classification.components.train.worker"],
             "args": ["--job", job.model_dump_json()],
             "env": [

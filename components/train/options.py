@@ -15,6 +15,7 @@ from kfp_image_classification.components.train.model_settings import EXPECTED, M
 from kfp_image_classification.components.train.variants import AUGMENTATIONS, SMALLEST_SIDE, check_model
 
 TrainBackend = Literal["auto", "local", "tfjob", "trainjob"]
+Devices = Literal["auto", "cpu", "gpu"]
 
 
 # What a model may have settings for.
@@ -113,6 +114,10 @@ class TrainOptions(BaseModel):
         image_cache_mb: Memory of each worker, in MB, in which decoded images of an encoded data set are kept: they are
             decoded once then, and not in every epoch.
         compute_dtype: What layers compute in: `float32`, or `bfloat16` (weights stay float32) where the machine has it.
+        devices: What workers compute on: `cpu`, `gpu` (it fails where there is none), or `auto`, GPUs where there are
+            some. Local workers share the machine's out; on a cluster each has those that `worker_gpus` gives it.
+        xla: Whether XLA compiles the training step: `on`, `off`, or `auto`, on GPUs. A model that it cannot compile is
+            trained without.
         gradient_dtype: How gradients travel between workers: `float32`, or `bfloat16` with half the bytes.
         exchange: What sums gradients between workers: `sockets`, TensorFlow's `ring` (NCCL where workers have GPUs of
             their own), or `auto`: sockets between CPUs.
@@ -146,6 +151,8 @@ class TrainOptions(BaseModel):
     patience: int = Field(default=0, ge=0)
     image_cache_mb: int = Field(default=512, ge=0)
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    devices: Devices = "auto"
+    xla: Literal["auto", "on", "off"] = "auto"
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
     exchange: Literal["auto", "sockets", "ring"] = "auto"
     max_restarts: int = Field(default=3, ge=0)
@@ -183,6 +190,8 @@ class TrainingJob(BaseModel):
         dataset: Folder of the data set's manifest.
         directory: The job's own folder, the same for all workers: checkpoints, logs, TensorBoard, the model.
         run: Name of the pipeline run, for the model's metadata.
+        gpus: How many GPUs the launcher gave each worker.
+        shares_gpu: Whether it gave the same GPU to several.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -191,15 +200,23 @@ class TrainingJob(BaseModel):
     dataset: str
     directory: str
     run: str = ""
+    gpus: int = 0
+    shares_gpu: bool = False
 
     def identity(self) -> str:
         """What must be the same for a job to continue from another's checkpoints, as text."""
         return self.identity_of(self.options, self.dataset)
 
+    def for_devices(self, gpus: int) -> "TrainingJob":
+        """The job of workers that have so many GPUs each, or none: a pod may see those that others were given."""
+        options = self.options.model_copy(update={"devices": "gpu" if gpus else "cpu"})
+        return self.model_copy(update={"options": options, "gpus": gpus})
+
     @staticmethod
     def identity_of(options: TrainOptions, dataset: str) -> str:
         # These change how a job is run, not what comes out.
-        indifferent = {"backend", "max_restarts", "checkpoint_seconds", "hang_seconds", "stuck_seconds", "peer_seconds"}
+        indifferent = {"backend", "devices", "xla", "max_restarts", "checkpoint_seconds"}
+        indifferent |= {"hang_seconds", "stuck_seconds", "peer_seconds"}
         return json.dumps({"dataset": Dataset(dataset).manifest.fingerprint, **options.model_dump(exclude=indifferent)})
 
 

@@ -15,7 +15,7 @@ from kfp_image_classification.components.train.options import TrainOptions
 def plan_custom_job(
     shards: dsl.Input[dsl.Dataset],
     job: dsl.Output[dsl.Artifact],
-    image: str,
+    image: str = "",
     model_type: str = "cnn",
     workers: int = 2,
     epochs: int = 20,
@@ -33,6 +33,7 @@ def plan_custom_job(
     select_by: str = "accuracy",
     patience: int = 0,
     compute_dtype: str = "float32",
+    xla: str = "auto",
     gradient_dtype: str = "float32",
     exchange: str = "auto",
     machine_type: str = "n1-standard-4",

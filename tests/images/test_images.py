@@ -20,6 +20,11 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 ROOTS = {
     "python-launcher": [*PROJECT["dependencies"], *EXTRAS["mlflow"]],
     "python-tensorflow": [*PROJECT["dependencies"], *EXTRAS["tensorflow"]],
+    "python-tensorflow-gpu": [
+        *PROJECT["dependencies"],
+        *EXTRAS["tensorflow"],
+        *(line.replace("tensorflow", "tensorflow[and-cuda]") for line in EXTRAS["tensorflow"] if "tensorflow~" in line),
+    ],
     "python-server": EXTRAS["server"],
     "python-server-tensorflow": [
         *EXTRAS["server"],
@@ -28,6 +33,8 @@ ROOTS = {
 }
 LEAN = tomllib.loads((REPOSITORY / "images" / "lean.toml").read_text())["dependency-metadata"]
 LEFT_OUT = re.findall(r"^([a-z-]+) ;", (REPOSITORY / "images" / "left-out.txt").read_text(), re.MULTILINE)
+# In the lock of one image alone: nobody's environment for development has them.
+NVIDIA = "nvidia-"
 LINUX = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "os_name": "posix"}
 PYTHON = {"python_version": "3.11", "python_full_version": "3.11.0"}
 
@@ -55,6 +62,8 @@ def needed(requirements: list[str]) -> set[str]:
             if (name, extra) in seen:
                 continue
             seen.add((name, extra))
+            if name.startswith(NVIDIA):
+                continue
             lean = [package["requires-dist"] for package in LEAN if package["name"] == name]
             for line in lean[0] if lean else metadata.requires(name) or []:
                 following = Requirement(line)
@@ -69,7 +78,8 @@ def needed(requirements: list[str]) -> set[str]:
 def test_requirements_are_those_of_the_lock(image: str) -> None:
     lock = pinned(REPOSITORY / "requirements.lock")
     for name, line in pinned(REPOSITORY / "images" / image / "requirements.txt").items():
-        assert line == lock[name], f"images/{image}/requirements.txt is stale: run `make lock`"
+        if image != "python-tensorflow-gpu" or not name.startswith(NVIDIA):
+            assert line == lock[name], f"images/{image}/requirements.txt is stale: run `make lock`"
 
 
 @pytest.mark.parametrize("image", ROOTS)
@@ -85,7 +95,8 @@ def test_requirements_are_what_the_image_needs(image: str) -> None:
         # 3.35 GB with TensorFlow; what counts for it is in the model, as ONNX.
         ("python-server", {"tensorflow", "keras", "kfp", "kubernetes", "pandas", "fastapi", "cloudevents"}),
         ("python-server-tensorflow", {"kfp", "kubernetes", "pandas", "tensorflow-datasets", "scikit-learn"}),
-        ("python-tensorflow", {"pandas", "matplotlib", "pyarrow", "libclang"}),
+        ("python-tensorflow", {"pandas", "matplotlib", "pyarrow", "libclang", "nvidia-cudnn-cu12"}),
+        ("python-tensorflow-gpu", {"pandas", "matplotlib", "pyarrow", "libclang"}),
     ],
 )
 def test_images_are_lean(image: str, absent: set[str]) -> None:
@@ -130,12 +141,21 @@ def test_every_image_has_its_folder() -> None:
         name.split("/")[-1].split(":")[0]
         for name in (
             images.TENSORFLOW_IMAGE,
+            images.TENSORFLOW_GPU_IMAGE,
             images.LAUNCHER_IMAGE,
             images.SERVER_IMAGE,
             images.SERVER_TENSORFLOW_IMAGE,
         )
     }
     assert named == {path.parent.name for path in (REPOSITORY / "images").glob("*/Dockerfile")} == set(ROOTS)
+
+
+def test_the_image_for_gpus_is_the_other_one_with_nvidias_libraries() -> None:
+    plain, gpu = (pinned(REPOSITORY / "images" / name / "requirements.txt") for name in list(ROOTS)[1:3])
+    assert {"nvidia-cudnn-cu12", "nvidia-nccl-cu12", "nvidia-cuda-nvcc-cu12"} <= gpu.keys() - plain.keys()
+    assert {name for name in gpu.keys() ^ plain.keys() if not name.startswith(NVIDIA)} == set()
+    texts = [(REPOSITORY / "images" / name / "Dockerfile").read_text() for name in list(ROOTS)[1:3]]
+    assert texts[0].replace("images/python-tensorflow/", "images/python-tensorflow-gpu/") == texts[1]
 
 
 @pytest.mark.parametrize("image", ROOTS)

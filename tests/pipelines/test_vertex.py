@@ -27,8 +27,10 @@ from google_cloud_pipeline_components.v1.model import ModelUploadOp
 from kfp import dsl, local
 from repository import REPOSITORY
 
+from kfp_image_classification.components.cluster import images
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.deploy.vertex import servable_uri
+from kfp_image_classification.components.train.custom_job import Machine, worker_pool_specs
 from kfp_image_classification.components.train.launchers.machine import free_ports
 from kfp_image_classification.components.train.options import TrainingJob
 from kfp_image_classification.components.train.vertex import collect_custom_job, plan_custom_job
@@ -170,7 +172,6 @@ def plan(shards_uri: str) -> list:
         workers=2,
         epochs=1,
         learning_rates="0:1e-3",
-        image="region-docker.pkg.dev/project/repository/python-tensorflow:0.1.0",
         machine_type="g2-standard-8",
         accelerator_type="NVIDIA_L4",
         run="run-7",
@@ -221,7 +222,36 @@ def test_custom_job_is_a_chief_and_the_other_workers(planned: SimpleNamespace) -
         assert pool.machine_spec.machine_type == "g2-standard-8"
         assert pool.machine_spec.accelerator_type.name == "NVIDIA_L4"
         assert pool.machine_spec.accelerator_count == 1
-        assert pool.container_spec.image_uri.endswith("/python-tensorflow:0.1.0")
+        assert pool.container_spec.image_uri == images.TENSORFLOW_GPU_IMAGE
+
+
+@pytest.mark.parametrize(
+    ("image", "accelerator", "expected", "devices", "gpus"),
+    [
+        ("", "", images.TENSORFLOW_IMAGE, "cpu", 0),
+        ("", "NVIDIA_L4", images.TENSORFLOW_GPU_IMAGE, "gpu", 2),
+        ("own:1", "NVIDIA_L4", "own:1", "gpu", 2),
+    ],
+)
+def test_workers_are_told_of_their_gpus(
+    image: str, accelerator: str, expected: str, devices: str, gpus: int, planned: SimpleNamespace
+) -> None:
+    machine = Machine(image=image, machine_type="a", accelerator_type=accelerator, accelerator_count=2)
+    for pool in worker_pool_specs(planned.job, machine):
+        container = pool["container_spec"]
+        job = TrainingJob.model_validate_json(container["args"][1])
+        assert (container["image_uri"], job.options.devices, job.gpus) == (expected, devices, gpus)
+
+
+def test_a_machine_that_lacks_its_gpu_fails_at_once(planned: SimpleNamespace) -> None:
+    """Here there is none; instead of training on the CPU for a day, with a bill for the GPU."""
+    container = planned.specs[0]["container_spec"]
+    ended = subprocess.run(
+        [sys.executable, *container["command"][1:], *container["args"]], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2, "permanent"
+    last = ended.stdout.splitlines()[-1]
+    assert last.startswith("error: devices = 'gpu': TensorFlow sees no GPU"), last
 
 
 def test_one_worker_needs_one_pool(digits: Dataset, tmp_path: Path) -> None:
@@ -259,7 +289,8 @@ def test_bad_plan_is_refused_before_anything_is_made(
 
 @pytest.fixture(scope="module")
 def collected(planned: SimpleNamespace) -> dict[str, Any]:
-    """The planned job run as Vertex would, on this machine, and what the steps after it make of it."""
+    """The planned job run as Vertex would, on this machine without a GPU, and what the steps after it make of it."""
+    arguments = ["--job", planned.job.for_devices(0).model_dump_json()]
     pools = ("chief", "worker")
     ports = free_ports(len(planned.specs))
     cluster = {pool: [f"127.0.0.1:{port}"] for pool, port in zip(pools, ports, strict=True)}
@@ -271,7 +302,7 @@ def collected(planned: SimpleNamespace) -> dict[str, Any]:
         settings = {variable["name"]: variable["value"] for variable in container["env"]}
         workers.append(
             subprocess.Popen(
-                [*command, *container["args"]],
+                [*command, *arguments],
                 env={**os.environ, **settings, "TF_CONFIG": json.dumps(config)},
                 cwd=REPOSITORY,
                 stdout=subprocess.PIPE,

@@ -14,7 +14,7 @@ from kfp_image_classification.components.train.launchers.naming import job_name
 from kfp_image_classification.components.train.launchers.pod_template import PodTemplate, TaskSettings
 from kfp_image_classification.components.train.launchers.tfjob import TFJOB
 from kfp_image_classification.components.train.launchers.trainjob import TRAINJOB
-from kfp_image_classification.components.train.options import TrainingJob
+from kfp_image_classification.components.train.options import Devices, TrainingJob
 
 JOB_KINDS = {"tfjob": TFJOB, "trainjob": TRAINJOB}
 
@@ -37,6 +37,7 @@ def cluster_job(
         [
             lambda: check_backend(options, backend),
             lambda: check_waiting(job.options.peer_seconds, options),
+            lambda: check_devices(job.options.devices, pods.gpus, options.job.gpu_resource),
             lambda: _check_claim(pods),
             lambda: _check_shared(pods),
         ]
@@ -44,9 +45,24 @@ def cluster_job(
     client = api_client()
     name = job_name(run_id() or job.directory, job.options.model_type, job.identity())
     claim_directory(job)
-    job = share_dataset(job)
+    job = share_dataset(job).for_devices(pods.gpus)
     pods = PodTemplate(job, options, task, pods.run_id, pods.mount_path)
     return job, KubernetesLauncher(client, JOB_KINDS[backend], name, pods, log)
+
+
+def check_devices(devices: Devices, gpus: int, gpu_resource: str) -> None:
+    """Checks that pods have the GPUs on which they are to compute, and no others.
+
+    Raises:
+        InvalidInput: When they have not.
+    """
+    if devices == "gpu" and not gpus:
+        raise InvalidInput(
+            "devices = 'gpu': a worker of a cluster has the GPUs that its pod asks for, and it asks for none; set "
+            f"worker_gpus, or a limit of {gpu_resource} on the task"
+        )
+    if devices == "cpu" and gpus:
+        raise InvalidInput(f"devices = 'cpu': each worker would have {gpus} GPUs and not use them; set worker_gpus = 0")
 
 
 def _check_claim(pods: PodTemplate) -> None:

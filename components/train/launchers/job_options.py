@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from kfp_image_classification.components.cluster.images import TENSORFLOW_IMAGE
+from kfp_image_classification.components.cluster.images import TENSORFLOW_GPU_IMAGE, TENSORFLOW_IMAGE
 from kfp_image_classification.components.step.errors import InvalidInput
 
 START_SECONDS = 600
@@ -135,7 +135,8 @@ class JobOptions(BaseModel):
     """What train takes for a cluster.
 
     Attributes:
-        worker_image: On a cluster, the workers' image; empty for the one of this version.
+        worker_image: On a cluster, the workers' image; empty for the one of this version, with NVIDIA's libraries where
+            they have GPUs.
         worker_cpu: On a cluster, CPUs of each worker; empty for those set on the task, else 1.
         worker_memory: On a cluster, memory of each worker; empty for that set on the task, else 2Gi.
         worker_gpus: On a cluster, GPUs of each worker.
@@ -157,9 +158,9 @@ class JobOptions(BaseModel):
         """How long a worker has to wait for its peers where the user does not say: until the last pod may start."""
         return self.job.start_seconds + MEETING_SECONDS
 
-    @property
-    def image(self) -> str:
-        return self.worker_image or TENSORFLOW_IMAGE
+    def image(self, gpus: int) -> str:
+        """The image of workers that have so many GPUs each."""
+        return self.worker_image or (TENSORFLOW_GPU_IMAGE if gpus else TENSORFLOW_IMAGE)
 
 
 _TFJOB_ONLY = {

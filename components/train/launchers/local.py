@@ -22,12 +22,20 @@ from kfp_image_classification.components.train.attempts import note_end
 from kfp_image_classification.components.train.job_folder import claim_directory
 from kfp_image_classification.components.train.launchers.base import Launcher, Verdict
 from kfp_image_classification.components.train.launchers.chatter import is_chatter
-from kfp_image_classification.components.train.launchers.machine import lock_cores, lock_folder, on_core, worker_ports
+from kfp_image_classification.components.train.launchers.gpus import (
+    VISIBLE,
+    check_devices,
+    installed_gpus,
+    plan,
+    visible_gpus,
+)
+from kfp_image_classification.components.train.launchers.machine import lock_cores, lock_folder, on_cores, worker_ports
 from kfp_image_classification.components.train.options import TrainingJob
 from kfp_image_classification.components.train.worker.worker_report import JoiningStage, WorkerReport
 from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
 
 RETRYABLE_EXIT_CODE = 128
+EVERY_CORE = sys.maxsize
 LAST_LINES = 15
 POLL_SECONDS = 0.1
 # Between a worker's failure and stopping its peers: time for them to notice, and to say what they saw.
@@ -65,7 +73,8 @@ class LocalLauncher(Launcher):
 
     A lock in the job's folder, which the workers inherit, keeps a second launcher out until the last worker of the
     first is gone, even when the first was killed. Each worker has a core to itself where there are enough, and jobs
-    wait for each other's cores: workers that share one keep their peers waiting in every step.
+    wait for each other's cores: workers that share one keep their peers waiting in every step. Workers with GPUs have
+    all cores of the machine between them.
     """
 
     def __init__(self, job: TrainingJob, log: logging.Logger) -> None:
@@ -74,6 +83,7 @@ class LocalLauncher(Launcher):
         self._directory = Path(job.directory)
         self._workers: list[_Worker] = []
         self._locks: list[IO[str]] = []
+        self._gpus: list[str] = []
         self._lost_at = 0.0
         self._started = 0.0
 
@@ -81,9 +91,11 @@ class LocalLauncher(Launcher):
         """Starts the workers, after those of a launcher that was killed are gone; they continue from its checkpoint.
 
         Raises:
-            InvalidInput: When the job's folder holds another job's state, or there is no TensorFlow here.
+            InvalidInput: When the job's folder holds another job's state, there is no TensorFlow here, or no GPU where
+                one is asked for.
             StageFailed: When another launcher's workers hold the job's folder.
         """
+        self._gpus = self._usable_gpus()
         self._directory.mkdir(parents=True, exist_ok=True)
         if importlib.util.find_spec("tensorflow") is None:
             raise InvalidInput(
@@ -93,6 +105,15 @@ class LocalLauncher(Launcher):
         claim_directory(self._job)
         self._start_workers()
         return self._directory.name
+
+    def _usable_gpus(self) -> list[str]:
+        devices = self._job.options.devices
+        if devices == "cpu":
+            return []
+        installed = installed_gpus()
+        gpus = visible_gpus(installed, os.environ)
+        check_devices(devices, gpus, len(installed), os.environ)
+        return gpus
 
     def wait(self) -> Verdict:
         restarts = 0
@@ -187,8 +208,13 @@ class LocalLauncher(Launcher):
     def _start_workers(self) -> None:
         count = self._job.options.workers
         self._locks = [lock_folder(self._directory, self._log.info)]
-        cores = lock_cores(count, str(self._directory), self._log.info)
+        cores = lock_cores(EVERY_CORE if self._gpus else count, str(self._directory), self._log.info)
         self._locks += cores.locks
+        shares = plan(count, self._gpus, cores.numbers)
+        self._log.info("devices = %s: %s", self._job.options.devices, shares.words)
+        job = self._job.model_copy(update={"gpus": 1 if self._gpus else 0, "shares_gpu": shares.shared})
+        if not self._gpus:
+            job = job.model_copy(update={"options": job.options.model_copy(update={"devices": "cpu"})})
         for index in range(count):
             for stage in ("joining", "joined"):
                 WorkerReport.sign(self._job.directory, index, stage).unlink(missing_ok=True)
@@ -198,18 +224,19 @@ class LocalLauncher(Launcher):
         logs.mkdir(exist_ok=True)
         for index in range(count):
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            with on_core(cores.numbers[index] if len(cores.numbers) == count else None):
+            with on_cores(shares.cores[index] if shares.cores else ()):
                 process = subprocess.Popen(
                     [
                         sys.executable,
                         "-m",
                         "kfp_image_classification.components.train.worker",
                         "--job",
-                        self._job.model_dump_json(),
+                        job.model_dump_json(),
                     ],
                     env={
                         **WORKER_ENVIRONMENT,
                         **own_environment(os.environ, usable_cores()),
+                        **({VISIBLE: shares.gpus[index]} if shares.gpus else {}),
                         "TF_CONFIG": json.dumps(config),
                         OWNER_VARIABLE: str(os.getpid()),
                     },

@@ -10,7 +10,7 @@ import random
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -134,13 +134,17 @@ def lock_cores(count: int, job: str, tell: Tell) -> Cores:
 
 
 @contextmanager
-def on_core(core: int | None) -> Iterator[None]:
-    """Processes that this thread starts meanwhile run on that core alone, from their first instruction on."""
-    if core is None:
+def on_cores(cores: Sequence[int]) -> Iterator[None]:
+    """Processes that this thread starts meanwhile run on these cores alone, from their first instruction on.
+
+    Args:
+        cores: None for all that there are.
+    """
+    if not cores:
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, [core])
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

@@ -88,6 +88,12 @@ class PodTemplate:
         return {"requests": requests or limits, "limits": limits}
 
     @property
+    def gpus(self) -> int:
+        """How many GPUs each pod has, from the options or from the task."""
+        given = str(self.resources["limits"].get(self.options.job.gpu_resource) or "0")
+        return int(given) if given.isdecimal() else 0
+
+    @property
     def volumes(self) -> list[Fragment]:
         claim = {"persistentVolumeClaim": {"claimName": self.options.pvc}}
         storage = [{"name": STORAGE_VOLUME, **claim}] if self._adds_storage else []

@@ -47,7 +47,7 @@ def _spec(pods: PodTemplate) -> dict[str, Any]:
 def _template(pods: PodTemplate) -> dict[str, Any]:
     container = {
         "name": CONTAINER,
-        "image": pods.options.image,
+        "image": pods.options.image(pods.gpus),
         "imagePullPolicy": pods.options.job.image_pull_policy,
         "command": pods.command,
         "args": pods.arguments,

@@ -44,7 +44,7 @@ def _spec(pods: PodTemplate) -> dict[str, Any]:
         "activeDeadlineSeconds": pods.options.job.deadline_seconds,
         "trainer": {
             "numNodes": pods.job.options.workers,
-            "image": pods.options.image,
+            "image": pods.options.image(pods.gpus),
             "command": pods.command,
             "args": pods.arguments,
             "env": pods.env,

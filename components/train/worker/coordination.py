@@ -10,6 +10,7 @@ from tensorflow.python.eager import context
 from kfp_image_classification.components.train.exchange import ExchangeFailed
 from kfp_image_classification.components.train.exchange.addresses import open_door, own_door, split_address
 from kfp_image_classification.components.train.options import TrainOptions
+from kfp_image_classification.components.train.worker.devices import ComputeDevices
 from kfp_image_classification.components.train.worker.steps import collective_sum
 from kfp_image_classification.components.train.worker.stuck_watch import StuckWatch
 from kfp_image_classification.components.train.worker.tf_config import Cluster
@@ -21,7 +22,9 @@ class PeersUnreachable(Exception):
     """Not all workers came together in time."""
 
 
-def connect(cluster: Cluster, options: TrainOptions, watch: StuckWatch) -> tf.distribute.MultiWorkerMirroredStrategy:
+def connect(
+    cluster: Cluster, options: TrainOptions, watch: StuckWatch, devices: ComputeDevices
+) -> tf.distribute.MultiWorkerMirroredStrategy:
     """Waits for all workers and joins them.
 
     Args:
@@ -29,6 +32,7 @@ def connect(cluster: Cluster, options: TrainOptions, watch: StuckWatch) -> tf.di
         options: `peer_seconds` to wait for the others, `hang_seconds` without a sign of life and `stuck_seconds` behind
             them until one counts as lost.
         watch: Told when the joining begins.
+        devices: What this worker computes on.
 
     Raises:
         PeersUnreachable: When not all are there in time; names those that are not.
@@ -42,9 +46,10 @@ def connect(cluster: Cluster, options: TrainOptions, watch: StuckWatch) -> tf.di
         watch.gets_on("connect")
         _configure_coordination(options)
         # No time-out: TensorFlow would start a thread for each sum that sleeps so long, see `stuck_watch`.
-        ring = tf.distribute.experimental.CommunicationImplementation.RING
+        ways = tf.distribute.experimental.CommunicationImplementation
+        way = ways.NCCL if devices.joined_by_nccl else ways.RING
         strategy = tf.distribute.MultiWorkerMirroredStrategy(
-            communication_options=tf.distribute.experimental.CommunicationOptions(implementation=ring)
+            communication_options=tf.distribute.experimental.CommunicationOptions(implementation=way)
         )
         # The first message between them: only with it does TensorFlow set up what it needs, a signal handler among it.
         collective_sum(strategy, tf.zeros(1))

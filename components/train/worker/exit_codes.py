@@ -4,6 +4,8 @@ import os
 import sys
 from typing import NoReturn
 
+# As Python's, of an error that nobody expected.
+OWN_ERROR = 1
 BAD_INPUT = 2
 BAD_LOSS = 3
 PEER_LOST = 138

@@ -55,6 +55,7 @@ def training_batches(
     first_batch: int = 0,
     augmentation: str = "none",
     cache_bytes: int = 0,
+    threads: int = 1,
 ) -> tf.data.Dataset:
     """Streams a worker's training batches for ever.
 
@@ -67,6 +68,7 @@ def training_batches(
         first_batch: Position in the stream at which to start.
         augmentation: Name of the random changes to the images.
         cache_bytes: Memory in which decoded images may be kept.
+        threads: How many batches of a share in memory are made at a time.
 
     Returns:
         Batches of uint8 pixels [batch_size, height, width, channels] and int64 labels [batch_size]. When a shard is
@@ -91,7 +93,7 @@ def training_batches(
 
     # Several batches at a time, each where it belongs: the number of cores changes nothing.
     finished = stream.enumerate(start=first_batch).map(
-        finish, num_parallel_calls=1 if in_memory else usable_cores(), deterministic=True
+        finish, num_parallel_calls=threads if in_memory else usable_cores(), deterministic=True
     )
     # Knowing that the stream never ends spares the strategy a round of messages before each step.
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
+
+SHARES = 4096
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Objective:
         class_weights: Of each class, with mean 1 over the training images.
         label_smoothing: Share of each label that is spread over all classes.
         mixup: Alpha of the distribution of the shares in which images are mixed; 0 for no mixing.
-        seed: Decides what is mixed with what.
+        seed: Decides the shares.
     """
 
     class_weights: Sequence[float]
@@ -40,7 +43,9 @@ class Objective:
     seed: int = 0
 
     def mixed(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor, replica: tf.Tensor) -> Mixed:
-        """Mixes a batch; what with what follows from the seed, the step and the replica alone.
+        """Mixes each image with the one before it in its batch, which is in a random order.
+
+        The shares follow from the seed, the step and the replica alone.
 
         After Zhang et al., "mixup: Beyond Empirical Risk Minimization" (2018), with a share for each image.
 
@@ -54,14 +59,13 @@ class Objective:
             return Mixed(images, labels)
         seed = tf.stack([tf.cast(self.seed, tf.int64) + tf.cast(replica, tf.int64) * 2**32, tf.cast(step, tf.int64)])
         count = images.shape[0]
-        one, other = tf.unstack(tf.random.stateless_gamma([2, count], seed, self.mixup))
-        # Both can be 0 by rounding, when alpha is small.
-        share = tf.math.divide_no_nan(one, one + other)
+        # XLA knows no Beta distribution: many numbers were drawn from it before, and one of them is drawn here.
+        drawn = np.random.default_rng(0).beta(self.mixup, self.mixup, SHARES).astype(np.float32)
+        share = tf.gather(drawn, tf.random.stateless_uniform([count], seed, 0, SHARES, tf.int32))
         share = tf.maximum(share, 1 - share)
-        order = tf.random.experimental.stateless_shuffle(tf.range(count), seed + 1)
         part = tf.cast(tf.reshape(share, [-1, 1, 1, 1]), images.dtype)
-        mixed = part * images + (1 - part) * tf.gather(images, order)
-        return Mixed(mixed, labels, tf.gather(labels, order), share)
+        mixed = part * images + (1 - part) * tf.roll(images, 1, axis=0)
+        return Mixed(mixed, labels, tf.roll(labels, 1, axis=0), share)
 
     def losses(self, logits: tf.Tensor, batch: Mixed) -> tf.Tensor:
         """The loss of each image, float32 [n]."""

@@ -1,6 +1,6 @@
 """What workers compute together: training steps, validation, and sums over all of them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -9,6 +9,13 @@ import tensorflow as tf
 
 from kfp_image_classification.components.contracts.measures import TOP, MeasureName, balanced_accuracy, macro_f1
 from kfp_image_classification.components.contracts.preprocessing import model_input
+from kfp_image_classification.components.train.worker.compiled_step import (
+    Step,
+    compiled_part,
+    compiled_whole,
+    refusal,
+    waits_for_replicas,
+)
 from kfp_image_classification.components.train.worker.losses import Objective
 
 # About a second of steps a call: long enough to hide a call's cost, short enough to notice a preemption in time.
@@ -53,6 +60,7 @@ def build_train_steps(
     objective: Objective,
     global_batch: int,
     sum_over_workers: SumOverWorkers,
+    with_xla: bool = False,
 ) -> TrainSteps:
     """Builds the function that takes a number of steps.
 
@@ -63,6 +71,7 @@ def build_train_steps(
         objective: What is minimised.
         global_batch: Images of a step, of all workers together.
         sum_over_workers: Sums a tensor (float32 [n]) that each worker holds once.
+        with_xla: Whether XLA is to compile them, if it can; where it cannot, the log says why.
 
     Returns:
         A function of the batches, the number of steps (int32), and anything to be summed over the workers on the way
@@ -70,26 +79,61 @@ def build_train_steps(
     """
     replicas = strategy.num_replicas_in_sync
 
-    def replica_step(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    def gradients_of(pixels: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group if objective.mixup else 0
         batch = objective.mixed(model_input(pixels), labels, optimizer.iterations.value, replica)
         with tf.GradientTape() as tape:
             logits = _logits(model, batch.images, training=True)
             losses = objective.losses(logits, batch)
             # Gradients are summed over the replicas, so each counts its part of the global batch.
             loss = tf.reduce_sum(losses) / global_batch + sum(model.losses) / replicas
-        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
-        return tf.stack([tf.reduce_sum(losses), _correct(logits, labels)])
+        gradients = tape.gradient(loss, model.trainable_variables)
+        return gradients, tf.stack([tf.reduce_sum(losses), _correct(logits, labels)])
+
+    def step_with(gradients_of: Step) -> Step:
+        def replica_step(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+            gradients, results = gradients_of(pixels, labels)
+            optimizer.apply(gradients, model.trainable_variables)
+            return results
+
+        return replica_step
+
+    step = step_with(gradients_of)
+    if with_xla and replicas > 1 and waits_for_replicas(model):
+        print("xla: the model is trained without, as its synchronized layers wait for the other replicas", flush=True)
+    elif with_xla:
+        # Where there are other replicas, only what is before their sum.
+        part = compiled_part(gradients_of)
+        ways = [(compiled_whole(step), None)] if replicas == 1 else []
+        step = _compiled(strategy, model, optimizer, global_batch // replicas, [*ways, (step_with(part), part)]) or step
 
     @tf.function
     def train_steps(batches: Iterator[Any], count: tf.Tensor, carried: tf.Tensor) -> tf.Tensor:
         totals = tf.zeros(2)
         for _ in tf.range(count):
-            results = strategy.run(replica_step, args=next(batches))
+            results = strategy.run(step, args=next(batches))
             totals += tf.add_n(strategy.experimental_local_results(results))
         return sum_over_workers(tf.concat([totals, carried], 0))
 
     return train_steps
+
+
+def _compiled(
+    strategy: tf.distribute.Strategy,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    images: int,
+    ways: Sequence[tuple[Step, Step | None]],
+) -> Step | None:
+    """The first of some steps that XLA compiles, tried by its part where it has one; None where there is none."""
+    black = tf.zeros([images, *model.input_shape[1:]], tf.uint8), tf.zeros([images], tf.int64)
+    why = ""
+    for step, part in ways:
+        why = refusal(strategy, [*model.variables, *optimizer.variables], part or step, black)
+        if not why:
+            return step
+    print(f"xla: the model is trained without, as XLA does not compile it: {why}", flush=True)
+    return None
 
 
 def build_validation(model: keras.Model, select_by: MeasureName, sum_over_workers: SumOverWorkers) -> Validate:

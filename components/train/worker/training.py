@@ -32,7 +32,9 @@ from kfp_image_classification.components.train.learning_rate import Schedule
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions, check_fit
 from kfp_image_classification.components.train.worker.best_epoch import BestEpoch
 from kfp_image_classification.components.train.worker.checkpoints import Checkpoints, Position, TimedCheckpoints
+from kfp_image_classification.components.train.worker.compiled_step import is_wanted
 from kfp_image_classification.components.train.worker.coordination import PeersUnreachable, answers, connect
+from kfp_image_classification.components.train.worker.devices import ComputeDevices, find_devices
 from kfp_image_classification.components.train.worker.epoch_log import EpochLog
 from kfp_image_classification.components.train.worker.export import export_model, is_exported
 from kfp_image_classification.components.train.worker.input_pipeline import (
@@ -63,6 +65,8 @@ from kfp_image_classification.components.train.worker.worker_report import Worke
 VALIDATION_BATCH = 512
 # How Keras names what decides the draws of a layer.
 RANDOM_STATE = "seed_generator_state"
+# Ahead of the step that computes.
+BATCHES_ON_DEVICE = 2
 # A network file system takes its time to show here what another worker has written.
 VISIBLE_SECONDS = 30.0
 CHIEF_POLL_SECONDS = 0.2
@@ -102,12 +106,13 @@ def train_model(
     """
     times.enter("data")
     share = _Share.of(job, cluster)
+    devices = find_devices(job)
     # Nobody waits for a worker that trains alone.
     watch = StuckWatch(job.options.stuck_seconds if cluster.workers > 1 else math.inf)
     report = WorkerReport(index=cluster.index)
     times.enter("connect")
     report.reached(job.directory, "joining")
-    strategy = connect(cluster, job.options, watch)
+    strategy = connect(cluster, job.options, watch, devices)
     report.reached(job.directory, "joined")
     size = _Size.of(job, cluster, share, strategy)
     print(
@@ -115,10 +120,12 @@ def train_model(
         f"{size.epoch_steps} steps an epoch, global batch {size.global_batch}",
         flush=True,
     )
+    with_xla = is_wanted(job.options.xla, devices.gpus)
+    print(f"worker {cluster.index} computes on {devices.words}{', with XLA' if with_xla else ''}", flush=True)
     progress = _Progress(times, watch, attempt)
     progress.enter("build")
     try:
-        training = _Training(job, cluster, share, size, strategy, progress)
+        training = _Training(job, cluster, share, size, strategy, progress, devices)
         training.run(notice)
     except tf.errors.OpError:
         if share.dataset.refused:  # a shard, while the input was read
@@ -212,8 +219,14 @@ class _Size:
         local_replicas = strategy.num_replicas_in_sync // cluster.workers
         worker_batch = job.options.batch_size * local_replicas
         shards = share.dataset.manifest.splits["train"].shards
+        epoch_steps = steps_per_epoch(shards, cluster.workers, worker_batch)
+        if not epoch_steps:
+            raise InvalidInput(
+                f"batch_size = {job.options.batch_size}: with {local_replicas} GPUs a worker takes {worker_batch} "
+                "images in a step, more than its share of the training images; use less, or fewer workers"
+            )
         return cls(
-            epoch_steps=steps_per_epoch(shards, cluster.workers, worker_batch),
+            epoch_steps=epoch_steps,
             global_batch=worker_batch * cluster.workers,
             local_replicas=local_replicas,
         )
@@ -230,10 +243,12 @@ class _Training:
         size: _Size,
         strategy: tf.distribute.Strategy,
         progress: _Progress,
+        devices: ComputeDevices,
     ) -> None:
         """Builds the model, or restores it from the newest checkpoint."""
         self._options, self._directory = job.options, Path(job.directory)
         self._cluster, self._share, self._size, self._progress = cluster, share, size, progress
+        self._devices = devices
         keras.utils.set_random_seed(self._options.seed)
         manifest = share.dataset.manifest
         schedule = Schedule.parse(self._options.learning_rates)
@@ -257,11 +272,9 @@ class _Training:
             checkpoints.remove_partial()
             forget_epochs_after(self._directory / HISTORY_FILE, self._position.step // size.epoch_steps)
             progress.tell(first_step=self._position.step, step=self._position.step)
-        # Each worker drops other features than its peers, and after a restart not those it dropped before.
-        _place_random_layers(self.model, [self._options.seed + cluster.index, self._position.step])
         self._exchange: TensorExchange | None = None
         sum_over_workers: SumOverWorkers = partial(collective_sum, strategy)
-        if uses_sockets(self._options.exchange, cluster.workers, size.local_replicas):
+        if uses_sockets(self._options.exchange, cluster.workers, size.local_replicas, devices.joined_by_nccl):
             progress.enter("connect")
             self._exchange = TensorExchange.join(job, cluster, attempt, self._optimizer.summed_shapes)
             progress.enter("build")
@@ -270,13 +283,26 @@ class _Training:
             self._optimizer.sum = self._exchange.sum
             sum_over_workers = self._exchange.sum_one
         self._train_steps = build_train_steps(
-            strategy, self.model, self._optimizer, _objective(self._options, share), size.global_batch, sum_over_workers
+            strategy,
+            self.model,
+            self._optimizer,
+            _objective(self._options, share),
+            size.global_batch,
+            sum_over_workers,
+            with_xla=is_wanted(self._options.xla, devices.gpus),
         )
+        # Each worker drops other features than its peers, and after a restart not those it dropped before.
+        _place_random_layers(self.model, [self._options.seed + cluster.index, self._position.step])
         self._validate = build_validation(self.model, self._options.select_by, sum_over_workers)
         # Made once: each data set brings functions of its own, which have to be traced.
         cache_bytes = self._options.image_cache_mb * 10**6 // VALIDATION_PART
         self._validation_batches = ValidationBatches(share.dataset, share.validation, VALIDATION_BATCH, cache_bytes)
-        self._batches = iter(strategy.distribute_datasets_from_function(self._own_batches))
+        self._batches = iter(
+            strategy.distribute_datasets_from_function(
+                self._own_batches,
+                tf.distribute.InputOptions(experimental_per_replica_buffer_size=BATCHES_ON_DEVICE),
+            )
+        )
         self._pace = Pace(cluster.workers)
         self._log = EpochLog(self._directory, self._options.epochs) if cluster.is_chief else None
 
@@ -376,6 +402,7 @@ class _Training:
             self._position.step * replicas,
             self._options.augmentation,
             self._options.image_cache_mb * 10**6 * (VALIDATION_PART - 1) // VALIDATION_PART,
+            self._devices.reading_threads,
         )
 
 
@@ -400,13 +427,14 @@ def _restored(
     return checkpoints.restore_step(step, VISIBLE_SECONDS), number
 
 
-def uses_sockets(exchange: str, workers: int, local_replicas: int) -> bool:
+def uses_sockets(exchange: str, workers: int, local_replicas: int, joined_by_nccl: bool = False) -> bool:
     """Whether workers sum through sockets, rather than TensorFlow.
 
     Args:
         exchange: `auto`, `sockets` or `ring`.
         workers: How many there are.
         local_replicas: Devices of this worker, the same number for all.
+        joined_by_nccl: Whether each worker has GPUs of its own, whose sums NCCL makes.
 
     Raises:
         InvalidInput: When they were asked to, and cannot.
@@ -417,7 +445,7 @@ def uses_sockets(exchange: str, workers: int, local_replicas: int) -> bool:
         )
     if workers == 1 or exchange == "ring":
         return False
-    return exchange == "sockets" or not tf.config.list_logical_devices("GPU")
+    return exchange == "sockets" or not joined_by_nccl
 
 
 def _tell_resumption(position: Position, directory: Path) -> None:

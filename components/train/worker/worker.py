@@ -8,6 +8,7 @@ Operator's ExitCode restart policy, where 1 to 127 are permanent failures and 12
 | code | meaning |
 |---|---|
 | 0 | the whole job is done |
+| 1 | an error of this worker's own: its model, its memory, or a bug |
 | 2 | bad input |
 | 3 | the loss is NaN or infinite |
 | 138 | another worker was lost or did not come, or this one is stuck |
@@ -32,7 +33,14 @@ from kfp_image_classification.components.step.process_owner import leave_with_ow
 from kfp_image_classification.components.train.attempts import OwnAttempt, Superseded, note_end
 from kfp_image_classification.components.train.exchange import ExchangeFailed, PeerLost, Refused
 from kfp_image_classification.components.train.options import TrainingJob
-from kfp_image_classification.components.train.worker.exit_codes import BAD_INPUT, BAD_LOSS, PEER_LOST, PREEMPTED, leave
+from kfp_image_classification.components.train.worker.exit_codes import (
+    BAD_INPUT,
+    BAD_LOSS,
+    OWN_ERROR,
+    PEER_LOST,
+    PREEMPTED,
+    leave,
+)
 from kfp_image_classification.components.train.worker.phase_times import PhaseTimes
 from kfp_image_classification.components.train.worker.preemption import Preempted, PreemptionNotice
 from kfp_image_classification.components.train.worker.tf_config import (
@@ -81,10 +89,11 @@ def _train(job: TrainingJob, cluster: Cluster, notice: PreemptionNotice) -> NoRe
     # For what no worker does: 60 MB, and a quarter of the time that a start takes.
     with import_without("sklearn", "pandas", "matplotlib", "scipy", "IPython"):
         import keras  # noqa: F401
-        import tensorflow as tf
+        import tensorflow  # noqa: F401
 
     from kfp_image_classification.components.train.worker.checkpoints import CheckpointUnreadable
     from kfp_image_classification.components.train.worker.coordination import PeersUnreachable
+    from kfp_image_classification.components.train.worker.failure import in_full, in_short, is_loss_of_peer
     from kfp_image_classification.components.train.worker.training import NonFiniteLoss, train_model
 
     try:
@@ -105,9 +114,10 @@ def _train(job: TrainingJob, cluster: Cluster, notice: PreemptionNotice) -> NoRe
         _leave_to_return(PEER_LOST, f"error: {error}", job, cluster)
     except Preempted as error:
         _leave_to_return(PREEMPTED, str(error), job, cluster)
-    except tf.errors.OpError as error:
-        words = error.message.splitlines()[0] if error.message else ""
-        _leave_to_return(PEER_LOST, f"another worker was lost: {type(error).__name__}: {words}", job, cluster)
+    except Exception as error:  # whatever a user's model, TensorFlow or a driver raises
+        if is_loss_of_peer(error, cluster.workers):
+            _leave_to_return(PEER_LOST, f"another worker was lost: {in_short(error)}", job, cluster)
+        leave(OWN_ERROR, in_full(error))
     leave(0, f"trained under {type(held[0]).__name__}")
 
 

@@ -3,7 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE, SERVER_IMAGE, TENSORFLOW_IMAGE
+from kfp_image_classification.components.cluster.images import (
+    LAUNCHER_IMAGE,
+    SERVER_IMAGE,
+    TENSORFLOW_GPU_IMAGE,
+    TENSORFLOW_IMAGE,
+)
 from kfp_image_classification.components.cluster.kubernetes_client import NOT_FOUND, api_client, explained, patiently
 from kfp_image_classification.components.preflight.checks import Finding, State, check_cluster
 from kfp_image_classification.components.preflight.operators import apply_manifests
@@ -53,12 +58,13 @@ def check(parameters: Mapping[str, Any], namespace: str, service_account: str, s
     claimed = any(
         finding.state is State.OK and finding.what.startswith(f"volume claim {options.pvc} ") for finding in findings
     )
+    for_gpus = [TENSORFLOW_GPU_IMAGE] if parameters.get("worker_gpus") and not parameters.get("worker_image") else []
     findings += [
         *probe_images(
             client,
             namespace,
             service_account,
-            [TENSORFLOW_IMAGE, LAUNCHER_IMAGE, *([SERVER_IMAGE] if serves else [])],
+            [TENSORFLOW_IMAGE, *for_gpus, LAUNCHER_IMAGE, *([SERVER_IMAGE] if serves else [])],
             seconds,
             print,
             pvc=options.pvc if claimed else "",

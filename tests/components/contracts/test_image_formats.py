@@ -15,7 +15,7 @@ from repository import REPOSITORY
 from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.contracts.image_formats import remedy, what_it_is
-from kfp_image_classification.components.contracts.preprocessing import decode_image
+from kfp_image_classification.components.contracts.preprocessing import check_image, decode_image
 from kfp_image_classification.components.deploy.server.image_files import UnusableImage, decode
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sharding import write_dataset
@@ -38,6 +38,7 @@ NOT_GREY = {name: (content, "a damaged JPEG") for name, content in COLOUR_ONLY.i
 def test_an_image_is_the_same_to_the_graph_and_to_the_server(name: str, image_shape: tuple[int, int, int]) -> None:
     in_the_graph = decode_image(tf.constant(ALL_IMAGES[name]), image_shape).numpy()
     assert np.array_equal(decode([ALL_IMAGES[name]], image_shape, MANY)[0], in_the_graph)
+    assert tf.size(check_image(tf.constant(ALL_IMAGES[name]), image_shape)) > 0
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,8 @@ def test_what_is_no_image_is_refused_by_the_graph_and_by_the_server(
 ) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode_image(tf.constant(content), image_shape)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        check_image(tf.constant(content), image_shape)
     with pytest.raises(
         UnusableImage, match=rf"image 0: cannot be decoded: it is {what}.*; expected a whole PNG or JPEG"
     ):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from exchange_workers import TOKEN, Process
 from network_proxy import Proxy
+from skips import Need, skip
 from slow_cases import most_slow
 
 from kfp_image_classification.components.train.exchange import Exchange, ExchangeFailed, PeersMissing, Refused
@@ -136,7 +137,7 @@ def test_a_name_that_resolves_late(addresses: Addresses, monkeypatch: pytest.Mon
 
 def test_ipv6(addresses: Addresses) -> None:
     if not socket.has_dualstack_ipv6():
-        pytest.skip("no IPv6 here")
+        skip(Need.SYSTEM, "no IPv6 here")
     own = [f"[::1]:{port(address)}" for address in addresses(3)]
     joined = [Joining(own, index) for index in range(3)]
     assert [one.ended().error for one in joined] == [None] * 3

@@ -1,5 +1,7 @@
 """Manifests from options, as plain data."""
 
+import contextlib
+import json
 import re
 from typing import Any
 
@@ -8,7 +10,9 @@ import yaml
 from jsonschema import Draft7Validator
 from kubernetes_api.crds import REAL_CRDS, needs_definitions, unknown_fields
 
+from kfp_image_classification.components.cluster.images import TENSORFLOW_GPU_IMAGE, TENSORFLOW_IMAGE
 from kfp_image_classification.components.step.errors import InvalidInput, checked
+from kfp_image_classification.components.train.launchers.cluster_job import check_devices
 from kfp_image_classification.components.train.launchers.job_options import JobOptions, check_backend
 from kfp_image_classification.components.train.launchers.naming import LONGEST_NAME, job_name
 from kfp_image_classification.components.train.launchers.pod_template import PodTemplate, TaskSettings
@@ -143,6 +147,55 @@ def test_chief_is_one_of_the_workers() -> None:
 def test_resources(flat: dict[str, Any], task: dict[str, Any], expected: dict[str, Any]) -> None:
     pods = PodTemplate(JOB, options(**flat), TaskSettings(resources=task))
     assert template(pods)["spec"]["containers"][0]["resources"] == expected
+
+
+@pytest.mark.parametrize(
+    ("flat", "job", "task", "gpus", "image"),
+    [
+        ({}, {}, {}, 0, TENSORFLOW_IMAGE),
+        ({"worker_gpus": 1}, {}, {}, 1, TENSORFLOW_GPU_IMAGE),
+        ({"worker_gpus": 4}, {}, {}, 4, TENSORFLOW_GPU_IMAGE),
+        ({"worker_gpus": 1, "worker_image": "own:1"}, {}, {}, 1, "own:1"),
+        ({}, {}, {"limits": {"nvidia.com/gpu": "2"}}, 2, TENSORFLOW_GPU_IMAGE),
+        (
+            {},
+            {"gpu_resource": "nvidia.com/mig-1g.5gb"},
+            {"limits": {"nvidia.com/mig-1g.5gb": 1}},
+            1,
+            TENSORFLOW_GPU_IMAGE,
+        ),
+        ({}, {}, {"limits": {"cpu": "2"}}, 0, TENSORFLOW_IMAGE),
+    ],
+)
+@pytest.mark.parametrize("kind", [TFJOB, TRAINJOB], ids=["tfjob", "trainjob"])
+def test_workers_with_gpus_have_the_image_for_them(
+    kind: Any, flat: dict[str, Any], job: dict[str, Any], task: dict[str, Any], gpus: int, image: str
+) -> None:
+    pods = PodTemplate(JOB, options(job, **{"worker_image": "", **flat}), TaskSettings(resources=task))
+    assert pods.gpus == gpus
+    assert re.findall(r'"image": "([^"]+)"', json.dumps(kind.manifest("train-cnn-1", pods))) == [image]
+
+
+@pytest.mark.parametrize(
+    ("devices", "gpus", "problem"),
+    [
+        ("auto", 0, ""),
+        ("auto", 2, ""),
+        ("gpu", 1, ""),
+        ("cpu", 0, ""),
+        ("gpu", 0, "devices = 'gpu': a worker of a cluster has the GPUs that its pod asks for, and it asks for none"),
+        ("cpu", 2, "devices = 'cpu': each worker would have 2 GPUs and not use them; set worker_gpus = 0"),
+    ],
+)
+def test_devices_and_gpus_go_together(devices: Any, gpus: int, problem: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(problem)) if problem else contextlib.nullcontext():
+        check_devices(devices, gpus, "nvidia.com/gpu")
+
+
+@pytest.mark.parametrize(("gpus", "devices"), [(0, "cpu"), (1, "gpu"), (4, "gpu")])
+def test_a_pod_is_told_what_it_was_given(gpus: int, devices: str) -> None:
+    told = JOB.for_devices(gpus)
+    assert (told.options.devices, told.gpus, told.shares_gpu) == (devices, gpus, False)
 
 
 def test_what_is_set_on_the_task_wins_over_defaults_and_the_options_over_both() -> None:

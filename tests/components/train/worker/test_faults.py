@@ -24,7 +24,7 @@ from kfp_image_classification.components.contracts.dataset_manifest import Datas
 from kfp_image_classification.components.contracts.records import read_batches
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 from kfp_image_classification.components.train.job_folder import claim_directory
-from kfp_image_classification.components.train.launchers.machine import on_core, worker_ports
+from kfp_image_classification.components.train.launchers.machine import on_cores, worker_ports
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 from kfp_image_classification.components.train.run_job import TrainingResult, run_job
 from kfp_image_classification.components.train.worker.worker_report import WorkerReport
@@ -348,7 +348,7 @@ def test_connection_between_two_workers_that_breaks(
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             command = [sys.executable, "-m", WORKER, "--job", job.model_dump_json()]
             environment = {**os.environ, **WORKER_ENVIRONMENT, "TF_CONFIG": json.dumps(config)}
-            with on_core(min(os.sched_getaffinity(0))):  # the weights depend on a worker's number of cores
+            with on_cores([min(os.sched_getaffinity(0))]):  # the weights depend on a worker's number of cores
                 started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
         told = [process.communicate(timeout=120)[0] for process in started]
         return [(process.returncode, words) for process, words in zip(started, told, strict=True)]

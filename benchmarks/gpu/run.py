@@ -1,0 +1,164 @@
+"""`make bench-gpu`: images a second on one GPU, of our trainer, of Keras' fit, and of a constant batch."""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.ingest.sharding import write_dataset
+from kfp_image_classification.components.ingest.sources import Source, SourceSplit
+from kfp_image_classification.components.step.stage_log import stage_log
+from kfp_image_classification.components.train.launchers.gpus import installed_gpus, visible_gpus
+from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
+from kfp_image_classification.components.train.run_job import run_job
+
+IMAGES, SHAPE = 50_000, (32, 32, 3)
+WARM_UP = 2
+LIMIT_SECONDS = 600
+RESULTS = Path(__file__).with_name("results.json")
+OURS, FIT, BOUND = "ours", "Keras' fit", "constant batch, XLA"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained: a model variant, images in a batch, and what its layers compute in."""
+
+    model: str
+    batch_size: int
+    compute_dtype: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.model}, batch {self.batch_size:,}, {self.compute_dtype}"
+
+
+SETTINGS = [
+    Setting("resnet", 256, "float32"),
+    Setting("resnet", 256, "bfloat16"),
+    Setting("resnet", 1024, "bfloat16"),
+    Setting("cnn", 64, "float32"),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=20, help="measured epochs (default 20)")
+    parser.add_argument("--settings", type=int, nargs="+", default=[0, 1, 2, 3], help="which settings (default all)")
+    arguments = parser.parse_args()
+    if why := reason_to_skip():
+        print(f"skipped: {why}")
+        return
+    results = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        prepare(Path(scratch))
+        for setting in [SETTINGS[index] for index in arguments.settings]:
+            results[setting.title] = {
+                OURS: ours(setting, Path(scratch), arguments.epochs),
+                FIT: fit(setting, Path(scratch), arguments.epochs),
+                BOUND: constant_batch(setting),
+            }
+    RESULTS.write_text(json.dumps(results, indent=2), encoding="utf-8")
+    console = Console(soft_wrap=True, markup=False, emoji=False)
+    console.print(table(results))
+    console.print(f"wrote {RESULTS}")
+
+
+def reason_to_skip() -> str:
+    """Why nothing can be measured here; empty where it can."""
+    if not visible_gpus(installed_gpus(), os.environ):
+        return "there is no NVIDIA GPU here, or none that may be used (nvidia-smi -L, CUDA_VISIBLE_DEVICES)"
+    seen = subprocess.run(
+        [sys.executable, "-c", "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"],
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
+    ).stdout.split()
+    if seen[-1:] == ["0"]:
+        return "TensorFlow cannot use the GPU that is here: pip install 'tensorflow[and-cuda]'"
+    return ""
+
+
+def prepare(folder: Path) -> None:
+    """Colour images of noise, and labels by chance, for all three."""
+    random = np.random.default_rng(0)
+    pixels, labels = random.integers(0, 256, (IMAGES, *SHAPE), np.uint8), random.integers(0, 10, IMAGES)
+    np.savez(folder / "data.npz", pixels=pixels, labels=labels)
+
+    def split(count: int) -> SourceSplit:
+        return SourceSplit(
+            count, lambda: ((image, int(label)) for image, label in zip(pixels[:count], labels[:count], strict=True))
+        )
+
+    source = Source(
+        "noise", "1", [str(number) for number in range(10)], SHAPE, {"train": split(IMAGES), "test": split(200)}
+    )
+    options = IngestOptions(dataset="noise", validation_share=0.01, workers=1, seed=0)
+    write_dataset(source, options, folder / "shards", stage_log("bench"))
+
+
+def ours(setting: Setting, folder: Path, epochs: int) -> list[float]:
+    """Our trainer, one worker, as the train component runs it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        options = TrainOptions(
+            model_type=setting.model,
+            workers=1,
+            epochs=epochs + WARM_UP,
+            batch_size=setting.batch_size,
+            learning_rates="0:1e-3",
+            seed=0,
+            compute_dtype=setting.compute_dtype,
+            devices="gpu",
+            checkpoint_seconds=1000,
+        )
+        job = TrainingJob(options=options, dataset=str(folder / "shards"), directory=str(Path(scratch, "job")))
+        history = run_job(job, Path(scratch, "model"), stage_log("bench")).history
+    return [row["images_per_second"] for row in history[WARM_UP:]]
+
+
+def fit(setting: Setting, folder: Path, epochs: int) -> list[float]:
+    return rates("benchmarks.gpu.keras_fit", setting, "--data", str(folder / "data.npz"), "--epochs", str(epochs))
+
+
+def constant_batch(setting: Setting) -> list[float]:
+    """The bound: no input, the whole step one program of XLA."""
+    shape = map(str, SHAPE)
+    return rates("benchmarks.train.constant_batch", setting, "--shape", *shape, "--seconds", "10", "--xla")
+
+
+def rates(module: str, setting: Setting, *arguments: str) -> list[float]:
+    given = ["--model", setting.model, "--batch-size", str(setting.batch_size)]
+    output = subprocess.run(
+        [sys.executable, "-m", module, *given, "--compute-dtype", setting.compute_dtype, *arguments],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=LIMIT_SECONDS,
+        encoding="utf-8",
+    ).stdout
+    return [float(line.split()[1]) for line in output.splitlines() if line.startswith("rate ")]
+
+
+def table(results: dict[str, dict[str, list[float]]]) -> Table:
+    shown = Table(title="images/s on one GPU, medians", title_justify="left")
+    for heading in ("", OURS, FIT, BOUND, "ours / bound"):
+        shown.add_column(heading, justify="left" if not heading else "right")
+    for title, samples in results.items():
+        of = {way: statistics.median(values) for way, values in samples.items()}
+        shown.add_row(title, *(f"{of[way]:,.0f}" for way in (OURS, FIT, BOUND)), f"{of[OURS] / of[BOUND]:.2f}")
+    return shown
+
+
+if __name__ == "__main__":
+    main()
