@@ -38,7 +38,15 @@ def e2e(
     epochs: int = 20,
     batch_size: int = 32,
     learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
+    optimizer: str = "adam",
+    weight_decay: float = 0.0,
+    gradient_clip: float = 0.0,
+    label_smoothing: float = 0.0,
+    class_weights: str = "equal",
     augmentation: str = "none",
+    mixup: float = 0.0,
+    keep: str = "best",
+    patience: int = 0,
     image_cache_mb: int = 512,
     compute_dtype: str = "float32",
     devices: str = "auto",
@@ -74,8 +82,10 @@ def e2e(
     """Ingests a data set, trains several models on it, and deploys the best one if it is good enough.
 
     Args:
-        models: The model variants to train and compare.
-        seed: Decides the validation images, initial weights, dropout and the order of the images.
+        models: The models to train and compare, each as train takes its `model_type`: with settings of its own, too.
+        select_by: What models, and the epochs of each, are compared by, on the validation images: `accuracy`,
+            `macro_f1`, `balanced_accuracy`, `log_loss` or `top5`.
+        seed: Decides the validation images, initial weights, dropout, augmentation and the order of the images.
         service_namespace: On a cluster, where the service is; empty for the namespace in which the pipeline runs.
         train_backend: What runs the training workers: `tfjob`, `trainjob`, `local` processes, or `auto`: a TFJob on a
             cluster, local processes elsewhere.
@@ -157,7 +167,16 @@ def e2e(
             epochs=epochs,
             batch_size=batch_size,
             learning_rates=learning_rates,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            gradient_clip=gradient_clip,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
             augmentation=augmentation,
+            mixup=mixup,
+            keep=keep,
+            select_by=select_by,
+            patience=patience,
             image_cache_mb=image_cache_mb,
             compute_dtype=compute_dtype,
             devices=devices,

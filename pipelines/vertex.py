@@ -33,7 +33,15 @@ def vertex(
     epochs: int = 20,
     batch_size: int = 32,
     learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
+    optimizer: str = "adam",
+    weight_decay: float = 0.0,
+    gradient_clip: float = 0.0,
+    label_smoothing: float = 0.0,
+    class_weights: str = "equal",
     augmentation: str = "none",
+    mixup: float = 0.0,
+    keep: str = "best",
+    patience: int = 0,
     compute_dtype: str = "float32",
     xla: str = "auto",
     gradient_dtype: str = "float32",
@@ -57,9 +65,11 @@ def vertex(
 
     Args:
         data_dir: Folder with prepared TensorFlow Datasets; empty for the container's own disk.
-        models: The model variants to train and compare.
+        models: The models to train and compare, each as train takes its `model_type`: with settings of its own, too.
+        select_by: What models, and the epochs of each, are compared by, on the validation images: `accuracy`,
+            `macro_f1`, `balanced_accuracy`, `log_loss` or `top5`.
         workers: Machines that train each model in step.
-        seed: Decides the validation images, initial weights, dropout and the order of the images.
+        seed: Decides the validation images, initial weights, dropout, augmentation and the order of the images.
         service_name: Display name of the model and the endpoint.
         location: Region of the training jobs, the model and the endpoint.
         training_image: Image of the workers; empty for the one of this version, with NVIDIA's libraries where they have
@@ -89,7 +99,16 @@ def vertex(
             epochs=epochs,
             batch_size=batch_size,
             learning_rates=learning_rates,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            gradient_clip=gradient_clip,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
             augmentation=augmentation,
+            mixup=mixup,
+            keep=keep,
+            select_by=select_by,
+            patience=patience,
             compute_dtype=compute_dtype,
             xla=xla,
             gradient_dtype=gradient_dtype,

@@ -12,8 +12,8 @@ import keras
 import tensorflow as tf
 
 from kfp_image_classification.components.contracts.preprocessing import model_input
-from kfp_image_classification.components.train.worker.gradients import FusedAdam
 from kfp_image_classification.components.train.worker.models import build_model
+from kfp_image_classification.components.train.worker.optimizers import FusedAdam
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--compute-dtype", default="float32")
     arguments = parser.parse_args()
     model = build_model(arguments.model, tuple(arguments.shape), 10, arguments.compute_dtype)
-    optimizer = FusedAdam("float32") if arguments.our_adam else keras.optimizers.Adam()
+    optimizer = FusedAdam() if arguments.our_adam else keras.optimizers.Adam()
     optimizer.build(model.trainable_variables)
     pixels = tf.cast(tf.random.uniform([arguments.batch_size, *arguments.shape], 0, 256, tf.int32), tf.uint8)
     labels = tf.random.uniform([arguments.batch_size], 0, 10, tf.int64)

@@ -1,5 +1,6 @@
 """A SavedModel as an MLflow model, with its signature; TensorFlow is needed to load it, not to write it."""
 
+import re
 import tempfile
 import warnings
 from pathlib import Path
@@ -54,11 +55,16 @@ def _uploaded(client: MlflowClient, run: Run) -> LoggedModel | None:
     return next((model for model in models if model.status == "READY"), None)
 
 
+def name_for_mlflow(name: str) -> str:
+    """A name as MLflow takes it for a logged model."""
+    return re.sub(r"[/:.%\"']", "-", name)
+
+
 def _upload(client: MlflowClient, model_directory: Path, run: Run) -> LoggedModel:
     card = read_model_card(model_directory)
     created = client.create_logged_model(
         run.info.experiment_id,
-        name=card.model_type,
+        name=name_for_mlflow(card.model_type),
         source_run_id=run.info.run_id,
         params={name: str(value) for name, value in card.options.items()},
         tags={"dataset_fingerprint": card.dataset_fingerprint},

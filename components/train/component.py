@@ -30,8 +30,17 @@ def train(
     epochs: int = 20,
     batch_size: int = 32,
     learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
+    optimizer: str = "adam",
+    weight_decay: float = 0.0,
+    gradient_clip: float = 0.0,
+    label_smoothing: float = 0.0,
+    class_weights: str = "equal",
     seed: int = 0,
     augmentation: str = "none",
+    mixup: float = 0.0,
+    keep: str = "best",
+    select_by: str = "accuracy",
+    patience: int = 0,
     image_cache_mb: int = 512,
     compute_dtype: str = "float32",
     devices: str = "auto",
@@ -57,7 +66,7 @@ def train(
     Args:
         shards: A data set from ingest, made for the same number of workers.
         model: The trained model: a SavedModel in the folder `1`, `model.keras` for further training, and metadata.
-        metrics: Last epoch's loss and accuracy, and the speed.
+        metrics: Loss and accuracy after the epoch that became the model, and the speed.
         curves: A page with the learning curves.
         task_config: Filled in by KFP with what is set on the task (resources, volumes, tolerations ...), for the
             workers' pods.
@@ -98,4 +107,4 @@ def train(
         log.info("spent %s", ", ".join(f"{name} {time:.1f}" for name, time in result.seconds.items() if time > 0.5))
         for number, restart in enumerate(result.restarts, 1):
             log.info("restart %d: %s", number, restart.words)
-        log.info("val_accuracy %.4f after %d epochs", result.last_epoch["val_accuracy"], len(result.history))
+        log.info("val_accuracy %.4f after epoch %d of %d", *result.outcome)

@@ -10,9 +10,15 @@ from kfp_image_classification.components.report import html_report
 History = Sequence[Mapping[str, Any]]
 
 
-def curves_page(model_type: str, history: History) -> str:
-    """Renders the learning curves of one model as an HTML page."""
-    last = history[-1]
+def curves_page(model_type: str, history: History, kept: int) -> str:
+    """Renders the learning curves of one model as an HTML page.
+
+    Args:
+        model_type: The model's name.
+        history: A row an epoch.
+        kept: The epoch whose weights the model has.
+    """
+    accuracy = next(row["val_accuracy"] for row in history if row["epoch"] == kept)
     columns = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second"]
     rows = [
         [row["epoch"], *(row[name] for name in columns[1:5]), f"{row['learning_rate']:.0e}", round(row[columns[6]])]
@@ -20,7 +26,7 @@ def curves_page(model_type: str, history: History) -> str:
     ]
     return html_report.page(
         f"Training of {model_type}",
-        f"{len(history)} epochs; validation accuracy {last['val_accuracy']:.2%} in the last.",
+        f"{len(history)} epochs; the model is that of epoch {kept}, with a validation accuracy of {accuracy:.2%}.",
         [
             html_report.Section(
                 "Learning curves",

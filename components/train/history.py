@@ -2,10 +2,11 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kfp_image_classification.components.contracts.measures import MeasureName
 from kfp_image_classification.components.step.whole_file import write_whole
 
 
@@ -42,3 +43,14 @@ def forget_epochs_after(path: Path, epoch: int) -> None:
     if path.exists():
         kept = [row for row in read_history(path) if row["epoch"] <= epoch]
         write_whole(path, "".join(f"{json.dumps(row)}\n" for row in kept))
+
+
+def rank(row: Mapping[str, Any], measure: MeasureName) -> tuple[float, float]:
+    """What makes an epoch better than another by its validation: the higher, of equal ones the one with less loss."""
+    of_measure = -row["val_loss"] if measure == "log_loss" else row[f"val_{measure}"]
+    return float(of_measure), -float(row["val_loss"])
+
+
+def best_epoch(rows: Sequence[Mapping[str, Any]], measure: MeasureName) -> Mapping[str, Any]:
+    """The best row; of equal ones the first."""
+    return max(rows, key=lambda row: rank(row, measure))

@@ -1,24 +1,55 @@
 """What train takes, and what it accepts."""
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from kfp_image_classification.components.cluster.kubernetes_client import in_cluster
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset, DatasetManifest
+from kfp_image_classification.components.contracts.measures import TOP_FROM_CLASSES, MeasureName
 from kfp_image_classification.components.step.errors import InvalidInput, run_checks
-from kfp_image_classification.components.train.learning_rate import LearningRateSteps
+from kfp_image_classification.components.train.class_weights import EQUAL, class_weights, parse_class_weights
+from kfp_image_classification.components.train.learning_rate import Schedule
+from kfp_image_classification.components.train.model_settings import EXPECTED, ModelSettings
 from kfp_image_classification.components.train.variants import AUGMENTATIONS, SMALLEST_SIDE, check_model
 
 TrainBackend = Literal["auto", "local", "tfjob", "trainjob"]
 Devices = Literal["auto", "cpu", "gpu"]
 
 
-def _known_model(name: str) -> str:
-    if name not in SMALLEST_SIDE:
-        raise ValueError(f"unknown model; choose from {', '.join(sorted(SMALLEST_SIDE))}")
-    return name
+# What a model may have settings for.
+SETTINGS = (
+    "epochs",
+    "batch_size",
+    "learning_rates",
+    "optimizer",
+    "weight_decay",
+    "gradient_clip",
+    "label_smoothing",
+    "class_weights",
+    "seed",
+    "augmentation",
+    "mixup",
+    "keep",
+    "patience",
+    "compute_dtype",
+    "gradient_dtype",
+)
+
+
+def _known_model(text: str) -> str:
+    model = ModelSettings.parse(text)
+    if model.is_own and model.architecture.split(":")[0] in SMALLEST_SIDE:
+        raise ValueError(EXPECTED)
+    if not model.is_own and model.architecture not in SMALLEST_SIDE:
+        raise ValueError(
+            f"unknown model; choose from {', '.join(sorted(SMALLEST_SIDE))}, or give a function of your own as "
+            "my_package.models:build"
+        )
+    if unknown := [name for name in model.settings if name not in SETTINGS]:
+        raise ValueError(f"a model has no setting {', '.join(unknown)}; choose from {', '.join(SETTINGS)}")
+    return model.text
 
 
 def _known_augmentation(name: str) -> str:
@@ -28,23 +59,58 @@ def _known_augmentation(name: str) -> str:
 
 
 def _schedule(text: str) -> str:
-    LearningRateSteps.parse(text)
+    Schedule.parse(text)
     return text
+
+
+def _class_weights(text: str) -> str:
+    parse_class_weights(text)
+    return text
+
+
+def _decay(decay: float, others: ValidationInfo) -> float:
+    optimizer = others.data.get("optimizer")
+    if decay and optimizer == "adam":
+        raise ValueError("adam takes none; use optimizer = adamw, or sgd")
+    if not decay and optimizer == "adamw":
+        raise ValueError("adamw without it is adam; give one, such as 0.01, or use optimizer = adam")
+    return decay
 
 
 class TrainOptions(BaseModel):
     """Parameters of train.
 
     Attributes:
-        model_type: The model variant: `cnn`, `cnn_dropout`, `cnn_batchnorm`, `cnn_small` or `resnet`.
+        model_type: The model variant: `cnn`, `cnn_dropout`, `cnn_batchnorm`, `cnn_small` or `resnet`; or the import
+            path of a function of your own, `my_package.models:build`. Settings of this model alone may follow, as in
+            `resnet:batch_size=64,learning_rates=cosine:2e-3`, or all as JSON, `{"model": "resnet", "batch_size": 64}`.
         backend: What runs the workers: `tfjob` or `trainjob`, pods of a cluster; `local`, processes beside this step;
             `auto`, a TFJob when this is a pod, else local processes.
         workers: Workers that train each model in step.
         epochs: Passes over the training split.
         batch_size: Images a replica takes in one step; the global batch is this times the number of replicas.
-        learning_rates: Steps of the learning rate, as SHARE:RATE pairs: from that share of the epochs on, that rate.
-        seed: Decides initial weights, dropout and the order of the images.
-        augmentation: Random changes to the training images: `none`, `shift`, or `shift_flip` (for photographs).
+        learning_rates: Steps of the learning rate, as SHARE:RATE pairs: from that share of the epochs on, that rate; or
+            `cosine:RATE`: from that rate down to 0 along half a cosine. `warmup:SHARE` before either lets the rate rise
+            from 0 in that share of the training.
+        optimizer: What moves the weights: `adam`, `adamw` (Adam with `weight_decay`), or `sgd` (with momentum 0.9,
+            after Nesterov).
+        weight_decay: What each step takes from the weights of layers, times the learning rate; biases and
+            normalisation keep theirs. For `adamw` and `sgd`.
+        gradient_clip: The longest that the gradient, summed over all workers, may be (its L2 norm over all weights): a
+            longer one is shortened to it; 0 for no limit.
+        label_smoothing: Share of each label that is spread over all classes, from 0 to below 1.
+        class_weights: How much the images of each class count in the loss: `equal`; `balanced`, each class as much as
+            any other, however few images it has; or a JSON object, such as `{"cat": 2}`, where others count 1.
+        seed: Decides initial weights, dropout, augmentation and the order of the images.
+        augmentation: Random changes to the training images: `none`, `shift`, `shift_flip` (for photographs), or
+            `photo`: crops of another size and shape, mirrored, in other light and colours.
+        mixup: Mixes each training image with another one, and their labels alike: the alpha of Beta(alpha, alpha), from
+            which the shares are drawn, such as 0.2; 0 for none.
+        keep: Which epoch's weights become the model: the `best` by its validation (`select_by`; of equal ones the one
+            with the lower loss, then the earlier), or the `last`.
+        select_by: What epochs are compared by, on the validation images: `accuracy`, `macro_f1`, `balanced_accuracy`,
+            `log_loss` or `top5`.
+        patience: Epochs without a better one, in the same sense, after which the training ends early; 0 for never.
         image_cache_mb: Memory of each worker, in MB, in which decoded images of an encoded data set are kept: they are
             decoded once then, and not in every epoch.
         compute_dtype: What layers compute in: `float32`, or `bfloat16` (weights stay float32) where the machine has it.
@@ -72,8 +138,17 @@ class TrainOptions(BaseModel):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     learning_rates: Annotated[str, AfterValidator(_schedule)]
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: Annotated[float, AfterValidator(_decay)] = Field(default=0.0, ge=0, lt=1, validate_default=True)
+    gradient_clip: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    class_weights: Annotated[str, AfterValidator(_class_weights)] = EQUAL
     seed: int = Field(ge=0, lt=2**31)
     augmentation: Annotated[str, AfterValidator(_known_augmentation)] = "none"
+    mixup: float = Field(default=0.0, ge=0, le=10)
+    keep: Literal["best", "last"] = "best"
+    select_by: MeasureName = "accuracy"
+    patience: int = Field(default=0, ge=0)
     image_cache_mb: int = Field(default=512, ge=0)
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     devices: Devices = "auto"
@@ -85,6 +160,20 @@ class TrainOptions(BaseModel):
     hang_seconds: int = Field(default=10, ge=2)
     stuck_seconds: int = Field(default=600, ge=10)
     peer_seconds: int = Field(default=660, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_win(cls, values: Any) -> Any:
+        try:
+            settings = ModelSettings.parse(values["model_type"]).settings
+        except (ValueError, KeyError, TypeError, AttributeError):  # the field's own check says why
+            return values
+        return {**values, **{name: value for name, value in settings.items() if name in SETTINGS}}
+
+    @property
+    def architecture(self) -> str:
+        """The variant, or the import path of a user's function: `model_type` without its settings."""
+        return ModelSettings.parse(self.model_type).architecture
 
     @property
     def resolved_backend(self) -> str:
@@ -156,7 +245,9 @@ def check_fit(options: TrainOptions, manifest: DatasetManifest) -> None:
         [
             lambda: check_batch(options, train.examples),
             lambda: _check_shards(options, len(train.shards)),
-            lambda: check_model(options.model_type, manifest.image_shape),
+            lambda: check_model(options.architecture, manifest.image_shape),
+            lambda: _check_class_weights(options, manifest),
+            lambda: _check_measure(options, len(manifest.class_names)),
         ]
     )
 
@@ -167,3 +258,12 @@ def _check_shards(options: TrainOptions, shards: int) -> None:
             f"workers = {options.workers}: the data set has {shards} training shards, which is not a multiple; ingest "
             "it with the same number of workers"
         )
+
+
+def _check_class_weights(options: TrainOptions, manifest: DatasetManifest) -> None:
+    class_weights(options.class_weights, manifest.class_names, manifest.splits["train"].class_counts)
+
+
+def _check_measure(options: TrainOptions, classes: int) -> None:
+    if options.select_by == "top5" and classes < TOP_FROM_CLASSES:
+        raise InvalidInput(f"select_by = 'top5': says little of {classes} classes; it takes {TOP_FROM_CLASSES} or more")

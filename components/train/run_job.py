@@ -18,6 +18,7 @@ from kfp_image_classification.components.train.launchers import Launcher, LocalL
 from kfp_image_classification.components.train.launchers.job_options import JobOptions
 from kfp_image_classification.components.train.launchers.naming import job_name
 from kfp_image_classification.components.train.launchers.pod_template import TaskSettings
+from kfp_image_classification.components.train.model_settings import file_name
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions, check_fit
 from kfp_image_classification.components.train.training_result import TrainingResult, read_result
 
@@ -33,7 +34,7 @@ def job_directory(options: TrainOptions, dataset: str, model_directory: Path, wo
         StageFailed: When the data set or the volume cannot be used.
     """
     if work_dir:
-        return Path(work_dir, options.model_type).absolute()
+        return Path(work_dir, file_name(options.model_type)).absolute()
     if run := run_directory():
         name = job_name(run_id(), options.model_type, TrainingJob.identity_of(options, dataset))
         return run / name

@@ -10,7 +10,7 @@ from kfp_image_classification.components.contracts.model_card import ModelCard, 
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.train.attempts import Restart, job_times
 from kfp_image_classification.components.train.curves import curves_page
-from kfp_image_classification.components.train.history import read_history
+from kfp_image_classification.components.train.history import best_epoch, read_history
 from kfp_image_classification.components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY
 from kfp_image_classification.components.train.worker.worker_report import WorkerReport
 
@@ -34,9 +34,17 @@ class TrainingResult:
     restarts: list[Restart]
 
     @property
-    def last_epoch(self) -> dict[str, float]:
-        """Loss, accuracy and speed of the last epoch, for the step's metrics."""
-        return {name: self.history[-1][name] for name in LOGGED}
+    def kept_epoch(self) -> dict[str, Any]:
+        """The row of the epoch whose weights the model has."""
+        options = self.card.options
+        if options.get("keep") == "best":
+            return dict(best_epoch(self.history, options["select_by"]))
+        return self.history[-1]
+
+    @property
+    def outcome(self) -> tuple[float, int, int]:
+        """Validation accuracy of the model, its epoch, and the number of epochs that were trained."""
+        return self.kept_epoch["val_accuracy"], self.kept_epoch["epoch"], len(self.history)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -49,6 +57,7 @@ class TrainingResult:
             "run": self.card.run,
             "images_per_second": self.history[-1]["images_per_second"],
             "history": self.history,
+            "epoch": self.kept_epoch["epoch"],
             "seconds": self.seconds,
             "restarts": [asdict(restart) for restart in self.restarts],
         }
@@ -62,11 +71,13 @@ class TrainingResult:
             curves: dsl.HTML.
             **metadata: What else the model artifact is to tell.
         """
-        for name, value in self.last_epoch.items():
-            metrics.log_metric(name, value)
+        for name in LOGGED:
+            metrics.log_metric(name, self.kept_epoch[name])
         # kfp.local takes an output without a file for lost, and would never use the step's cached results.
         Path(metrics.path).write_text(json.dumps(metrics.metadata), encoding="utf-8")
-        Path(curves.path).write_text(curves_page(self.card.model_type, self.history), encoding="utf-8")
+        Path(curves.path).write_text(
+            curves_page(self.card.model_type, self.history, self.kept_epoch["epoch"]), encoding="utf-8"
+        )
         model.framework = "tensorflow"
         model.metadata.update({**self.metadata, **metadata})
 

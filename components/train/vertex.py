@@ -21,8 +21,17 @@ def plan_custom_job(
     epochs: int = 20,
     batch_size: int = 32,
     learning_rates: str = "0:1e-3 0.7:1e-4 0.9:1e-5",
+    optimizer: str = "adam",
+    weight_decay: float = 0.0,
+    gradient_clip: float = 0.0,
+    label_smoothing: float = 0.0,
+    class_weights: str = "equal",
     seed: int = 0,
     augmentation: str = "none",
+    mixup: float = 0.0,
+    keep: str = "best",
+    select_by: str = "accuracy",
+    patience: int = 0,
     compute_dtype: str = "float32",
     xla: str = "auto",
     gradient_dtype: str = "float32",
@@ -78,7 +87,7 @@ def collect_custom_job(
         job: The job's folder from plan_custom_job.
         shards: The data set it was trained on.
         model: The trained model, in the job's folder.
-        metrics: Last epoch's loss and accuracy, and the speed.
+        metrics: Loss and accuracy after the epoch that became the model, and the speed.
         curves: A page with the learning curves.
         workers: How many workers the job had.
     """
@@ -91,4 +100,4 @@ def collect_custom_job(
         result = read_result(job.path, workers, patience=60)
         model.uri = f"{job.uri}/{MODEL_DIRECTORY}"
         result.fill(model, metrics, curves, dataset_uri=shards.uri, work_dir=job.path)
-        stage_log(f"collect {result.card.model_type}").info("val_accuracy %.4f", result.last_epoch["val_accuracy"])
+        stage_log(f"collect {result.card.model_type}").info("val_accuracy %.4f after epoch %d of %d", *result.outcome)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import docstring_parser
@@ -18,6 +19,7 @@ from kfp_image_classification.components.step.errors import InvalidInput, Option
 from kfp_image_classification.components.step.lean_import import import_without
 from kfp_image_classification.components.track.options import track_options
 from kfp_image_classification.components.train.launchers.job_options import JobOptions, check_backend
+from kfp_image_classification.components.train.model_settings import ModelSettings, own_package
 from kfp_image_classification.components.train.options import TrainOptions, check_batch
 from kfp_image_classification.components.train.variants import check_model
 
@@ -87,8 +89,16 @@ def local_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def given_parameters(arguments: argparse.Namespace, pipeline_function: PipelineFunction) -> dict[str, Any]:
-    """Picks the pipeline's parameters from the parsed options."""
-    return {name: getattr(arguments, name) for name in inspect.signature(pipeline_function).parameters}
+    """Picks the pipeline's parameters from the parsed options; models with settings as they are named everywhere."""
+    given = {name: getattr(arguments, name) for name in inspect.signature(pipeline_function).parameters}
+    return {**given, "models": [_named(model) for model in given["models"]]} if "models" in given else given
+
+
+def _named(model: str) -> str:
+    try:
+        return ModelSettings.parse(model).text
+    except ValueError:  # told with all other mistakes
+        return model
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
@@ -131,14 +141,25 @@ def check_data_set(parameters: Mapping[str, Any]) -> None:
     with import_without("keras"):
         options = _options(IngestOptions, parameters)
         source = open_source(options, dry=True)
+    models = [ModelSettings.parse(model) for model in parameters["models"]]
     checks: list[Callable[[], None]] = [
-        partial(check_model, model, source.image_shape) for model in parameters["models"]
+        partial(check_model, model.architecture, source.image_shape) for model in models
     ]
+    checks += [partial(_check_findable, model.architecture) for model in models if model.is_own]
     checks.append(lambda: check_classes(_select_options(parameters), source.class_names))
     if source.splits:
-        train_options = _train_options(parameters, parameters["models"][0])
-        checks.append(lambda: check_batch(train_options, count_to_train(source, options)))
+        images = count_to_train(source, options)
+        checks += [partial(check_batch, _train_options(parameters, model), images) for model in parameters["models"]]
     run_checks(checks)
+
+
+def _check_findable(architecture: str) -> None:
+    """Looks for the package of a user's own model, without running its code."""
+    if own_package(architecture) is None:
+        raise InvalidInput(
+            f"models: {architecture!r}: there is no package {architecture.split(':')[0].split('.')[0]}, neither "
+            f"installed nor in {Path.cwd()}"
+        )
 
 
 def _check_texts(parameters: Mapping[str, Any]) -> None:

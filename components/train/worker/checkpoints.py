@@ -37,7 +37,7 @@ class CheckpointUnreadable(Exception):
 
 
 class Checkpoints:
-    """The last few states of model, optimizer and position in one folder.
+    """The last few states of model, optimizer, best epoch and position in one folder.
 
     A checkpoint counts when it can be read to its end: its index gets its name last, and TensorFlow keeps a checksum of
     every tensor.
@@ -48,6 +48,7 @@ class Checkpoints:
         directory: Path,
         model: "keras.Model",
         optimizer: "keras.optimizers.Optimizer",
+        best: tf.Module,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         """Reads and writes nothing yet.
@@ -56,6 +57,7 @@ class Checkpoints:
             directory: The folder.
             model: Whose state is saved and restored.
             optimizer: The same.
+            best: The same, of the best epoch so far.
             check: Asked before a checkpoint gets its name; raises when this process must not write any more.
         """
         self._directory = directory
@@ -63,7 +65,7 @@ class Checkpoints:
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._totals = tf.Variable([0.0, 0.0], trainable=False)
         self._checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=optimizer, step=self._step, epoch_totals=self._totals
+            model=model, optimizer=optimizer, best=best, step=self._step, epoch_totals=self._totals
         )
 
     def restore(self) -> Position | None:

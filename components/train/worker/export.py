@@ -74,7 +74,7 @@ def _export(
 ) -> None:
     manifest = dataset.manifest
     # Served in float32, whatever it was trained in: not every server has bfloat16.
-    model = build_model(job.options.model_type, manifest.image_shape, len(manifest.class_names), "float32")
+    model = build_model(job.options.architecture, manifest.image_shape, len(manifest.class_names), "float32")
     model.set_weights(trained.get_weights())
     for left in directory.parent.glob(f"{directory.name}.*.partial"):
         shutil.rmtree(left, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Sums gradients over the workers as one tensor, and applies them to each weight in one pass over memory."""
+"""Sums gradients over the workers as one tensor, whatever optimizer moves the weights by them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,33 +7,28 @@ import keras
 import tensorflow as tf
 
 Sum = Callable[[list[tf.Tensor], tf.DType], list[tf.Tensor]]
+Gradients = list[tuple[tf.Tensor, tf.Variable]]
 
 
-class FusedAdam(keras.optimizers.Adam):
-    """Adam whose gradients travel together, optionally with half the bits.
+class SummedGradients:
+    """Makes the gradients of a Keras optimizer travel together, optionally with half the bits; goes before its class.
 
     Each message between workers has a fixed cost, and a small model has a dozen weights. Summing in bfloat16 halves the
-    bytes; the weights and Adam's own state stay float32.
-
-    Keras writes Adam's formula as a dozen operations, each of which reads and writes the whole weight; TensorFlow has
-    a kernel that does the same in one.
+    bytes; the weights and the optimizer's own state stay float32.
 
     Overrides a private method of Keras, which is why pyproject.toml pins it to one minor release.
 
     Attributes:
+        reduction_dtype: In which gradients travel.
+        gradient_clip: The longest that their sum may be; 0 for no limit. All workers shorten the same sum, and alike.
         sum: Sums tensors over all workers, in a type to travel in; None leaves that to TensorFlow.
     """
 
-    def __init__(self, reduction_dtype: str) -> None:
-        """Makes the optimizer.
-
-        Args:
-            reduction_dtype: `float32` or `bfloat16`.
-        """
-        super().__init__()
-        self._reduction_dtype = tf.as_dtype(reduction_dtype)
-        self._averaged: list[tf.Variable] = []
-        self.sum: Sum | None = None
+    reduction_dtype: tf.DType = tf.float32
+    gradient_clip: float = 0.0
+    sum: Sum | None = None
+    _trainable_variables: list[keras.Variable]
+    _averaged: tuple[tf.Variable, ...] = ()
 
     @property
     def summed_shapes(self) -> list[tuple[int, ...]]:
@@ -45,38 +40,26 @@ class FusedAdam(keras.optimizers.Adam):
 
         Under Keras 3 each worker would keep its own, and the model would depend on which of them exports it.
         """
-        self._averaged = [variable.value for variable in variables if variable.dtype == "float32"]
+        self._averaged = tuple(variable.value for variable in variables if variable.dtype == "float32")
 
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
-        """Moves one weight and its two moments; Keras calls it for each weight."""
-        index = self._get_variable_index(variable)
-        step = tf.cast(self.iterations.value + 1, variable.dtype)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
-            beta1_power=tf.pow(self.beta_1, step),
-            beta2_power=tf.pow(self.beta_2, step),
-            lr=tf.cast(learning_rate, variable.dtype),
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=tf.convert_to_tensor(gradient),
-        )
+    def _all_reduce_sum_gradients(self, grads_and_vars: Gradients) -> Gradients:
+        summed = self._summed(grads_and_vars)
+        if not self.gradient_clip:
+            return summed
+        clipped, _ = tf.clip_by_global_norm([gradient for gradient, _ in summed], self.gradient_clip)
+        return [(gradient, variable) for gradient, (_, variable) in zip(clipped, summed, strict=True)]
 
-    def _all_reduce_sum_gradients(
-        self, grads_and_vars: list[tuple[tf.Tensor, tf.Variable]]
-    ) -> list[tuple[tf.Tensor, tf.Variable]]:
+    def _summed(self, grads_and_vars: Gradients) -> Gradients:
         context = tf.distribute.get_replica_context()
         if context is None or context.num_replicas_in_sync == 1:
             return grads_and_vars
         shares = [statistic / context.num_replicas_in_sync for statistic in self._averaged]
         gradients = [tf.convert_to_tensor(gradient) for gradient, _ in grads_and_vars]
         add_up = self.sum or partial(_fused_sum, context)
-        if self._reduction_dtype == tf.float32 or not shares:
-            summed = add_up(gradients + shares, self._reduction_dtype)
+        if self.reduction_dtype == tf.float32 or not shares:
+            summed = add_up(gradients + shares, self.reduction_dtype)
         else:
-            summed = add_up(gradients, self._reduction_dtype) + add_up(shares, tf.float32)
+            summed = add_up(gradients, self.reduction_dtype) + add_up(shares, tf.float32)
         for statistic, mean in zip(self._averaged, summed[len(gradients) :], strict=True):
             # A variable takes a tensor's memory over, and this memory is that of the next sum.
             statistic.assign(tf.raw_ops.DeepCopy(x=mean))

@@ -13,16 +13,29 @@ import keras
 from keras import Sequential, layers
 
 from kfp_image_classification.components.contracts.preprocessing import ImageShape
+from kfp_image_classification.components.train.worker.own_models import build_own_model
 
 BuildModel = Callable[[ImageShape, int], keras.Model]
 
 
 def build_model(name: str, image_shape: ImageShape, classes: int, compute_dtype: str) -> keras.Model:
-    """Builds a variant whose layers compute in float32, or in bfloat16; its weights are float32 either way."""
+    """Builds a model whose layers compute in float32, or in bfloat16; its weights are float32 either way.
+
+    Args:
+        name: A variant, or the import path of a user's function.
+        image_shape: (height, width, channels) of the images.
+        classes: How many there are.
+        compute_dtype: `float32` or `bfloat16`.
+
+    Raises:
+        InvalidInput: When a user's function cannot be used.
+    """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if compute_dtype == "bfloat16" else "float32")
     try:
-        return MODELS[name](image_shape, classes)
+        if name in MODELS:
+            return MODELS[name](image_shape, classes)
+        return build_own_model(name, image_shape, classes)
     finally:
         keras.config.set_dtype_policy(before)
 

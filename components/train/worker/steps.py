@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from kfp_image_classification.components.contracts.measures import TOP, MeasureName, balanced_accuracy, macro_f1
 from kfp_image_classification.components.contracts.preprocessing import model_input
 from kfp_image_classification.components.train.worker.compiled_step import (
     Step,
@@ -14,14 +16,16 @@ from kfp_image_classification.components.train.worker.compiled_step import (
     refusal,
     waits_for_replicas,
 )
+from kfp_image_classification.components.train.worker.losses import Objective
 
 # About a second of steps a call: long enough to hide a call's cost, short enough to notice a preemption in time.
 SECONDS_PER_CALL = 1.0
 FIRST_CALLS_STEPS = 10
 MOST_STEPS = 500
+BY_CLASS = ("macro_f1", "balanced_accuracy")
 
 TrainSteps = Callable[[object, tf.Tensor, tf.Tensor], tf.Tensor]
-Validate = Callable[[Iterable[Any]], tuple[float, float]]
+Validate = Callable[[Iterable[Any]], dict[str, float]]
 SumOverWorkers = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -53,6 +57,7 @@ def build_train_steps(
     strategy: tf.distribute.Strategy,
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
+    objective: Objective,
     global_batch: int,
     sum_over_workers: SumOverWorkers,
     with_xla: bool = False,
@@ -63,6 +68,7 @@ def build_train_steps(
         strategy: Under which the model was built.
         model: What is trained.
         optimizer: What sums the gradients, and moves the weights.
+        objective: What is minimised.
         global_batch: Images of a step, of all workers together.
         sum_over_workers: Sums a tensor (float32 [n]) that each worker holds once.
         with_xla: Whether XLA is to compile them, if it can; where it cannot, the log says why.
@@ -74,9 +80,11 @@ def build_train_steps(
     replicas = strategy.num_replicas_in_sync
 
     def gradients_of(pixels: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group if objective.mixup else 0
+        batch = objective.mixed(model_input(pixels), labels, optimizer.iterations.value, replica)
         with tf.GradientTape() as tape:
-            logits = _logits(model, pixels, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            logits = _logits(model, batch.images, training=True)
+            losses = objective.losses(logits, batch)
             # Gradients are summed over the replicas, so each counts its part of the global batch.
             loss = tf.reduce_sum(losses) / global_batch + sum(model.losses) / replicas
         gradients = tape.gradient(loss, model.trainable_variables)
@@ -128,28 +136,57 @@ def _compiled(
     return None
 
 
-def build_validation(model: keras.Model, sum_over_workers: SumOverWorkers) -> Validate:
-    """Builds the function that measures mean loss and accuracy over all workers' validation images."""
+def build_validation(model: keras.Model, select_by: MeasureName, sum_over_workers: SumOverWorkers) -> Validate:
+    """Builds the function that measures a model by all workers' validation images.
+
+    Args:
+        model: What is measured.
+        select_by: What is measured beside loss and accuracy.
+        sum_over_workers: Sums a tensor (float32 [n]) that each worker holds once.
+
+    Returns:
+        A function of batches, which returns `val_loss`, `val_accuracy` and the other measure, if it is one, likewise.
+    """
+    classes = model.output_shape[-1]
+    numbers = 3 + (3 * classes if select_by in BY_CLASS else int(select_by == "top5"))
 
     @tf.function(reduce_retracing=True)
     def measure(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        logits = _logits(model, pixels, training=False)
+        logits = _logits(model, model_input(pixels), training=False)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        return tf.stack([tf.reduce_sum(losses), _correct(logits, labels), tf.cast(tf.size(labels), tf.float32)])
+        totals = [tf.reduce_sum(losses), _correct(logits, labels), tf.cast(tf.size(labels), tf.float32)]
+        if select_by == "top5":
+            among = tf.math.in_top_k(labels, logits, min(TOP, classes))
+            return tf.stack([*totals, tf.reduce_sum(tf.cast(among, tf.float32))])
+        if select_by in BY_CLASS:
+            actual, predicted = (tf.one_hot(one, classes) for one in (labels, tf.argmax(logits, axis=-1)))
+            counts = [tf.reduce_sum(of, axis=0) for of in (actual * predicted, actual, predicted)]
+            return tf.concat([tf.stack(totals), *counts], 0)
+        return tf.stack(totals)
 
-    def validate(batches: Iterable[Any]) -> tuple[float, float]:
-        own = tf.zeros(3)
+    def validate(batches: Iterable[Any]) -> dict[str, float]:
+        own = tf.zeros(numbers)
         for pixels, labels in batches:
             own += measure(pixels, labels)
-        loss, correct, images = sum_over_workers(own).numpy()
-        return float(loss / images), float(correct / images)
+        loss, correct, images, *others = sum_over_workers(own).numpy()
+        scores = {"val_loss": float(loss / images), "val_accuracy": float(correct / images)}
+        if select_by == "top5":
+            scores["val_top5"] = float(others[0] / images)
+        if select_by in BY_CLASS:
+            hits, actual, predicted = np.split(np.array(others), 3)
+            of_classes = {
+                "macro_f1": lambda: macro_f1(hits, actual, predicted),
+                "balanced_accuracy": lambda: balanced_accuracy(hits, actual),
+            }
+            scores[f"val_{select_by}"] = float(of_classes[select_by]())
+        return scores
 
     return validate
 
 
-def _logits(model: keras.Model, pixels: tf.Tensor, training: bool) -> tf.Tensor:
+def _logits(model: keras.Model, images: tf.Tensor, training: bool) -> tf.Tensor:
     # In float32 also from layers that compute in bfloat16: a loss needs more digits.
-    return tf.cast(model(model_input(pixels), training=training), tf.float32)
+    return tf.cast(model(images, training=training), tf.float32)
 
 
 def _correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

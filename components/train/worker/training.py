@@ -25,17 +25,18 @@ from kfp_image_classification.components.contracts.dataset_manifest import Datas
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 from kfp_image_classification.components.step.whole_file import write_whole
 from kfp_image_classification.components.train.attempts import OwnAttempt
+from kfp_image_classification.components.train.class_weights import class_weights
 from kfp_image_classification.components.train.history import forget_epochs_after
 from kfp_image_classification.components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY, PROGRESS_FILE
-from kfp_image_classification.components.train.learning_rate import LearningRateSteps
-from kfp_image_classification.components.train.options import TrainingJob, check_fit
-from kfp_image_classification.components.train.worker.callbacks import training_callbacks
+from kfp_image_classification.components.train.learning_rate import Schedule
+from kfp_image_classification.components.train.options import TrainingJob, TrainOptions, check_fit
+from kfp_image_classification.components.train.worker.best_epoch import BestEpoch
 from kfp_image_classification.components.train.worker.checkpoints import Checkpoints, Position, TimedCheckpoints
 from kfp_image_classification.components.train.worker.compiled_step import is_wanted
 from kfp_image_classification.components.train.worker.coordination import PeersUnreachable, answers, connect
 from kfp_image_classification.components.train.worker.devices import ComputeDevices, find_devices
+from kfp_image_classification.components.train.worker.epoch_log import EpochLog
 from kfp_image_classification.components.train.worker.export import export_model, is_exported
-from kfp_image_classification.components.train.worker.gradients import FusedAdam
 from kfp_image_classification.components.train.worker.input_pipeline import (
     VALIDATION_PART,
     ValidationBatches,
@@ -43,8 +44,10 @@ from kfp_image_classification.components.train.worker.input_pipeline import (
     training_batches,
     worker_shards,
 )
+from kfp_image_classification.components.train.worker.losses import Objective
 from kfp_image_classification.components.train.worker.lost_peers import leave_when_a_peer_is_lost
 from kfp_image_classification.components.train.worker.models import build_model
+from kfp_image_classification.components.train.worker.optimizers import build_optimizer
 from kfp_image_classification.components.train.worker.phase_times import PhaseTimes
 from kfp_image_classification.components.train.worker.preemption import Preempted, PreemptionNotice
 from kfp_image_classification.components.train.worker.steps import (
@@ -60,6 +63,8 @@ from kfp_image_classification.components.train.worker.tf_config import Cluster
 from kfp_image_classification.components.train.worker.worker_report import WorkerReport
 
 VALIDATION_BATCH = 512
+# How Keras names what decides the draws of a layer.
+RANDOM_STATE = "seed_generator_state"
 # Ahead of the step that computes.
 BATCHES_ON_DEVICE = 2
 # A network file system takes its time to show here what another worker has written.
@@ -246,16 +251,19 @@ class _Training:
         self._devices = devices
         keras.utils.set_random_seed(self._options.seed)
         manifest = share.dataset.manifest
+        schedule = Schedule.parse(self._options.learning_rates)
+        self._rates = schedule.rates(self._options.epochs, size.epoch_steps)
         with strategy.scope():
             self.model = build_model(
-                self._options.model_type, manifest.image_shape, len(manifest.class_names), self._options.compute_dtype
+                self._options.architecture, manifest.image_shape, len(manifest.class_names), self._options.compute_dtype
             )
-            self._optimizer = FusedAdam(self._options.gradient_dtype)
+            self._optimizer = build_optimizer(self._options, self._rates)
             self._optimizer.build(self.model.trainable_variables)
             self._optimizer.average_also(self.model.non_trainable_variables)
             self.model.compile(optimizer=self._optimizer)
         check = progress.attempt.check if progress.attempt else lambda: None
-        checkpoints = Checkpoints(self._directory / "checkpoints", self.model, self._optimizer, check)
+        self._best = BestEpoch(self.model, self._options.select_by, keeps_weights=self._options.keep == "best")
+        checkpoints = Checkpoints(self._directory / "checkpoints", self.model, self._optimizer, self._best, check)
         self._position, attempt = _restored(checkpoints, strategy, cluster, progress.attempt)
         self._checkpoints = TimedCheckpoints(checkpoints, self._options.checkpoint_seconds, cluster.is_chief)
         _tell_resumption(self._position, self._directory)
@@ -278,13 +286,14 @@ class _Training:
             strategy,
             self.model,
             self._optimizer,
+            _objective(self._options, share),
             size.global_batch,
             sum_over_workers,
             with_xla=is_wanted(self._options.xla, devices.gpus),
         )
         # Each worker drops other features than its peers, and after a restart not those it dropped before.
         _place_random_layers(self.model, [self._options.seed + cluster.index, self._position.step])
-        self._validate = build_validation(self.model, sum_over_workers)
+        self._validate = build_validation(self.model, self._options.select_by, sum_over_workers)
         # Made once: each data set brings functions of its own, which have to be traced.
         cache_bytes = self._options.image_cache_mb * 10**6 // VALIDATION_PART
         self._validation_batches = ValidationBatches(share.dataset, share.validation, VALIDATION_BATCH, cache_bytes)
@@ -295,13 +304,10 @@ class _Training:
             )
         )
         self._pace = Pace(cluster.workers)
-        schedule = LearningRateSteps.parse(self._options.learning_rates)
-        self._callbacks = keras.callbacks.CallbackList(
-            training_callbacks(self._directory, schedule, self._options.epochs, cluster.is_chief), model=self.model
-        )
+        self._log = EpochLog(self._directory, self._options.epochs) if cluster.is_chief else None
 
     def run(self, notice: PreemptionNotice) -> None:
-        """Trains to the end.
+        """Trains to the end, which comes early where epochs no longer get better; then the model is the one to keep.
 
         Raises:
             NonFiniteLoss: When the loss is not a finite number.
@@ -309,11 +315,10 @@ class _Training:
             ExchangeFailed: When another worker is lost.
             tf.errors.OpError: When TensorFlow finds that another worker is lost.
         """
-        self._callbacks.on_train_begin()
         notice.training_begins()
         self._checkpoints.start()
         try:
-            while self._position.step < self._options.epochs * self._size.epoch_steps:
+            while not self._is_done:
                 self._run_epoch(self._position.step // self._size.epoch_steps, notice)
         except tf.errors.OpError:
             if self._exchange and self._exchange.failure:
@@ -321,11 +326,16 @@ class _Training:
             raise
         if self._exchange:
             self._exchange.close()
-        self._callbacks.on_train_end()
+        self._best.give_back(self.model)
+
+    @property
+    def _is_done(self) -> bool:
+        epochs = self._position.step // self._size.epoch_steps
+        patience = self._options.patience or self._options.epochs
+        return epochs >= self._options.epochs or epochs - self._best.epoch >= patience
 
     def _run_epoch(self, epoch: int, notice: PreemptionNotice) -> None:
         epoch_end = (epoch + 1) * self._size.epoch_steps
-        self._callbacks.on_epoch_begin(epoch)
         started, first_step = time.monotonic(), self._position.step
         told_to_go = self._take_steps(epoch_end, notice)
         if self._position.step < epoch_end:
@@ -337,10 +347,13 @@ class _Training:
         self._progress.enter("log")
         if self._progress.attempt:
             self._progress.attempt.check()
-        self._callbacks.on_epoch_end(epoch, {**scores, "images_per_second": speed})
+        if self._log:
+            rate = float(self._rates[epoch_end - 1])
+            self._log.add({"epoch": epoch + 1, **scores, "images_per_second": speed, "learning_rate": rate})
+        self._best.offer(epoch + 1, scores, self.model)
         self._position = Position(epoch_end, (0.0, 0.0))
         self._progress.enter("checkpoint")
-        self._checkpoints.save(self._position, at_once=told_to_go or epoch + 1 == self._options.epochs)
+        self._checkpoints.save(self._position, at_once=told_to_go or self._is_done)
         if told_to_go:
             self._checkpoints.wait_for(self._position, SAVE_SECONDS)
             raise Preempted(f"told to go; saved after step {epoch_end}, the end of epoch {epoch + 1}")
@@ -365,7 +378,7 @@ class _Training:
         self._pace.called(count, time.monotonic() - started, seconds)
         totals = (self._position.totals[0] + loss, self._position.totals[1] + correct)
         self._position = Position(self._position.step + count, totals)
-        _check_finite(loss, self._position.step, self._optimizer)
+        _check_finite(loss, self._position.step, float(self._rates[self._position.step - 1]))
         if self._cluster.is_chief:
             _note_progress(self._position, self._directory)
             self._progress.tell(step=self._position.step)
@@ -373,10 +386,10 @@ class _Training:
 
     def _scores(self) -> dict[str, float]:
         watched = self._progress.watch.over("validate", self._validation_batches)
-        val_loss, val_accuracy = self._validate(watched)
+        validation = self._validate(watched)
         images = self._size.epoch_steps * self._size.global_batch
         loss, accuracy = (total / images for total in self._position.totals)
-        return {"loss": loss, "accuracy": accuracy, "val_loss": val_loss, "val_accuracy": val_accuracy}
+        return {"loss": loss, "accuracy": accuracy, **validation}
 
     def _own_batches(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         replicas = self._size.local_replicas
@@ -450,18 +463,21 @@ def _note_progress(position: Position, directory: Path) -> None:
         write_whole(directory / PROGRESS_FILE, str(position.step))
 
 
-def _check_finite(loss: float, step: int, optimizer: keras.optimizers.Optimizer) -> None:
+def _objective(options: TrainOptions, share: _Share) -> Objective:
+    manifest = share.dataset.manifest
+    weights = class_weights(options.class_weights, manifest.class_names, manifest.splits["train"].class_counts)
+    return Objective(weights, options.label_smoothing, options.mixup, options.seed)
+
+
+def _check_finite(loss: float, step: int, rate: float) -> None:
     if not math.isfinite(loss):
-        rate = float(optimizer.learning_rate.numpy())
         raise NonFiniteLoss(f"the loss is {loss} by step {step} at learning rate {rate:g}; lower learning_rates")
 
 
 def _place_random_layers(model: keras.Model, state: list[int]) -> None:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            _place_random_layers(layer, state)
-        elif hasattr(layer, "seed_generator"):
-            layer.seed_generator.state.assign(state)
+    for variable in model.variables:
+        if variable.name == RANDOM_STATE:
+            variable.assign(state)
 
 
 def _wait_for_chief(job: TrainingJob, cluster: Cluster) -> None:

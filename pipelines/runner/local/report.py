@@ -10,6 +10,7 @@ from kfp_image_classification.components.report import html_report
 from kfp_image_classification.components.report.html_report import Section, Tile
 from kfp_image_classification.components.step.cpu_limit import usable_cores
 from kfp_image_classification.components.train.curves import learning_curves
+from kfp_image_classification.components.train.model_settings import file_name
 from kfp_image_classification.pipelines.runner.commands import ask_command, serve_command, tensorboard_command
 from kfp_image_classification.pipelines.runner.local.pipeline_picture import pipeline_picture, seconds_text
 from kfp_image_classification.pipelines.runner.local.run_record import RunRecord, Step
@@ -124,9 +125,9 @@ def _evaluation(record: RunRecord, links: Mapping[str, str]) -> list[Section]:
     }
     sections = [Section(f"{heading}, {best}", section.body) for heading, section in found.items() if section]
     others = {
-        candidate.name: links[f"evaluation-{candidate.name}"]
+        candidate.name: links[f"evaluation-{file_name(candidate.name)}"]
         for candidate in record.ranking.candidates[1:]
-        if f"evaluation-{candidate.name}" in links
+        if f"evaluation-{file_name(candidate.name)}" in links
     }
     if sections and others:
         last = sections[-1]

@@ -10,6 +10,7 @@ from typing import Any
 from kfp_image_classification import components
 from kfp_image_classification.components.contracts.dataset_manifest import is_whole
 from kfp_image_classification.components.ingest.recipe import source_state
+from kfp_image_classification.components.train.model_settings import ModelSettings, own_package
 
 
 def forget_damaged(cache: Path) -> None:
@@ -22,11 +23,15 @@ def forget_damaged(cache: Path) -> None:
 
 
 def cache_key(parameters: Mapping[str, Any]) -> str:
-    """What KFP's own cache key does not see: the code of the components, TensorFlow's version, and the data's files."""
+    """What KFP's own cache key does not see: all code, TensorFlow's version, and the data's files."""
     digest = hashlib.sha256(importlib.metadata.version("tensorflow").encode())
     root = Path(components.__file__).parent
     for path in sorted([*root.rglob("*.py"), *root.rglob("*.j2")]):
         digest.update(path.read_bytes())
+    for model in map(ModelSettings.parse, parameters["models"]):
+        if model.is_own and (package := own_package(model.architecture)):
+            for path in sorted(package.rglob("*.py")) if package.is_dir() else [package]:
+                digest.update(path.read_bytes())
     for line in source_state(str(parameters["dataset"]), str(parameters["data_dir"])):
         digest.update(line)
     return digest.hexdigest()[:16]

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.train.model_settings import file_name
 from kfp_image_classification.pipelines.runner.local.report import report_page
 from kfp_image_classification.pipelines.runner.local.run_record import RunRecord
 
@@ -103,16 +104,16 @@ def step_pages(record: RunRecord) -> dict[str, Path]:
     }
     for step in record.steps:
         if step.stage == "train":
-            found[f"training-{step.model}"] = step.path("curves")
+            found[f"training-{file_name(step.model)}"] = step.path("curves")
         elif step.stage == "evaluate":
-            found[f"evaluation-{step.model}"] = step.path("report")
+            found[f"evaluation-{file_name(step.model)}"] = step.path("report")
     return {name: page for name, page in found.items() if page}
 
 
 def link_tensorboard(run_directory: Path, model: str, job_directory: Path) -> None:
     """Shows a training job's TensorBoard logs under the model's name; there may be none yet."""
     (run_directory / TENSORBOARD).mkdir(exist_ok=True)
-    _link(run_directory / TENSORBOARD / model, job_directory / "tensorboard")
+    _link(run_directory / TENSORBOARD / file_name(model), job_directory / "tensorboard")
 
 
 def _link(link: Path, target: Path) -> None:

@@ -20,6 +20,18 @@ GOOD = {"model_type": "cnn", "workers": 2, "epochs": 1, "batch_size": 32, "learn
         ({"epochs": 0}, "epochs = 0: Input should be greater than or equal to 1"),
         ({"batch_size": -1}, "batch_size = -1: Input should be greater than or equal to 1"),
         ({"learning_rates": "0:-1"}, "learning_rates = '0:-1': each rate must be a number above 0"),
+        ({"learning_rates": "cosine"}, "learning_rates = 'cosine': expected SHARE:RATE pairs"),
+        ({"optimizer": "lion"}, "optimizer = 'lion': Input should be 'adam', 'adamw' or 'sgd'"),
+        ({"weight_decay": 0.1}, "weight_decay = 0.1: adam takes none; use optimizer = adamw, or sgd"),
+        ({"optimizer": "adamw"}, "weight_decay = 0.0: adamw without it is adam; give one, such as 0.01"),
+        ({"optimizer": "sgd", "weight_decay": 1}, "weight_decay = 1: Input should be less than 1"),
+        ({"gradient_clip": -1}, "gradient_clip = -1: Input should be greater than or equal to 0"),
+        ({"label_smoothing": 1}, "label_smoothing = 1: Input should be less than 1"),
+        ({"class_weights": "fair"}, "class_weights = 'fair': expected equal, balanced, or a JSON object"),
+        ({"mixup": -0.1}, "mixup = -0.1: Input should be greater than or equal to 0"),
+        ({"keep": "first"}, "keep = 'first': Input should be 'best' or 'last'"),
+        ({"patience": -1}, "patience = -1: Input should be greater than or equal to 0"),
+        ({"augmentation": "blur"}, "augmentation = 'blur': unknown augmentation; choose from none, shift"),
         ({"seed": -1}, "seed = -1: Input should be greater than or equal to 0"),
     ],
 )
@@ -44,6 +56,7 @@ def test_numbers_may_arrive_as_floats() -> None:
     ("change", "message"),
     [
         ({"batch_size": 1801}, "batch_size = 1801: 2 workers make a global batch of 3602, more than the 3600 training"),
+        ({"class_weights": '{"ten": 2}'}, "the data set has no class 'ten'; its classes are 0, 1, 2"),
         ({"workers": 3}, "workers = 3: the data set has 8 training shards"),
     ],
 )

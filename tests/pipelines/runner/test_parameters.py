@@ -10,8 +10,10 @@ from repository import REPOSITORY
 
 from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.pipelines.e2e import e2e
+from kfp_image_classification.pipelines.runner.local.run_cache import cache_key
 from kfp_image_classification.pipelines.runner.parameters import (
     add_options,
+    check_data_set,
     check_parameters,
     given_parameters,
     local_parameters,
@@ -35,6 +37,10 @@ def test_defaults_are_good() -> None:
             {"models": ["cnn", "vgg"]},
             "model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout, cnn_small, resnet",
         ),
+        ({"models": ["cnn:batch_size=64", "cnn:batch_size=64"]}, "models = ['cnn:batch_size=64', 'cnn:batch_size=64']"),
+        ({"models": ["cnn", "cnn:batch_size=0"]}, "batch_size = '0': Input should be greater than or equal to 1"),
+        ({"models": ["cnn:workers=3"]}, "model_type = 'cnn:workers=3': a model has no setting workers; choose from"),
+        ({"models": ["cnn:batch_size"]}, "model_type = 'cnn:batch_size': expected a model, or one with settings"),
         ({"workers": 0}, "workers = 0"),
         ({"epochs": 0}, "epochs = 0"),
         ({"batch_size": 0}, "batch_size = 0"),
@@ -90,6 +96,34 @@ def test_struct_parameter_that_is_none(text: str, problem: str, capsys: pytest.C
     assert problem in capsys.readouterr().err
 
 
+def test_model_as_json_has_its_short_name() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, e2e.pipeline_func)
+    given = parser.parse_args(["--models", '{"model": "cnn", "batch_size": 64}', "resnet", "cnn:x"])
+    assert given_parameters(given, e2e.pipeline_func)["models"] == ["cnn:batch_size=64", "resnet", "cnn:x"]
+
+
+def test_own_model_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "flowers").mkdir()
+    (tmp_path / "flowers" / "models.py").write_text("raise RuntimeError('no code is run for this')")
+    monkeypatch.chdir(tmp_path)
+    check_data_set({**DEFAULTS, "models": ["flowers.models:build"]})
+    with pytest.raises(InvalidInput, match=f"there is no package trees, neither installed nor in {tmp_path}"):
+        check_data_set({**DEFAULTS, "models": ["trees.models:build:epochs=3"]})
+
+
+def test_changed_code_of_an_own_model_is_not_taken_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parameters = {**DEFAULTS, "models": ["flowers:build"]}
+    keys = []
+    for code in ("a = 1", "a = 2", "a = 1"):
+        (tmp_path / "flowers.py").write_text(code)
+        keys.append(cache_key(parameters))
+    assert keys[0] == keys[2] != keys[1]
+
+
 def test_problems_of_all_stages_are_told_together() -> None:
     with pytest.raises(InvalidInput) as error:
         check_parameters({**DEFAULTS, "workers": 0, "gate": 2, "service_name": "?", "models": ["a", "b"]})
@@ -114,6 +148,7 @@ def test_bad_input_ends_before_anything_is_made(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == [
         "error: workers = 0: Input should be greater than or equal to 1",
-        "error: model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout, cnn_small, resnet",
+        "error: model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout, cnn_small, resnet, "
+        "or give a function of your own as my_package.models:build",
     ]
     assert list(tmp_path.iterdir()) == []

@@ -11,9 +11,12 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from kfp_image_classification.components.train.learning_rate import Schedule
+from kfp_image_classification.components.train.options import TrainOptions
 from kfp_image_classification.components.train.worker.compiled_step import is_wanted, waits_for_replicas
-from kfp_image_classification.components.train.worker.gradients import FusedAdam
+from kfp_image_classification.components.train.worker.losses import Objective
 from kfp_image_classification.components.train.worker.models import build_model
+from kfp_image_classification.components.train.worker.optimizers import build_optimizer
 from kfp_image_classification.components.train.worker.steps import build_train_steps, collective_sum
 
 BATCH, STEPS = 8, 5
@@ -38,7 +41,21 @@ class Unknown(layers.Layer):
         return shape
 
 
-def trained(with_xla: bool, *more: keras.Layer) -> tuple[list[np.ndarray], list[float]]:
+PLAIN = TrainOptions(model_type="cnn", workers=1, epochs=1, batch_size=BATCH, learning_rates="0:1e-3", seed=0)
+RECIPES = {
+    "adamw, mixup": {
+        "optimizer": "adamw",
+        "weight_decay": 0.1,
+        "learning_rates": "warmup:0.2 cosine:1e-2",
+        "gradient_clip": 0.5,
+        "label_smoothing": 0.1,
+        "mixup": 0.2,
+    },
+    "sgd": {"optimizer": "sgd", "weight_decay": 0.1, "label_smoothing": 0.1, "learning_rates": "0:1e-2"},
+}
+
+
+def trained(with_xla: bool, *more: keras.Layer, options: TrainOptions = PLAIN) -> tuple[list[np.ndarray], list[float]]:
     """The weights of a small model after some steps, and what the steps summed."""
     keras.utils.set_random_seed(0)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -46,9 +63,12 @@ def trained(with_xla: bool, *more: keras.Layer) -> tuple[list[np.ndarray], list[
         model = keras.Sequential(
             [layers.Input((8, 8, 1)), layers.Conv2D(4, 3, activation="relu"), *more, layers.Flatten(), layers.Dense(3)]
         )
-        optimizer = FusedAdam("float32")
+        optimizer = build_optimizer(options, Schedule.parse(options.learning_rates).rates(1, STEPS))
         optimizer.build(model.trainable_variables)
-    train_steps = build_train_steps(strategy, model, optimizer, BATCH, partial(collective_sum, strategy), with_xla)
+    objective = Objective([0.5, 1, 1.5], options.label_smoothing, options.mixup, options.seed)
+    train_steps = build_train_steps(
+        strategy, model, optimizer, objective, BATCH, partial(collective_sum, strategy), with_xla
+    )
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (BATCH * STEPS, 8, 8, 1), np.uint8)
     labels = random.integers(0, 3, BATCH * STEPS)
@@ -64,6 +84,15 @@ def test_weights_are_those_without(layer: type[keras.Layer] | None, capsys: pyte
     for expected, weights in zip(plain[0], compiled[0], strict=True):
         np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(compiled[1], plain[1], rtol=1e-5)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_any_recipe_is_compiled(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = TrainOptions(**{**PLAIN.model_dump(), **RECIPES[recipe]})
+    plain, compiled = (trained(with_xla, options=options) for with_xla in (False, True))
+    for expected, weights in zip(plain[0], compiled[0], strict=True):
+        np.testing.assert_allclose(weights, expected, rtol=1e-3, atol=1e-4)
     assert capsys.readouterr().out == ""
 
 
@@ -89,7 +118,8 @@ from functools import partial
 from keras import layers
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from kfp_image_classification.components.train.worker.gradients import FusedAdam
+from kfp_image_classification.components.train.worker.losses import Objective
+from kfp_image_classification.components.train.worker.optimizers import FusedAdam
 from kfp_image_classification.components.train.worker.steps import build_train_steps, collective_sum
 
 random = numpy.random.default_rng(0)
@@ -101,10 +131,11 @@ def trained(with_xla):
     with strategy.scope():
         model = keras.Sequential([layers.Input((8, 8, 1)), layers.Conv2D(4, 3, activation="relu"),
                                   layers.BatchNormalization(), layers.Flatten(), layers.Dense(3)])
-        optimizer = FusedAdam("float32")
+        optimizer = FusedAdam()
         optimizer.build(model.trainable_variables)
         optimizer.average_also(model.non_trainable_variables)
-    train_steps = build_train_steps(strategy, model, optimizer, 8, partial(collective_sum, strategy), with_xla)
+    total = partial(collective_sum, strategy)
+    train_steps = build_train_steps(strategy, model, optimizer, Objective([1] * 3), 8, total, with_xla)
     batches = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(8))
     train_steps(iter(batches), tf.constant(4), tf.zeros(1))
     return [[part.numpy().tolist() for part in variable.value.values] for variable in model.variables]

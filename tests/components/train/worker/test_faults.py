@@ -14,12 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import psutil
 import pytest
 from log_lines import LogLines
 from network_proxy import Change, Cut, Proxy, at, garbled
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
+from kfp_image_classification.components.contracts.records import read_batches
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 from kfp_image_classification.components.train.job_folder import claim_directory
 from kfp_image_classification.components.train.launchers.machine import on_cores, worker_ports
@@ -40,6 +42,20 @@ OPTIONS = TrainOptions(
     hang_seconds=3,
 )
 
+# All that a restart could forget, together.
+HARDEST = {
+    "learning_rates": "warmup:0.1 cosine:2e-3",
+    "optimizer": "adamw",
+    "weight_decay": 0.05,
+    "gradient_clip": 1.0,
+    "label_smoothing": 0.1,
+    "class_weights": "balanced",
+    "augmentation": "photo",
+    "mixup": 0.2,
+    "select_by": "macro_f1",
+    "patience": 5,
+}
+
 # Python loads sitecustomize at its start. Told by this signal, a worker stands still in its next line of Python, while
 # TensorFlow's own threads go on to show that it is alive.
 STUCK = signal.SIGUSR1
@@ -47,7 +63,7 @@ GETS_STUCK = "import signal, time; signal.signal(signal.SIGUSR1, lambda *_: time
 
 
 def make_job(digits: Dataset, directory: Path, **change: object) -> TrainingJob:
-    options = OPTIONS.model_copy(update=change)
+    options = TrainOptions(**{**OPTIONS.model_dump(), **change})
     return TrainingJob(options=options, dataset=str(digits.directory), directory=str(directory / "job"))
 
 
@@ -161,6 +177,40 @@ def test_job_recovers_with_the_same_weights(
     assert [row["val_accuracy"] for row in result.history] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change", [{}, {"optimizer": "sgd", "learning_rates": "warmup:0.1 0:5e-2"}], ids=["adamw", "sgd"]
+)
+def test_job_with_every_option_recovers_with_the_same_weights(
+    change: dict[str, object], digits: Dataset, tmp_path: Path
+) -> None:
+    whole = make_job(digits, tmp_path / "undisturbed", **{**HARDEST, **change})
+    expected = run_job(whole, tmp_path / "model", LogLines().logger)
+    job = make_job(digits, tmp_path, **{**HARDEST, **change})
+    log, result = disturbed_run(job, tmp_path / "again", lambda of: of[0].kill())
+    assert "worker-0 was ended by signal 9; restart 1 of 3" in log.text
+    assert weights(job) == weights(whole)
+    assert result.outcome == expected.outcome
+
+
+def test_restart_remembers_the_best_epoch_and_what_patience_is_left(digits: Dataset, tmp_path: Path) -> None:
+    """A rate that destroys what the first epochs learned: they are the best, and seen by the killed workers alone."""
+    change = {"model_type": "cnn_small", "learning_rates": "0:1e-3 0.1:0.5", "patience": 4, "gradient_clip": 5.0}
+    job = make_job(digits, tmp_path, **change)
+    log, result = disturbed_run(job, tmp_path / "model", lambda of: of[1].kill())
+    assert "restart 1 of 3" in log.text
+    accuracy, epoch, epochs = result.outcome
+    assert epoch <= 2
+    assert epochs == epoch + 4
+    assert accuracy > result.history[-1]["val_accuracy"] + 0.3
+    model = keras.models.load_model(tmp_path / "model" / "model.keras")
+    right = images = 0
+    for pixels, labels in read_batches(digits, digits.manifest.splits["validation"].shards, 400):
+        right += int((model(pixels.numpy() / 255).numpy().argmax(-1) == labels.numpy()).sum())
+        images += len(labels)
+    assert right / images == pytest.approx(accuracy, abs=1e-6)
+
+
 # Patches one function of a worker, once: at its second call (or first) the worker named stands still in it.
 STALLS = """
 import importlib.util, json, os, sys, time
@@ -235,7 +285,7 @@ STALL_TABLE = [
     Stall("train", "steps", "Pace.steps", 9, 0, "lock"),
     Stall("train", "steps", "Pace.steps", 9, 1, quick=True),
     Stall("validate", "training", "_Training._scores", 3, 1),
-    Stall("log", "callbacks", "EpochLog.on_epoch_end", 3, 0),
+    Stall("log", "epoch_log", "EpochLog.add", 3, 0),
     Stall("checkpoint", "checkpoints", "Checkpoints.save", 2, 0),
     Stall("export", "onnx_export", "write_onnx", 1, 0),
     Stall("report", "worker_report", "WorkerReport.write", 1, 1),

@@ -1,20 +1,18 @@
-"""What happens around each epoch: the learning rate is set, and the epoch's results are logged, plotted and kept."""
+"""What happens after each epoch: its results are logged, plotted and kept."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from kfp_image_classification.components.train.history import append_epoch, read_history
 from kfp_image_classification.components.train.job_files import HISTORY_FILE, TENSORBOARD_DIRECTORY
-from kfp_image_classification.components.train.learning_rate import LearningRateSteps
 
 VALIDATION_PREFIX = "val_"
 
 
-class EpochLog(keras.callbacks.Callback):
+class EpochLog:
     """Prints each epoch with its learning rate and speed, and keeps it in the history and for TensorBoard."""
 
     def __init__(self, directory: Path, epochs: int) -> None:
@@ -24,26 +22,20 @@ class EpochLog(keras.callbacks.Callback):
             directory: The job's folder.
             epochs: Of the whole training.
         """
-        super().__init__()
         self._history = directory / HISTORY_FILE
         self._epochs = epochs
         self._curves = _Curves(directory / TENSORBOARD_DIRECTORY)
         for row in read_history(self._history):
             self._curves.draw(row)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        rate = float(self.model.optimizer.learning_rate.numpy())
-        row = {
-            "epoch": epoch + 1,
-            **{name: float(value) for name, value in (logs or {}).items()},
-            "learning_rate": rate,
-        }
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Writes an epoch's row down."""
         append_epoch(self._history, row)
         self._curves.draw(row)
         print(
-            f"epoch {epoch + 1:>2}/{self._epochs}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
+            f"epoch {row['epoch']:>2}/{self._epochs}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
             f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
-            f"learning rate {rate:.0e}  {row['images_per_second']:,.0f} images/s",
+            f"learning rate {row['learning_rate']:.0e}  {row['images_per_second']:,.0f} images/s",
             flush=True,
         )
 
@@ -68,13 +60,3 @@ class _Curves:
                 tf.summary.scalar(f"epoch_{name.removeprefix(VALIDATION_PREFIX)}", row[name], step=row["epoch"] - 1)
         self._train.flush()
         self._validation.flush()
-
-
-def training_callbacks(
-    directory: Path, schedule: LearningRateSteps, epochs: int, is_chief: bool
-) -> list[keras.callbacks.Callback]:
-    """The callbacks of one worker: all follow the schedule, the chief alone logs."""
-    callbacks: list[keras.callbacks.Callback] = [
-        keras.callbacks.LearningRateScheduler(lambda epoch, _: schedule.at(epoch, epochs))
-    ]
-    return [*callbacks, EpochLog(directory, epochs)] if is_chief else callbacks
