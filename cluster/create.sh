@@ -26,8 +26,10 @@ main() {
     apply -k manifests/overlays/local
   fi
   if [ "${IMAGES:-1}" = 1 ]; then
-    images/build.sh
-    images/import.sh
+    # All but the one for GPUs, which a cluster of containers does not have.
+    local used=(python-tensorflow python-launcher python-server python-server-tensorflow)
+    images/build.sh "${used[@]}"
+    images/import.sh "${used[@]}"
   fi
   say "The cluster is ready. Next, in another terminal: the UI, at http://localhost:8080"
   echo "  kubectl --context k3d-$CLUSTER -n kubeflow port-forward svc/ml-pipeline-ui 8080:80"

@@ -16,7 +16,8 @@ from benchmarks.scale.prediction import Costs, Step, larger
 from benchmarks.scale.run import merged
 
 HOLDER = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs these tests in the background ignores it
 from benchmarks.scale.network import network
 with network(2) as made:
     made.shape(1e9, 1.0)

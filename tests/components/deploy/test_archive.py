@@ -74,7 +74,9 @@ def test_each_image_has_a_row(server: Any, archive: Path, tmp_path: Path) -> Non
         else:
             assert 0 < float(row["probability"]) <= 1
             assert row["error"] == ""
-    assert found["broken.jpg"]["error"] == "cannot be decoded; expected a whole PNG or JPEG"
+    assert found["broken.jpg"]["error"] == (
+        "cannot be decoded: it is neither PNG nor JPEG (it begins with b'no image'); expected a whole PNG or JPEG"
+    )
     assert found["huge.png"]["error"] == "the body is larger than the 20,000 bytes allowed"
     alike = {row["label"] for name, row in found.items() if name.startswith("0/")}
     assert alike == {found['a, "b".png']["label"]}

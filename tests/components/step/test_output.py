@@ -36,7 +36,7 @@ def test_letter_that_the_terminal_lacks() -> None:
     code = (
         "from kfp_image_classification.components.step.output import steady_streams\n"
         "steady_streams()\n"
-        "print('gr\\u00fcn \\u2502'); open('/dev/stdout', 'w').write('\\u2502')"
+        "print('gr\\u00fcn \\u2502', flush=True); open('/dev/stdout', 'w').write('\\u2502')"
     )
     for environment in (LATIN, {"PYTHONIOENCODING": "latin-1"}):
         ended = run(code, **environment)
