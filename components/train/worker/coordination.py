@@ -71,10 +71,11 @@ def _meet(cluster: Cluster, options: TrainOptions) -> None:
         while missing:
             missing = [(index, address) for index, address in missing if not answers(address)]
             if missing and time.monotonic() > deadline:
-                names = ", ".join(f"worker-{index} at {address}" for index, address in missing)
+                first = dict(reversed(missing))  # of the two ports of a worker that is not there, TensorFlow's
+                names = ", ".join(f"worker-{index} at {address}" for index, address in sorted(first.items()))
                 raise PeersUnreachable(
                     f"no answer within peer_seconds = {options.peer_seconds} from {names}: is it running, does its "
-                    "name resolve, and may pods reach each other at these ports?"
+                    "name resolve, and may the workers reach each other at this port?"
                 )
             time.sleep(KNOCK_SECONDS)
 

@@ -447,6 +447,25 @@ def test_peer_that_never_comes(address: str, digits: Dataset, tmp_path: Path) ->
     assert f"error: no answer within peer_seconds = 4 from worker-1 at {silent}: is it running" in ended.stdout
 
 
+def test_port_of_the_sums_that_is_closed_between_workers(digits: Dataset, tmp_path: Path) -> None:
+    own, peer = worker_ports(2)
+    config = {
+        "cluster": {"worker": [f"127.0.0.1:{port}" for port in (own, peer)]},
+        "task": {"type": "worker", "index": 0},
+    }
+    with socket.create_server(("127.0.0.1", peer)):
+        ended = subprocess.run(
+            [sys.executable, "-m", WORKER, "--job", make_job(digits, tmp_path, peer_seconds=2).model_dump_json()],
+            env={**os.environ, "TF_CONFIG": json.dumps(config)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.returncode == 138
+    assert f"no answer within peer_seconds = 2 from worker-1 at 127.0.0.1:{peer + 1}: is it running" in ended.stdout
+
+
 def test_worker_in_a_jobsets_pod_looks_for_its_peers_by_their_names(digits: Dataset, tmp_path: Path) -> None:
     job = make_job(digits, tmp_path, peer_seconds=2)
     environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
