@@ -47,7 +47,7 @@ def run(folder: Path, source: Path, parts: int, options: list[str]) -> dict[str,
     given = ["--dataset", f"image_folder:{source}", "--ingest-parts", str(parts), *options]
     command = [sys.executable, REPOSITORY / "pipelines" / "e2e.py", "--run", *given]
     started = time.monotonic()
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8", check=False)
     if ended.returncode:
         sys.exit(ended.stdout + ended.stderr)
     seconds = time.monotonic() - started

@@ -79,7 +79,7 @@ def main() -> None:
 def _score(client: httpx.Client, arguments: argparse.Namespace) -> None:
     files = files_at(arguments.input)
     url, _ = _model(client, arguments.url.rstrip("/"), arguments.name)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=Console(stderr=True, markup=False, emoji=False), transient=True) as progress:
         task = progress.add_task("images")
         for outcome in score_archive(client, url, files, arguments.output):
             progress.update(task, total=outcome.images, completed=outcome.done)

@@ -432,6 +432,7 @@ def test_permanent_failure_stays_one_though_the_operator_deletes_the_others(
     assert "made anew" not in launched.log.text
 
 
+@pytest.mark.slow
 @pytest.mark.slow_on_real_api
 def test_lost_node_keeps_its_pod_and_the_job_gets_another_name_that_a_restarted_launcher_finds(
     launch: Callable[..., Launch],
@@ -460,6 +461,7 @@ def test_lost_node_keeps_its_pod_and_the_job_gets_another_name_that_a_restarted_
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.slow_on_real_api
 def test_lost_node_of_a_trainjob_is_noticed_by_the_launcher(
     launch: Callable[..., Launch],
