@@ -26,7 +26,7 @@ from kfp_image_classification.components.train.worker.decoded_images import Deco
 # A share of raw pixels up to this size is kept in memory, and shuffled whole. Of any other, so many bytes of its shards
 # are read and shuffled together, while those before them are being used.
 WHOLE_SHARE_BYTES = 64 * 2**20
-WINDOW_BYTES = 32 * 2**20
+WINDOW_BYTES = 16 * 2**20
 # Batches that are ready before they are wanted.
 BATCHES_AHEAD = 4
 # Of the memory for decoded images, what those of the validation may take.
