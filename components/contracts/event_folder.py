@@ -1,7 +1,6 @@
 """Where a payload log is kept: a folder of this machine, or of a bucket. A file is there whole, or not at all."""
 
 import contextlib
-import json
 import os
 import secrets
 from collections.abc import Iterable
@@ -10,12 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from kfp_image_classification.components.contracts.buckets import BUCKETS, BucketUnusable, open_buckets
 from kfp_image_classification.components.step.errors import InvalidInput
 
-# What each kind of bucket needs, beside the package's own extra `buckets`, which installs it.
-BUCKETS = {"s3": "s3fs", "gs": "gcsfs"}
-# The content of a service account's key file.
-GOOGLE_KEY = "GOOGLE_APPLICATION_CREDENTIALS_JSON"
 PARTIAL = ".partial"
 
 
@@ -59,7 +55,7 @@ def event_folder(place: str, parameter: str) -> EventFolder:
         parameter: What it was given as, for the message.
 
     Raises:
-        InvalidInput: When it is a bucket of a kind that nobody knows, or whose Python package is not installed.
+        InvalidInput: When it is a bucket of a kind that nobody knows, or that cannot be used from here.
     """
     scheme, separator, rest = place.partition("://")
     if not separator:
@@ -67,16 +63,9 @@ def event_folder(place: str, parameter: str) -> EventFolder:
     if scheme not in BUCKETS or not rest.strip("/"):
         raise InvalidInput(f"{parameter} = {place!r}: give a path, s3://BUCKET/PATH or gs://BUCKET/PATH")
     try:
-        import fsspec
-
-        key = os.environ.get(GOOGLE_KEY)
-        credentials = {"token": json.loads(key)} if key and scheme == "gs" else {}
-        return BucketFolder(fsspec.filesystem(scheme, use_listings_cache=False, **credentials), rest.strip("/"))
-    except ImportError:
-        raise InvalidInput(
-            f"{parameter} = {place!r}: {scheme}:// needs the Python package {BUCKETS[scheme]}; "
-            "pip install 'kfp-image-classification[buckets]'"
-        ) from None
+        return BucketFolder(open_buckets(scheme), rest.strip("/"))
+    except BucketUnusable as error:
+        raise InvalidInput(f"{parameter} = {place!r}: {error}") from None
 
 
 class DiskFolder:

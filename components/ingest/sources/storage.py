@@ -1,7 +1,6 @@
 """Where files lie, on a disk or in a bucket: their names by folder, and their bytes."""
 
 import asyncio
-import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -11,15 +10,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-# What each kind of bucket needs, beside the package's own extra of that name, which installs it.
-BUCKETS = {"s3": "s3fs", "gs": "gcsfs"}
+from kfp_image_classification.components.contracts.buckets import BUCKETS, BucketUnusable, open_buckets
+
 CREDENTIALS = {
     "s3": "credentials are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or the machine's role, "
     "and another server than Amazon's from AWS_ENDPOINT_URL",
     "gs": "credentials are taken from GOOGLE_APPLICATION_CREDENTIALS, gcloud or the machine's account",
 }
-# The content of a service account's key file.
-GOOGLE_KEY = "GOOGLE_APPLICATION_CREDENTIALS_JSON"
 # Files that are fetched from a bucket at the same time; twice as many are in memory.
 FETCHED_TOGETHER = 32
 
@@ -122,23 +119,10 @@ class Disk:
 @lru_cache
 def _file_system(scheme: str, _process: int) -> Any:
     """One of each kind, for all threads; not of another process, as connections do not survive a fork."""
-    import fsspec
-
-    # Google's key is a file to its own libraries; from a Secret it comes as a variable.
-    key = os.environ.get(GOOGLE_KEY) if scheme == "gs" else None
     try:
-        # What is listed once is not listed again, and would only take memory.
-        return fsspec.filesystem(
-            scheme, skip_instance_cache=True, use_listings_cache=False, **({"token": json.loads(key)} if key else {})
-        )
-    except ImportError:
-        raise UnreadableStorage(
-            f"{scheme}:// needs the Python package {BUCKETS[scheme]}; pip install 'kfp-image-classification[buckets]'"
-        ) from None
-    except ValueError:
-        raise UnreadableStorage(
-            f"{GOOGLE_KEY} is no JSON; give it the content of a service account's key file"
-        ) from None
+        return open_buckets(scheme)
+    except BucketUnusable as error:
+        raise UnreadableStorage(str(error)) from None
 
 
 class Bucket:

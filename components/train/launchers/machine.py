@@ -138,7 +138,7 @@ def on_cores(cores: Sequence[int]) -> Iterator[None]:
     """Processes that this thread starts meanwhile run on these cores alone, from their first instruction on.
 
     Args:
-        cores: None for all that there are.
+        cores: Empty for all that there are.
     """
     if not cores:
         yield
