@@ -80,7 +80,7 @@ class Client:
         self._channel = grpc.insecure_channel(f"127.0.0.1:{grpc_port}")
         self._infer, self._grpc_requests = grpc_calls(self._channel, name)
         self._kinds: list[Callable[[], None]] = [
-            *(lambda question=question: self._ask(question) for question in self._questions),  # type: ignore[misc]
+            *(lambda question=question: self._ask(question) for question in self._questions),
             lambda: self._ask_by_grpc(self._grpc_requests[0], grpc.StatusCode.OK),
             lambda: self._ask_by_grpc(self._grpc_requests[1], grpc.StatusCode.INVALID_ARGUMENT),
         ]

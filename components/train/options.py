@@ -112,7 +112,7 @@ class TrainOptions(BaseModel):
             `log_loss` or `top5`.
         patience: Epochs without a better one, in the same sense, after which the training ends early; 0 for never.
         image_cache_mb: Memory of each worker, in MB, in which decoded images of an encoded data set are kept: they are
-            decoded once then, and not in every epoch.
+            decoded once then, and not in every epoch. On GPUs raw images are kept, too, if all of a worker's fit.
         compute_dtype: What layers compute in: `float32`, or `bfloat16` (weights stay float32) where the machine has it.
         devices: What workers compute on: `cpu`, `gpu` (it fails where there is none), or `auto`, GPUs where there are
             some. Local workers share the machine's out; on a cluster each has those that `worker_gpus` gives it.

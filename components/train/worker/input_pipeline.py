@@ -23,8 +23,8 @@ from kfp_image_classification.components.step.cpu_limit import usable_cores
 from kfp_image_classification.components.train.worker.augmentation import AUGMENTATIONS
 from kfp_image_classification.components.train.worker.decoded_images import DecodedImages
 
-# A share of raw pixels up to this size is kept in memory, and shuffled whole. Of any other, so many bytes of its shards
-# are read and shuffled together, while those before them are being used.
+# In a worker on the CPU, a share of raw pixels up to this size is kept in memory, and shuffled whole. Of any other, so
+# many bytes of its shards are read and shuffled together, while those before them are being used.
 WHOLE_SHARE_BYTES = 64 * 2**20
 WINDOW_BYTES = 16 * 2**20
 # Batches that are ready before they are wanted.
@@ -56,6 +56,7 @@ def training_batches(
     augmentation: str = "none",
     cache_bytes: int = 0,
     threads: int = 1,
+    whole_share_bytes: int = WHOLE_SHARE_BYTES,
 ) -> tf.data.Dataset:
     """Streams a worker's training batches for ever.
 
@@ -69,6 +70,7 @@ def training_batches(
         augmentation: Name of the random changes to the images.
         cache_bytes: Memory in which decoded images may be kept.
         threads: How many batches of a share in memory are made at a time.
+        whole_share_bytes: A share of raw pixels up to this size is kept in memory, and shuffled whole.
 
     Returns:
         Batches of uint8 pixels [batch_size, height, width, channels] and int64 labels [batch_size]. When a shard is
@@ -77,7 +79,7 @@ def training_batches(
     image_shape = dataset.manifest.image_shape
     plan = _EpochPlan(dataset, shards, batch_size, batches_per_epoch, seed, first_batch, cache_bytes)
     share_bytes = sum(shard.examples for shard in shards) * int(np.prod(image_shape))
-    in_memory = dataset.manifest.format == RAW and share_bytes <= WHOLE_SHARE_BYTES
+    in_memory = dataset.manifest.format == RAW and share_bytes <= whole_share_bytes
     epoch_batches, decode = plan.from_memory() if in_memory else plan.from_files()
     stream = tf.data.Dataset.counter(first_batch // batches_per_epoch, dtype=tf.int64).flat_map(epoch_batches)
     # Workers have different shards, so this sets their augmentation apart.

@@ -39,6 +39,7 @@ from kfp_image_classification.components.train.worker.epoch_log import EpochLog
 from kfp_image_classification.components.train.worker.export import export_model, is_exported
 from kfp_image_classification.components.train.worker.input_pipeline import (
     VALIDATION_PART,
+    WHOLE_SHARE_BYTES,
     ValidationBatches,
     steps_per_epoch,
     training_batches,
@@ -393,6 +394,7 @@ class _Training:
 
     def _own_batches(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         replicas = self._size.local_replicas
+        cache_bytes = self._options.image_cache_mb * 10**6 * (VALIDATION_PART - 1) // VALIDATION_PART
         return training_batches(
             self._share.dataset,
             self._share.train,
@@ -401,8 +403,10 @@ class _Training:
             self._options.seed,
             self._position.step * replicas,
             self._options.augmentation,
-            self._options.image_cache_mb * 10**6 * (VALIDATION_PART - 1) // VALIDATION_PART,
+            cache_bytes,
             self._devices.reading_threads,
+            # A GPU takes images faster than GZIP gives them.
+            max(WHOLE_SHARE_BYTES, cache_bytes) if self._devices.gpus else WHOLE_SHARE_BYTES,
         )
 
 
