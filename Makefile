@@ -73,6 +73,9 @@ bench-train: .venv/installed .venv/pytorch/installed ## measure training speed a
 	$(BIN)/python -m benchmarks.train.run $(ARGS)
 	$(BIN)/python -m benchmarks.train.accuracy
 
+bench-workers: .venv/installed ## train with 2, 4, 8 ... workers, as many as there are cores, against as many that do not talk (ten minutes)
+	$(BIN)/python -m benchmarks.train.workers $(ARGS)
+
 bench-scale: .venv/installed ## measure 2 to 16 workers, each with a link of 1 or 10 Gbit/s; as root (fifteen minutes)
 	$(BIN)/python -m benchmarks.scale.run $(ARGS)
 

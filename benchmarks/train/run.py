@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from kfp_image_classification.components.train.worker_environment import WORKER_
 
 IMAGES = 20_000
 WARM_UP = 2
+BOUND_SECONDS = 6
 Samples = dict[str, list[float]]
 RESULTS = Path(__file__).with_name("results.json")
 PYTORCH = Path(".venv/pytorch/bin/python")
@@ -55,15 +56,15 @@ SETTINGS = [
 ]
 
 
-def digits(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+def digits(shape: tuple[int, int, int], count: int = IMAGES) -> tuple[np.ndarray, np.ndarray]:
     """The built-in digits, repeated, padded and coloured to the shape."""
     options = IngestOptions(dataset="mnist_5k", validation_share=0.1, workers=2, seed=0)
     train = open_source(options).splits["train"]
     images = [*train.read(0, len(train))]
     edge = (shape[0] - 28) // 2
     pixels = np.stack([np.pad(image, ((edge, edge), (edge, edge), (0, 0))).repeat(shape[2], 2) for image in images])
-    repeats = IMAGES // len(images)
-    return np.concatenate([pixels] * repeats), np.concatenate([train.labels()] * repeats)
+    places = np.arange(count // len(images) * len(images)) % len(images)
+    return pixels[places], train.labels()[places]
 
 
 def prepare(shape: tuple[int, int, int], folder: Path) -> None:
@@ -79,10 +80,15 @@ def rates(output: str) -> list[float]:
     return [float(line.split()[1]) for line in output.splitlines() if line.startswith("rate ")]
 
 
-def pinned(commands: list[list[str]], environments: list[dict[str, str]], python: str = sys.executable) -> list[str]:
+def pinned(
+    commands: list[list[str]],
+    environments: list[dict[str, str]],
+    python: str = sys.executable,
+    cores: Sequence[int] = CORES,
+) -> list[str]:
     """Runs one process a core at the same time, and returns what they printed."""
     processes = []
-    for core, command, environment in zip(CORES, commands, environments, strict=True):
+    for core, command, environment in zip(cores, commands, environments, strict=True):
         process = subprocess.Popen(
             [python, "-m", *command],
             env={**os.environ, **environment, "TF_CPP_MIN_LOG_LEVEL": "3"},
@@ -161,7 +167,7 @@ def bound(*flags: str) -> Measure:
 
     def measure(setting: Setting, folder: Path) -> list[float]:
         command = ["benchmarks.train.constant_batch", "--model", setting.model, "--batch-size", str(setting.batch_size)]
-        command += ["--shape", *map(str, setting.shape), "--seconds", "6", *flags]
+        command += ["--shape", *map(str, setting.shape), "--seconds", str(BOUND_SECONDS), *flags]
         outputs = pinned([command, command], [WORKER_ENVIRONMENT] * 2)
         return [sum(pair) for pair in zip(*(rates(output) for output in outputs), strict=False)]
 
