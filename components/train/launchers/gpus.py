@@ -159,7 +159,8 @@ def plan(workers: int, gpus: Sequence[str], cores: Sequence[int]) -> Plan:
     where = f"sharing {len(gpus)} {'GPU' if len(gpus) == 1 else 'GPUs'}" if shared else "with a GPU each"
     fewest = min((len(part) for part in parts), default=0)
     with_cores = f", {fewest} {'core' if fewest == 1 else 'cores'} each" if parts else ""
-    return Plan(own, parts, shared, f"{workers} {_workers(workers)} {where}{with_cores} ({', '.join(own)})")
+    names = ", ".join(dict.fromkeys(own))
+    return Plan(own, parts, shared, f"{workers} {_workers(workers)} {where}{with_cores} ({names})")
 
 
 def _part(cores: Sequence[int], index: int, workers: int) -> tuple[int, ...]:
