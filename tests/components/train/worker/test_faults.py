@@ -419,81 +419,49 @@ def test_folder_of_another_job_is_refused(digits: Dataset, tmp_path: Path) -> No
         run_job(make_job(digits, tmp_path), tmp_path / "model", LogLines().logger)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "worker-1.does-not-exist.invalid:2222"])
-def test_peer_that_never_comes(address: str, digits: Dataset, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        own = probe.getsockname()[1]
-    silent = address.format(port=port)
-    config = {"cluster": {"worker": [f"127.0.0.1:{own}", silent]}, "task": {"type": "worker", "index": 0}}
-    ended = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "kfp_image_classification.components.train.worker",
-            "--job",
-            make_job(digits, tmp_path, peer_seconds=4).model_dump_json(),
-        ],
-        env={**os.environ, "TF_CONFIG": json.dumps(config)},
+def run_alone(job: TrainingJob, tf_config: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the worker's program once, without any other worker."""
+    inherited = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
+    given = {"TF_CONFIG": tf_config} if tf_config is not None else {}
+    return subprocess.run(
+        [sys.executable, "-m", WORKER, "--job", job.model_dump_json()],
+        env={**inherited, **given, **environment},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def chief_of(*addresses: str) -> str:
+    return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": 0}})
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "worker-1.does-not-exist.invalid:2222"])
+def test_peer_that_never_comes(address: str, digits: Dataset, tmp_path: Path) -> None:
+    own, port = worker_ports(2)
+    silent = address.format(port=port)
+    ended = run_alone(make_job(digits, tmp_path, peer_seconds=2), chief_of(f"127.0.0.1:{own}", silent))
     assert ended.returncode == 138
-    assert f"error: no answer within peer_seconds = 4 from worker-1 at {silent}: is it running" in ended.stdout
+    assert f"error: no answer within peer_seconds = 2 from worker-1 at {silent}: is it running" in ended.stdout
 
 
 def test_port_of_the_sums_that_is_closed_between_workers(digits: Dataset, tmp_path: Path) -> None:
     own, peer = worker_ports(2)
-    config = {
-        "cluster": {"worker": [f"127.0.0.1:{port}" for port in (own, peer)]},
-        "task": {"type": "worker", "index": 0},
-    }
     with socket.create_server(("127.0.0.1", peer)):
-        ended = subprocess.run(
-            [sys.executable, "-m", WORKER, "--job", make_job(digits, tmp_path, peer_seconds=2).model_dump_json()],
-            env={**os.environ, "TF_CONFIG": json.dumps(config)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        ended = run_alone(make_job(digits, tmp_path, peer_seconds=2), chief_of(f"127.0.0.1:{own}", f"127.0.0.1:{peer}"))
     assert ended.returncode == 138
     assert f"no answer within peer_seconds = 2 from worker-1 at 127.0.0.1:{peer + 1}: is it running" in ended.stdout
 
 
 def test_worker_in_a_jobsets_pod_looks_for_its_peers_by_their_names(digits: Dataset, tmp_path: Path) -> None:
     job = make_job(digits, tmp_path, peer_seconds=2)
-    environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
-    ended = subprocess.run(
-        [sys.executable, "-m", "kfp_image_classification.components.train.worker", "--job", job.model_dump_json()],
-        env={**environment, "HOSTNAME": "train-cnn-1a-node-0-0", "JOB_COMPLETION_INDEX": "0"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = run_alone(job, HOSTNAME="train-cnn-1a-node-0-0", JOB_COMPLETION_INDEX="0")
     assert ended.returncode == 138
     assert "peer_seconds = 2 from worker-1 at train-cnn-1a-node-0-1.train-cnn-1a:2222: is it running" in ended.stdout
 
 
 def test_malformed_tf_config(digits: Dataset, tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "kfp_image_classification.components.train.worker",
-            "--job",
-            make_job(digits, tmp_path).model_dump_json(),
-        ],
-        env={**os.environ, "TF_CONFIG": "{"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = run_alone(make_job(digits, tmp_path), "{")
     assert ended.returncode == 2
     assert ended.stdout.startswith("error: TF_CONFIG = '{': cannot be read")
