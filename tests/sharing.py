@@ -14,10 +14,29 @@ from kfp_image_classification.components.train.launchers import machine
 
 T = TypeVar("T")
 
-# Files whose tests talk to the same running program.
-TOGETHER: dict[str, str] = {}
+WITH_A_RUN = ("endings", "environment_of_a_run", "live_view", "local_run", "report")
+
+# Files whose tests talk to the same run, or the same MLflow server.
+RUN = "a run"
+TOGETHER = dict.fromkeys(
+    [
+        "tests/components/track/test_track.py",
+        "tests/pipelines/test_tracked_run.py",
+        *(f"tests/pipelines/runner/local/test_{name}.py" for name in WITH_A_RUN),
+    ],
+    RUN,
+)
 # What takes longest, so that no process is left alone with it in the end.
-FIRST: tuple[str, ...] = ()
+FIRST = (
+    RUN,
+    "tests/components/train/launchers/test_kubernetes_launcher.py",
+    "tests/components/train/worker/test_faults.py",
+    "tests/components/deploy/server/test_server_operation.py",
+    "tests/components/deploy/kserve/test_rollout.py",
+    "tests/components/train/worker/test_training.py",
+    "tests/test_wheel.py",
+    "tests/test_lint.py",
+)
 
 
 class Groups(LoadScopeScheduling):

@@ -72,9 +72,9 @@ class RunningServer:
             raise
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    """Starts a server of a model directory with options; all are stopped in the end."""
+    """Starts a server of a model directory with options; all are stopped when the file's tests are done."""
     servers = []
 
     def start(model: Path, *options: str, wait: bool = True) -> RunningServer:
