@@ -49,8 +49,9 @@ submit: .venv/installed ## run the pipeline on a cluster; HOST=http://localhost:
 test-tools: ## install the programs that the tests need (Chromium, Prometheus, shellcheck and so on) with apt-get
 	tests/install_tools.sh
 
+# With two processes, as many tests wait for something, and a training takes two cores.
 test: .venv/installed ## run the tests (a few minutes)
-	$(BIN)/python -m pytest -m "not slow and not cluster" $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not slow and not cluster" $(ARGS)
 
 test-all: .venv/installed ## run the slow tests too, and those for a live cluster where there is one
 	$(BIN)/python -m pytest $(ARGS)

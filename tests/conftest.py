@@ -17,6 +17,7 @@ import pytest
 from kubernetes_api import KubernetesApi
 from kubernetes_api.cluster import Cluster
 from repository import REPOSITORY
+from sharing import made_once, own_ports, pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 - hooks
 from skips import pytest_addoption, pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401 - hooks
 
 if TYPE_CHECKING:
@@ -61,9 +62,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory, ingest_options: IngestOptio
     from kfp_image_classification.components.ingest.sharding import write_dataset
     from kfp_image_classification.components.ingest.sources.opening import open_source
 
-    directory = tmp_path_factory.mktemp("digits") / "shards"
-    write_dataset(open_source(ingest_options), ingest_options, directory, stage_log("test"))
-    return Dataset(directory)
+    def make(directory: Path) -> Path:
+        write_dataset(open_source(ingest_options), ingest_options, directory / "shards", stage_log("test"))
+        return directory / "shards"
+
+    return Dataset(made_once("digits", tmp_path_factory, make))
 
 
 @pytest.fixture(scope="session")
@@ -76,10 +79,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits: Dataset, train_opt
     """A model that two worker processes trained: `model` is its folder, `job` the job, `result` what the job told."""
     from kfp_image_classification.components.train.run_job import run_job
 
-    directory = tmp_path_factory.mktemp("trained")
-    job = TrainingJob(options=train_options, dataset=str(digits.directory), directory=str(directory / "job"), run="r1")
-    result = run_job(job, directory / "model", stage_log("test"))
-    return SimpleNamespace(model=directory / "model", job=job, result=result)
+    def make(directory: Path) -> SimpleNamespace:
+        job = TrainingJob(
+            options=train_options, dataset=str(digits.directory), directory=str(directory / "job"), run="r1"
+        )
+        result = run_job(job, directory / "model", stage_log("test"))
+        return SimpleNamespace(model=directory / "model", job=job, result=result)
+
+    return made_once("trained", tmp_path_factory, make)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -33,7 +33,7 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     [
         (["run", "ARGS=--models cnn"], "pipelines/e2e.py|--run|--models|cnn|"),
         (["submit", "HOST=http://a b"], "pipelines/e2e.py|--submit|--host|http://a b|"),
-        (["test"], "-m|pytest|-m|not slow and not cluster|"),
+        (["test"], "-m|pytest|-n|2|-m|not slow and not cluster|"),
         (["lint"], "-m|ruff|check|.|\n-m|ruff|format|--check|.|\n-m|mypy|"),
         (["tensorboard"], "-m|tensorboard.main|--logdir|runs/latest/tensorboard|"),
     ],

@@ -1,6 +1,7 @@
 """What these tests share: a run that serves, one whose steps come from the first one's cache, and one that fails."""
 
 import contextlib
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     assert_nothing_left(directory)
+
+
+@pytest.fixture
+def with_cache(served: SimpleNamespace, tmp_path: Path) -> Path:
+    """A folder in which neither data set nor models need be made again."""
+    shutil.copytree(served.directory / "runs" / ".cache", tmp_path / "runs" / ".cache")
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ class PeersUnreachable(Exception):
 
 
 def connect(
-    cluster: Cluster, options: TrainOptions, watch: StuckWatch, devices: ComputeDevices
+    cluster: Cluster, options: TrainOptions, watch: StuckWatch, devices: ComputeDevices, with_sockets: bool
 ) -> tf.distribute.MultiWorkerMirroredStrategy:
     """Waits for all workers and joins them.
 
@@ -33,6 +33,7 @@ def connect(
             them until one counts as lost.
         watch: Told when the joining begins.
         devices: What this worker computes on.
+        with_sockets: Whether the workers will sum through an exchange, at ports of its own.
 
     Raises:
         PeersUnreachable: When not all are there in time; names those that are not.
@@ -40,9 +41,9 @@ def connect(
     if cluster.workers == 1:
         return tf.distribute.MultiWorkerMirroredStrategy()
     with ExitStack() as open_while_others_knock:
-        if options.exchange != "ring":
+        if with_sockets:
             open_while_others_knock.enter_context(_door(cluster.exchange_addresses[cluster.index], cluster.workers))
-        _meet(cluster, options)
+        _meet(cluster, options.peer_seconds, with_sockets)
         watch.gets_on("connect")
         _configure_coordination(options)
         # No time-out: TensorFlow would start a thread for each sum that sleeps so long, see `stuck_watch`.
@@ -56,17 +57,17 @@ def connect(
     return strategy
 
 
-def _meet(cluster: Cluster, options: TrainOptions) -> None:
+def _meet(cluster: Cluster, peer_seconds: float, with_sockets: bool) -> None:
     """Returns when every worker's ports answer.
 
     TensorFlow would wait for a missing worker without end, without a word, and without letting Python do anything
     meanwhile. So each worker opens the port that TensorFlow will take over, and knocks at all others' first.
     """
-    lists = [cluster.addresses] if options.exchange == "ring" else [cluster.addresses, cluster.exchange_addresses]
+    lists = [cluster.addresses, cluster.exchange_addresses] if with_sockets else [cluster.addresses]
     missing = [
         (index, address) for addresses in lists for index, address in enumerate(addresses) if index != cluster.index
     ]
-    deadline = time.monotonic() + options.peer_seconds
+    deadline = time.monotonic() + peer_seconds
     with _door(cluster.addresses[cluster.index], cluster.workers):
         while missing:
             missing = [(index, address) for index, address in missing if not answers(address)]
@@ -74,7 +75,7 @@ def _meet(cluster: Cluster, options: TrainOptions) -> None:
                 first = dict(reversed(missing))  # of the two ports of a worker that is not there, TensorFlow's
                 names = ", ".join(f"worker-{index} at {address}" for index, address in sorted(first.items()))
                 raise PeersUnreachable(
-                    f"no answer within peer_seconds = {options.peer_seconds} from {names}: is it running, does its "
+                    f"no answer within peer_seconds = {peer_seconds} from {names}: is it running, does its "
                     "name resolve, and may the workers reach each other at this port?"
                 )
             time.sleep(KNOCK_SECONDS)

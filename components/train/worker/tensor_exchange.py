@@ -14,12 +14,33 @@ from kfp_image_classification.components.train.exchange import Exchange, Exchang
 from kfp_image_classification.components.train.exchange.numbers import Floats, Wire
 from kfp_image_classification.components.train.job_files import EXCHANGE_TOKEN_FILE
 from kfp_image_classification.components.train.options import TrainingJob
+from kfp_image_classification.components.train.worker.devices import ComputeDevices
 from kfp_image_classification.components.train.worker.tf_config import Cluster
 
 # TensorFlow takes an array over as a tensor, without a copy, when it begins at a multiple of this.
 ALIGNED_BYTES = 64
 # The few numbers that are summed once a call.
 LEAST_VALUES = 1024
+
+
+def uses_sockets(exchange: str, workers: int, devices: ComputeDevices) -> bool:
+    """Whether workers sum through an exchange, rather than TensorFlow; to be decided once, before any port is opened.
+
+    Args:
+        exchange: `auto`, `sockets` or `ring`.
+        workers: How many there are.
+        devices: What this worker computes on, the same for all.
+
+    Raises:
+        InvalidInput: When they were asked to, and cannot.
+    """
+    if exchange == "sockets" and devices.gpus > 1:
+        raise InvalidInput(
+            f"exchange = 'sockets': a worker with {devices.gpus} GPUs sums over NCCL; use auto, or a GPU a worker"
+        )
+    if workers == 1 or exchange == "ring":
+        return False
+    return exchange == "sockets" or not devices.joined_by_nccl
 
 
 class TensorExchange:

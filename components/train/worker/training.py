@@ -59,7 +59,7 @@ from kfp_image_classification.components.train.worker.steps import (
     collective_sum,
 )
 from kfp_image_classification.components.train.worker.stuck_watch import StuckWatch
-from kfp_image_classification.components.train.worker.tensor_exchange import TensorExchange
+from kfp_image_classification.components.train.worker.tensor_exchange import TensorExchange, uses_sockets
 from kfp_image_classification.components.train.worker.tf_config import Cluster
 from kfp_image_classification.components.train.worker.worker_report import WorkerReport
 
@@ -113,7 +113,8 @@ def train_model(
     report = WorkerReport(index=cluster.index)
     times.enter("connect")
     report.reached(job.directory, "joining")
-    strategy = connect(cluster, job.options, watch, devices)
+    with_sockets = uses_sockets(job.options.exchange, cluster.workers, devices)
+    strategy = connect(cluster, job.options, watch, devices, with_sockets)
     report.reached(job.directory, "joined")
     size = _Size.of(job, cluster, share, strategy)
     print(
@@ -126,7 +127,7 @@ def train_model(
     progress = _Progress(times, watch, attempt)
     progress.enter("build")
     try:
-        training = _Training(job, cluster, share, size, strategy, progress, devices)
+        training = _Training(job, cluster, share, size, strategy, progress, devices, with_sockets)
         training.run(notice)
     except tf.errors.OpError:
         if share.dataset.refused:  # a shard, while the input was read
@@ -245,6 +246,7 @@ class _Training:
         strategy: tf.distribute.Strategy,
         progress: _Progress,
         devices: ComputeDevices,
+        with_sockets: bool,
     ) -> None:
         """Builds the model, or restores it from the newest checkpoint."""
         self._options, self._directory = job.options, Path(job.directory)
@@ -275,7 +277,7 @@ class _Training:
             progress.tell(first_step=self._position.step, step=self._position.step)
         self._exchange: TensorExchange | None = None
         sum_over_workers: SumOverWorkers = partial(collective_sum, strategy)
-        if uses_sockets(self._options.exchange, cluster.workers, size.local_replicas, devices.joined_by_nccl):
+        if with_sockets:
             progress.enter("connect")
             self._exchange = TensorExchange.join(job, cluster, attempt, self._optimizer.summed_shapes)
             progress.enter("build")
@@ -429,27 +431,6 @@ def _restored(
     if cluster.is_chief or not step:
         return own, number
     return checkpoints.restore_step(step, VISIBLE_SECONDS), number
-
-
-def uses_sockets(exchange: str, workers: int, local_replicas: int, joined_by_nccl: bool = False) -> bool:
-    """Whether workers sum through sockets, rather than TensorFlow.
-
-    Args:
-        exchange: `auto`, `sockets` or `ring`.
-        workers: How many there are.
-        local_replicas: Devices of this worker, the same number for all.
-        joined_by_nccl: Whether each worker has GPUs of its own, whose sums NCCL makes.
-
-    Raises:
-        InvalidInput: When they were asked to, and cannot.
-    """
-    if exchange == "sockets" and local_replicas > 1:
-        raise InvalidInput(
-            f"exchange = 'sockets': a worker with {local_replicas} GPUs sums over NCCL; use auto, or a GPU a worker"
-        )
-    if workers == 1 or exchange == "ring":
-        return False
-    return exchange == "sockets" or not joined_by_nccl
 
 
 def _tell_resumption(position: Position, directory: Path) -> None:

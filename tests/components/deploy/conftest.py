@@ -1,14 +1,16 @@
-"""Model servers of the tests' own, as the command starts them."""
+"""Model servers of the tests' own, as the command starts them, and the command that asks them."""
 
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 import tenacity
 
+from kfp_image_classification.components.deploy.predict import main
 from kfp_image_classification.components.train.launchers.machine import free_ports
 
 ModelServer = Callable[..., "RunningServer"]
@@ -70,9 +72,9 @@ class RunningServer:
             raise
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    """Starts a server of a model directory with options; all are stopped in the end."""
+    """Starts a server of a model directory with options; all are stopped when the file's tests are done."""
     servers = []
 
     def start(model: Path, *options: str, wait: bool = True) -> RunningServer:
@@ -86,3 +88,20 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServ
     for server in servers:
         server.process.kill()
         server.process.wait()
+
+
+@pytest.fixture
+def predict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
+    """Runs the command that asks a server: its exit `code`, and what it wrote, `out` and `err`."""
+
+    def run(*arguments: object) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["predict", *map(str, arguments)])
+        code: object = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+        printed = capsys.readouterr()
+        return SimpleNamespace(code=code, out=printed.out, err=printed.err)
+
+    return run

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,8 @@ from typing import Any
 import pytest
 
 from kfp_image_classification.components.contracts.model_card import read_model_card
-from kfp_image_classification.components.deploy import predict as predict_module
 
+Predict = Callable[..., SimpleNamespace]
 COMMAND = [sys.executable, "-m", "kfp_image_classification.components.deploy.predict"]
 
 
@@ -47,9 +48,9 @@ def archive(pngs: dict[str, bytes], tmp_path: Path) -> Path:
     return folder
 
 
-def score(server: Any, archive: object, output: object) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, "--url", server.url, "--input", str(archive), "--output", str(output)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def score(predict: Predict) -> Predict:
+    return lambda server, archive, output: predict("--url", server.url, "--input", archive, "--output", output)
 
 
 def rows(output: Path) -> dict[str, dict[str, str]]:
@@ -60,11 +61,11 @@ def rows(output: Path) -> dict[str, dict[str, str]]:
     return {row["file"]: row for row in read}
 
 
-def test_each_image_has_a_row(server: Any, archive: Path, tmp_path: Path) -> None:
+def test_each_image_has_a_row(server: Any, archive: Path, tmp_path: Path, score: Predict) -> None:
     output = tmp_path / "scores.csv"
     done = score(server, archive, output)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"104 images in {output}, 2 of them could not be answered\n"
+    assert done.code == 0, done.err
+    assert done.out == f"104 images in {output}, 2 of them could not be answered\n"
     found = rows(output)
     assert list(found) == sorted(found)
     assert len(found) == 104
@@ -82,22 +83,22 @@ def test_each_image_has_a_row(server: Any, archive: Path, tmp_path: Path) -> Non
     assert alike == {found['a, "b".png']["label"]}
 
 
-def test_second_run_asks_only_for_what_is_missing(server: Any, archive: Path, tmp_path: Path) -> None:
+def test_second_run_asks_only_for_what_is_missing(server: Any, archive: Path, tmp_path: Path, score: Predict) -> None:
     output = tmp_path / "scores.csv"
     score(server, archive, output)
     whole = output.read_bytes()
     lines = whole.splitlines(keepends=True)
     output.write_bytes(b"".join(lines[:50]) + lines[50][:7])  # it was ended in the middle of a line
     before = server.metric("classifier_batch_images_sum")
-    assert score(server, archive, output).returncode == 0
+    assert score(server, archive, output).code == 0
     assert output.read_bytes() == whole
     asked = server.metric("classifier_batch_images_sum") - before
     assert 40 <= asked <= 55
-    assert score(server, archive, output).stdout == f"104 images in {output}\n"
+    assert score(server, archive, output).out == f"104 images in {output}\n"
     assert output.read_bytes() == whole
 
 
-def test_killed_run_goes_on(server: Any, archive: Path, pngs: dict[str, bytes], tmp_path: Path) -> None:
+def test_killed_run_goes_on(server: Any, archive: Path, pngs: dict[str, bytes], tmp_path: Path, score: Predict) -> None:
     for number in range(300):
         (archive / f"more-{number}.png").write_bytes(pngs["1"])
     output = tmp_path / "scores.csv"
@@ -110,7 +111,7 @@ def test_killed_run_goes_on(server: Any, archive: Path, pngs: dict[str, bytes], 
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert 0 < len(rows(output)) < 404
-    assert score(server, archive, output).returncode == 0
+    assert score(server, archive, output).code == 0
     assert len(rows(output)) == 404
 
 
@@ -130,33 +131,26 @@ def test_killed_run_goes_on(server: Any, archive: Path, pngs: dict[str, bytes], 
     ],
 )
 def test_bad_input_is_told_and_nothing_is_written(
-    server: Any, archive: Path, tmp_path: Path, arguments: list[str], message: str
+    server: Any, archive: Path, tmp_path: Path, arguments: list[str], message: str, predict: Predict
 ) -> None:
     (tmp_path / "empty").mkdir()
     other = tmp_path / "other.csv"
     other.write_text("a,b\n1,2\n")
     places = {"empty": tmp_path / "empty", "archive": archive, "other": other, "csv": tmp_path / "scores.csv"}
-    command = [*COMMAND, "--url", server.url, *(argument.format(**places) for argument in arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, message in " ".join(done.stderr.split())) == (2, True), done.stderr
-    assert "Traceback" not in done.stderr
+    done = predict("--url", server.url, *(argument.format(**places) for argument in arguments))
+    assert (done.code, message in " ".join(done.err.split())) == (2, True), done.err
+    assert "Traceback" not in done.err
     assert not (tmp_path / "scores.csv").exists()
     assert other.read_text() == "a,b\n1,2\n"
 
 
-def test_server_that_is_gone(archive: Path, tmp_path: Path) -> None:
+def test_server_that_is_gone(archive: Path, tmp_path: Path, score: Predict) -> None:
     gone = SimpleNamespace(url="http://127.0.0.1:9/v1/models/digits:predict")
     done = score(gone, archive, tmp_path / "scores.csv")
-    assert (done.returncode, "does not answer" in done.stderr) == (1, True)
+    assert (done.code, "does not answer" in done.err) == (1, True)
 
 
-def test_bucket(
-    server: Any,
-    pngs: dict[str, bytes],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_bucket(server: Any, pngs: dict[str, bytes], tmp_path: Path, score: Predict) -> None:
     """One that fsspec keeps in memory stands for those in a cloud."""
     import fsspec
 
@@ -164,8 +158,5 @@ def test_bucket(
     for label in ("0", "1"):
         files.pipe(f"/bucket/digits/{label}/a.png", pngs[label])
     output = tmp_path / "scores.csv"
-    options = ["--url", server.url, "--input", "memory://bucket/digits", "--output", str(output)]
-    monkeypatch.setattr(sys, "argv", ["predict", *options])
-    predict_module.main()
-    assert capsys.readouterr().out == f"2 images in {output}\n"
+    assert score(server, "memory://bucket/digits", output).out == f"2 images in {output}\n"
     assert list(rows(output)) == ["0/a.png", "1/a.png"]

@@ -2,8 +2,7 @@
 
 import base64
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,39 +26,42 @@ def images(trained: SimpleNamespace, tmp_path: Path) -> dict[str, Path]:
     return {**files, "text": tmp_path / "text.txt", "missing": tmp_path / "missing.png"}
 
 
-def predict(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kfp_image_classification.components.deploy.predict", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize("path", ["", "/", "/v1/models/digits:predict"])
-def test_images_are_classified(server, images: dict[str, Path], path: str) -> None:
+def test_images_are_classified(
+    server, images: dict[str, Path], path: str, predict: Callable[..., SimpleNamespace]
+) -> None:
     done = predict("--url", server.url + path, "--top=3", images["0"], images["1"])
-    assert done.returncode == 0, done.stderr
-    assert f"{images['0'].name}: 0" in done.stdout.replace("\n", "")
-    assert f"{images['1'].name}: 1" in done.stdout.replace("\n", "")
-    assert done.stdout.count("%") == 6
+    assert done.code == 0, done.err
+    assert f"{images['0'].name}: 0" in done.out.replace("\n", "")
+    assert f"{images['1'].name}: 1" in done.out.replace("\n", "")
+    assert done.out.count("%") == 6
 
 
-def test_names_are_shown_as_they_are(server, images: dict[str, Path], tmp_path: Path) -> None:
+def test_names_are_shown_as_they_are(
+    server, images: dict[str, Path], tmp_path: Path, predict: Callable[..., SimpleNamespace]
+) -> None:
     odd = images["0"].rename(tmp_path / "[red]a :smile: [bold].png")
-    assert f"{odd.name}: 0" in predict("--url", server.url, odd).stdout.replace("\n", "")
+    assert f"{odd.name}: 0" in predict("--url", server.url, odd).out.replace("\n", "")
 
 
 @pytest.mark.parametrize("columns", [10, 20, 30, 45, 60, 100])
 def test_any_width_of_terminal_shows_paths_names_and_shares_whole(
-    server, images: dict[str, Path], columns: int, monkeypatch: pytest.MonkeyPatch
+    server,
+    images: dict[str, Path],
+    columns: int,
+    monkeypatch: pytest.MonkeyPatch,
+    predict: Callable[..., SimpleNamespace],
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     done = predict("--url", server.url, "--top=10", images["0"])
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
     assert lines[0] == f"{images['0']}: 0"
     assert max(map(len, lines[1:])) <= max(columns, 20)
-    shares = [float(share) for share in re.findall(r"(\d+\.\d\d)%", done.stdout)]
+    shares = [float(share) for share in re.findall(r"(\d+\.\d\d)%", done.out)]
     assert len(shares) == 10
     assert sum(shares) == pytest.approx(100, abs=0.1)
-    assert "…" not in done.stdout
+    assert "…" not in done.out
 
 
 @pytest.mark.parametrize(
@@ -73,8 +75,15 @@ def test_any_width_of_terminal_shows_paths_names_and_shares_whole(
     ],
 )
 def test_errors_are_told_in_words(
-    server, images: dict[str, Path], url: str, image: str, options: list[str], code: int, message: str
+    server,
+    images: dict[str, Path],
+    url: str,
+    image: str,
+    options: list[str],
+    code: int,
+    message: str,
+    predict: Callable[..., SimpleNamespace],
 ) -> None:
     done = predict("--url", url or server.url, *options, images[image])
-    assert (done.returncode, message in done.stderr) == (code, True), done.stderr
-    assert "Traceback" not in done.stderr
+    assert (done.code, message in done.err) == (code, True), done.err
+    assert "Traceback" not in done.err

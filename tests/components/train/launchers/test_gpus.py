@@ -137,7 +137,7 @@ def test_gpus_that_are_asked_for_must_be_there(
 
 def job(digits: Dataset, directory: Path, devices: str) -> TrainingJob:
     options = TrainOptions(
-        model_type="cnn", workers=1, epochs=1, batch_size=32, learning_rates="0:1e-3", seed=7, devices=devices
+        model_type="cnn_small", workers=1, epochs=1, batch_size=600, learning_rates="0:1e-3", seed=7, devices=devices
     )
     return TrainingJob(options=options, dataset=str(digits.directory), directory=str(directory / "job"))
 

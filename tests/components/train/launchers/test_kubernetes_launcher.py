@@ -890,7 +890,8 @@ def test_killed_launcher_leaves_a_job_that_goes_with_its_pod_or_is_adopted(
 
 @pytest.mark.fake_api  # the training is what counts
 @skip_unless(hasattr(os, "sched_setaffinity"), Need.SYSTEM, "this system cannot pin processes to cores")
-@BACKENDS
+# Workers are told the same by both.
+@pytest.mark.parametrize("backend", ["tfjob", pytest.param("trainjob", marks=pytest.mark.slow)])
 def test_real_workers_of_the_manifest(
     backend: str, launch: Callable[..., Launch], kubernetes_api: KubernetesApi, trained: SimpleNamespace
 ) -> None:

@@ -16,9 +16,9 @@ from kfp_image_classification.components.train.exchange import ExchangeFailed, P
 from kfp_image_classification.components.train.job_folder import claim_directory
 from kfp_image_classification.components.train.launchers.machine import worker_ports
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
-from kfp_image_classification.components.train.worker.tensor_exchange import TensorExchange
+from kfp_image_classification.components.train.worker.devices import ComputeDevices
+from kfp_image_classification.components.train.worker.tensor_exchange import TensorExchange, uses_sockets
 from kfp_image_classification.components.train.worker.tf_config import cluster_from_environment
-from kfp_image_classification.components.train.worker.training import uses_sockets
 
 SHAPES = [(3, 5), (7,), ()]
 
@@ -107,20 +107,32 @@ def test_without_the_jobs_secret(both: Callable[..., list[Any]], job: TrainingJo
         both(lambda *_: None)
 
 
+CPU = ComputeDevices(gpus=0, shared=False, words="the CPU")
+OWN_GPU = ComputeDevices(gpus=1, shared=False, words="1 GPU")
+SHARED_GPU = ComputeDevices(gpus=1, shared=True, words="1 GPU shared with other workers")
+OWN_GPUS = ComputeDevices(gpus=2, shared=False, words="2 GPUs")
+
+
 @pytest.mark.parametrize(
-    ("exchange", "workers", "local_replicas", "expected"),
+    ("exchange", "workers", "devices", "expected"),
     [
-        ("auto", 2, 1, True),
-        ("sockets", 2, 1, True),
-        ("ring", 2, 1, False),
-        ("auto", 1, 1, False),
-        ("sockets", 1, 1, False),
+        ("auto", 2, CPU, True),
+        ("auto", 2, SHARED_GPU, True),
+        ("auto", 2, OWN_GPU, False),
+        ("auto", 2, OWN_GPUS, False),
+        ("sockets", 2, CPU, True),
+        ("sockets", 2, OWN_GPU, True),
+        ("ring", 2, CPU, False),
+        ("auto", 1, CPU, False),
+        ("sockets", 1, CPU, False),
     ],
 )
-def test_which_sums_travel_through_sockets(exchange: str, workers: int, local_replicas: int, expected: bool) -> None:
-    assert uses_sockets(exchange, workers, local_replicas) is expected
+def test_which_sums_travel_through_sockets(
+    exchange: str, workers: int, devices: ComputeDevices, expected: bool
+) -> None:
+    assert uses_sockets(exchange, workers, devices) is expected
 
 
 def test_sockets_are_not_for_workers_with_several_gpus() -> None:
     with pytest.raises(InvalidInput, match="exchange = 'sockets': a worker with 2 GPUs sums over NCCL"):
-        uses_sockets("sockets", 2, 2)
+        uses_sockets("sockets", 2, OWN_GPUS)

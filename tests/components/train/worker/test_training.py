@@ -42,6 +42,7 @@ def test_workers_end_with_equal_weights(trained: SimpleNamespace) -> None:
     assert first.weights_sha256 == second.weights_sha256 != ""
 
 
+@pytest.mark.slow  # the real workers of the Kubernetes launcher's tests have these weights, too
 def test_same_seed_same_weights(trained: SimpleNamespace, tmp_path: Path) -> None:
     again = trained.job.model_copy(update={"directory": str(tmp_path / "job")})
     run_job(again, tmp_path / "model", stage_log("test"))

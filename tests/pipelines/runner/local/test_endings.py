@@ -2,12 +2,10 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -34,13 +32,6 @@ def assert_nothing_left(directory: Path) -> None:
     while processes_in(directory) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert processes_in(directory) == []
-
-
-@pytest.fixture
-def directory(served: SimpleNamespace, tmp_path: Path) -> Path:
-    """A folder in which the data set need not be ingested again."""
-    shutil.copytree(served.directory / "runs" / ".cache", tmp_path / "runs" / ".cache")
-    return tmp_path
 
 
 def begin(directory: Path, moment: str) -> subprocess.Popen[str]:
@@ -77,12 +68,12 @@ def case(number: signal.Signals, whole_group: bool, moment: str, slow: bool = Tr
         case(signal.SIGKILL, False, SERVING),
     ],
 )
-def test_nothing_is_left(number: signal.Signals, whole_group: bool, moment: str, directory: Path) -> None:
-    process = begin(directory, moment)
+def test_nothing_is_left(number: signal.Signals, whole_group: bool, moment: str, with_cache: Path) -> None:
+    process = begin(with_cache, moment)
     (os.killpg if whole_group else os.kill)(process.pid, number)
     shown, _ = process.communicate(timeout=30)
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), shown
-    assert_nothing_left(directory)
+    assert_nothing_left(with_cache)
 
 
 @pytest.mark.parametrize(
@@ -94,21 +85,21 @@ def test_nothing_is_left(number: signal.Signals, whole_group: bool, moment: str,
     ],
 )
 def test_run_whose_step_is_ended_fails_and_leaves_nothing(
-    number: signal.Signals, program: str, directory: Path
+    number: signal.Signals, program: str, with_cache: Path
 ) -> None:
-    process = begin(directory, TRAINED)
+    process = begin(with_cache, TRAINED)
     steps = [child for child in psutil.Process(process.pid).children(recursive=True) if "train" in child.cmdline()]
     step = next(step for step in steps if (program == "sh") == (Path(step.cmdline()[0]).name == "sh"))
     step.send_signal(number)
     shown, _ = process.communicate(timeout=60)
     assert process.returncode == 1, shown
     assert "train cnn failed" in shown
-    assert_nothing_left(directory)
+    assert_nothing_left(with_cache)
 
 
 @pytest.mark.slow
-def test_run_under_nohup_outlives_its_terminal(directory: Path) -> None:
-    process = start(directory, "--models", "cnn", "--epochs", "500", before=["nohup"])
+def test_run_under_nohup_outlives_its_terminal(with_cache: Path) -> None:
+    process = start(with_cache, "--models", "cnn", "--epochs", "500", before=["nohup"])
     read_until(process, TRAINING)
     os.killpg(process.pid, signal.SIGHUP)
     time.sleep(1)
@@ -116,4 +107,4 @@ def test_run_under_nohup_outlives_its_terminal(directory: Path) -> None:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 143
-    assert_nothing_left(directory)
+    assert_nothing_left(with_cache)

@@ -118,23 +118,23 @@ def test_served_model_stays_where_no_new_one_is_better(served: SimpleNamespace) 
         pytest.param(r"model server \d+ is loading", id="deploying"),
     ],
 )
-def test_stopped_at_any_moment_nothing_is_left(moment: str, tmp_path: Path) -> None:
-    process = start(tmp_path, "--models", "cnn", "--epochs", "1" if "server" in moment else "500")
+def test_stopped_at_any_moment_nothing_is_left(moment: str, with_cache: Path) -> None:
+    process = start(with_cache, "--models", "cnn", *([] if "server" in moment else ["--epochs", "500"]))
     read_until(process, moment)
-    assert left_over(tmp_path)
+    assert left_over(with_cache)
     process.send_signal(signal.SIGINT)
     shown, _ = process.communicate(timeout=20)
     assert process.returncode == 130, shown
-    assert_nothing_left(tmp_path)
+    assert_nothing_left(with_cache)
 
 
-def test_killed_run_leaves_nothing(tmp_path: Path) -> None:
+def test_killed_run_leaves_nothing(with_cache: Path) -> None:
     """SIGKILL cannot be handled: every process has to notice by itself."""
-    process = start(tmp_path, "--models", "cnn", "--epochs", "500")
+    process = start(with_cache, "--models", "cnn", "--epochs", "500")
     read_until(process, r"worker-0 \| worker 0 of 2")
     process.kill()
     process.wait()
-    assert_nothing_left(tmp_path)
+    assert_nothing_left(with_cache)
 
 
 @pytest.mark.parametrize(
