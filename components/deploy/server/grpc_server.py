@@ -18,7 +18,7 @@ import numpy as np
 from kfp_image_classification.components.deploy.server import protocol_v2
 from kfp_image_classification.components.deploy.server.classifier import Classifier
 from kfp_image_classification.components.deploy.server.refused import Refused, bad_request
-from kfp_image_classification.components.deploy.server.server_metrics import IN_FLIGHT, REQUESTS, SECONDS
+from kfp_image_classification.components.deploy.server.server_metrics import IN_FLIGHT, count_request
 
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -143,8 +143,7 @@ class GrpcServer:
             raise
         finally:
             IN_FLIGHT.dec()
-            REQUESTS.labels("grpc", status).inc()
-            SECONDS.labels("grpc").observe(time.perf_counter() - start)
+            count_request("grpc", status, time.perf_counter() - start)
 
     async def _inferred(self, request: Any) -> Any:
         self._check_name(request.model_name, request.model_version)

@@ -5,6 +5,7 @@ algorithm (`tf.image.resize(..., antialias=True)`, the ScaleAndTranslate kernel 
 """
 
 import io
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -57,6 +58,15 @@ def decode(files: list[bytes], image_shape: ImageShape, max_pixels: int) -> np.n
                 f"image {index}: cannot be decoded: it is {what_it_is(file)}; expected a whole PNG or JPEG"
             ) from None
     return result
+
+
+def pixels_of_png(file: bytes) -> float:
+    """Height x width, as a PNG's header tells; infinity for another file."""
+    try:
+        header = png_chunks.header(file)
+    except png_chunks.DamagedPng:
+        return math.inf
+    return header.width * header.height
 
 
 def _header(file: bytes) -> png_chunks.Header | JpegImagePlugin.JpegImageFile:

@@ -19,7 +19,7 @@ from kfp_image_classification.components.deploy.server.classifier import Classif
 from kfp_image_classification.components.deploy.server.payload_log import PayloadLog
 from kfp_image_classification.components.deploy.server.refused import Refused, bad_request
 from kfp_image_classification.components.deploy.server.request_body import Headers, Receive, read_body
-from kfp_image_classification.components.deploy.server.server_metrics import IN_FLIGHT, REQUESTS, SECONDS
+from kfp_image_classification.components.deploy.server.server_metrics import IN_FLIGHT, count_request
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -185,8 +185,7 @@ class RestServer:
             raise
         finally:
             IN_FLIGHT.dec()
-            REQUESTS.labels(protocol, status).inc()
-            SECONDS.labels(protocol).observe(time.perf_counter() - start)
+            count_request(protocol, str(status), time.perf_counter() - start)
 
     def _logged_request(self, headers: Headers, body: bytes) -> str:
         if self._payload_log is None:

@@ -1,5 +1,7 @@
 """What the model server counts, for Prometheus at `/metrics`. docs/serving.md explains each."""
 
+from functools import cache
+
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a time stamp for every series, which no graph shows
@@ -18,3 +20,21 @@ BATCH_IMAGES = Histogram(
 )
 MODEL_INFO = Gauge("classifier_model_info", "1 for the version that answers.", ["version", "model_type", "backend"])
 PAYLOAD_EVENTS = Counter("classifier_payload_events", "Payload log events by what became of them.", ["outcome"])
+
+
+@cache  # a series is looked up in a dictionary of text, under a lock
+def _series(protocol: str, status: str) -> tuple[Counter, Histogram]:
+    return REQUESTS.labels(protocol, status), SECONDS.labels(protocol)
+
+
+def count_request(protocol: str, status: str, seconds: float) -> None:
+    """Counts a prediction that was answered.
+
+    Args:
+        protocol: `v1`, `v2` or `grpc`.
+        status: HTTP status, or gRPC's code by name.
+        seconds: From the request's first byte to the answer.
+    """
+    requests, durations = _series(protocol, status)
+    requests.inc()
+    durations.observe(seconds)

@@ -34,7 +34,7 @@ class Statistics:
             counts.durations["success" if succeeded else "fail"].add(seconds)
 
     def add_batch(
-        self, version: str, images: int, executions: int, waited: Sequence[float], phases: Sequence[float]
+        self, version: str, images: int, executions: int, requests: int, waited: float, phases: Sequence[float]
     ) -> None:
         """Counts requests that were computed together.
 
@@ -42,17 +42,19 @@ class Statistics:
             version: That computed them.
             images: How many there were.
             executions: In how many parts they were computed.
-            waited: Seconds that each request had waited.
+            requests: How many they were.
+            waited: Seconds that they had waited, added up.
             phases: Seconds that decoding, computing and handing out took.
         """
         with self._lock:
             counts = self._of(version)
             counts.execution_count += executions
-            for seconds in waited:
-                counts.durations["queue"].add(seconds)
-            batch = counts.batches.setdefault(images, {phase: _Duration() for phase in PHASES})
+            counts.durations["queue"].add(waited, requests)
+            batch = counts.batches.get(images)
+            if batch is None:
+                batch = counts.batches[images] = {phase: _Duration() for phase in PHASES}
             for phase, seconds in zip(PHASES, phases, strict=True):
-                counts.durations[phase].add(seconds, len(waited))
+                counts.durations[phase].add(seconds, requests)
                 batch[phase].add(seconds)
 
     def told(self, name: str, version: str) -> dict[str, Any]:
@@ -66,7 +68,10 @@ class Statistics:
             return {"model_stats": [{"name": name, "version": version, **self._of(version).told()}]}
 
     def _of(self, version: str) -> "_Version":
-        return self._versions.setdefault(version, _Version())
+        found = self._versions.get(version)
+        if found is None:
+            found = self._versions[version] = _Version()
+        return found
 
 
 class _Duration:
