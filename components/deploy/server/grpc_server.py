@@ -56,18 +56,21 @@ class GrpcServer:
     Args:
         classifier: What answers.
         address: Host and port.
+        shared: Whether other processes listen there, too.
         max_message: Largest request, in bytes.
         log: For unexpected errors.
     """
 
-    def __init__(self, classifier: Classifier, address: str, max_message: int, log: logging.Logger) -> None:
+    def __init__(
+        self, classifier: Classifier, address: str, shared: bool, max_message: int, log: logging.Logger
+    ) -> None:
         self._classifier = classifier
         self._log = log
         self._messages = _kserve_messages()
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message),
-                ("grpc.so_reuseport", 0),  # a port that another server has is an error, and not shared with it
+                ("grpc.so_reuseport", int(shared)),  # unasked, it would share the port of another server
             ]
         )
         methods = {

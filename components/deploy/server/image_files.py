@@ -94,7 +94,9 @@ def _pixels(file: bytes, header: png_chunks.Header | JpegImagePlugin.JpegImageFi
         may_lack_rows = False
     else:
         image = PngImagePlugin.PngImageFile(io.BytesIO(picture.file))
-        pixels = _deep_grey(picture, image) if channels == 1 and _is_deep_colour(picture) else _channels(image, channels)
+        pixels = (
+            _deep_grey(picture, image) if channels == 1 and _is_deep_colour(picture) else _channels(image, channels)
+        )
         may_lack_rows = header.is_interlaced or header.depth == 16
     # Pillow leaves rows that are missing black, and is content.
     if may_lack_rows or not pixels[-1].any():
@@ -123,12 +125,12 @@ def fit(pixels: np.ndarray, image_shape: ImageShape) -> np.ndarray:
     return np.clip(np.round(both), 0, 255).astype(np.uint8)
 
 
-def _channels(image: ImageFile.ImageFile, channels: int) -> np.ndarray:
+def _channels(image: Image.Image, channels: int) -> np.ndarray:
     if image.mode == "CMYK":
         if channels == 1:
             raise ValueError("libjpeg makes no grey of it")
         return _cmyk_colour(image)
-    if image.format == "JPEG":
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
         # libjpeg itself makes greyscale of colour then, as TensorFlow has it do.
         image.draft("L" if channels == 1 else "RGB", None)
     if image.mode == "I;16":
@@ -141,14 +143,14 @@ def _channels(image: ImageFile.ImageFile, channels: int) -> np.ndarray:
     return grey if channels == 1 else np.repeat(grey, channels, axis=2)
 
 
-def _cmyk_colour(image: ImageFile.ImageFile) -> np.ndarray:
+def _cmyk_colour(image: Image.Image) -> np.ndarray:
     inks = _bytes(image, "CMYK", 4).astype(np.uint16)
     # Pillow takes them all for inverted, as Adobe writes them; TensorFlow those that say that they are Adobe's.
     light = 255 - inks if "adobe" in image.info else inks
     return (light[..., :3] * light[..., 3:] // 255).astype(np.uint8)
 
 
-def _bytes(image: ImageFile.ImageFile, mode: str, channels: int) -> np.ndarray:
+def _bytes(image: Image.Image, mode: str, channels: int) -> np.ndarray:
     converted = image if image.mode == mode else image.convert(mode)
     # numpy.asarray(image) takes three times as long for a small one.
     return np.frombuffer(converted.tobytes(), np.uint8).reshape(image.height, image.width, channels)

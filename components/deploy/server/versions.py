@@ -35,7 +35,9 @@ class Versions:
         self._log = log
         self._unusable: dict[Identity, str] = {}
         self._serving: Identity | None = None
-        self._look()
+        self._next: tuple[Identity, LoadedModel] | None = None
+        self.look()
+        self.take_over()
         if self._serving is None:
             raise StageFailed("\n".join(self._unusable.values()))
 
@@ -55,12 +57,14 @@ class Versions:
         while True:
             await asyncio.sleep(seconds)
             try:
-                await asyncio.to_thread(self._look)
+                await asyncio.to_thread(self.look)
+                self.take_over()
             except Exception:
                 self._log.exception("looking for another version failed; trying again in %g s", seconds)
 
-    def _look(self) -> None:
-        """Serves the highest version that can be loaded, unless it is the one that is served."""
+    def look(self) -> None:
+        """Loads the highest version that can be loaded, unless it is the one that is served."""
+        self._next = None
         try:
             found = [_identity(folder) for folder in model_versions(self._directory)]
         except (StageFailed, OSError):
@@ -86,11 +90,14 @@ class Versions:
             goes_on = f"version {self.current.version} goes on serving" if self._serving else "looking for a lower one"
             self._log.error("%s; %s", self._unusable[version], goes_on, exc_info=None if expected else error)
             return False
-        self._serve(loaded)
-        self._serving = version
+        self._next = version, loaded
         return True
 
-    def _serve(self, model: LoadedModel) -> None:
+    def take_over(self) -> None:
+        """Serves what the last look has found."""
+        if self._next is None:
+            return
+        (self._serving, model), self._next = self._next, None
         self.current = model
         MODEL_INFO.clear()
         MODEL_INFO.labels(model.version, model.card.model_type, model.backend).set(1)
