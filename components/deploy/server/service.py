@@ -13,6 +13,7 @@ import uvicorn
 from kfp_image_classification.components.deploy.server.batching import Batcher
 from kfp_image_classification.components.deploy.server.classifier import Classifier
 from kfp_image_classification.components.deploy.server.listening import address
+from kfp_image_classification.components.deploy.server.one_write import OneWriteProtocol
 from kfp_image_classification.components.deploy.server.options import parallel_batches
 from kfp_image_classification.components.deploy.server.payload_log import PayloadLog
 from kfp_image_classification.components.deploy.server.reports import Reports
@@ -101,6 +102,8 @@ class _UvicornServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 application,
+                http=OneWriteProtocol,
+                proxy_headers=False,
                 lifespan="off",
                 ws="none",
                 access_log=False,
