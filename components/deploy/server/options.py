@@ -5,7 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kfp_image_classification.components.contracts.model_card import ONNX_MODEL
 from kfp_image_classification.components.step.cpu_limit import usable_cores
+from kfp_image_classification.components.step.memory_limit import usable_memory
+
+WORKER_BYTES = 128 << 20
 
 
 def read_options(description: str | None) -> argparse.Namespace:
@@ -25,7 +29,12 @@ def read_options(description: str | None) -> argparse.Namespace:
     option("--http_port", 8080, "port for REST")
     option("--grpc_port", 8081, "port for gRPC")
     option("--enable_grpc", True, "listen for gRPC", type=_yes_or_no)
-    option("--workers", 0, "processes that answer; 0 for as many as there are cores", type=_none_or_more)
+    option(
+        "--workers",
+        0,
+        "processes that answer; 0 for as many as there are cores, and memory for them",
+        type=_none_or_more,
+    )
     option(
         "--backend",
         "auto",
@@ -67,7 +76,16 @@ def worker_count(options: argparse.Namespace, backend: str = "onnx") -> int:
     if options.workers:
         return int(options.workers)
     # A connection is handed on, and a port shared, as Linux does it.
-    return usable_cores() if sys.platform == "linux" and "tensorflow" not in (backend, options.backend) else 1
+    if sys.platform != "linux" or "tensorflow" in (backend, options.backend):
+        return 1
+    # Half of the memory is left to requests.
+    return max(1, min(usable_cores(), usable_memory() // 2 // _worker_bytes(options.model_dir)))
+
+
+def _worker_bytes(model_dir: Path) -> int:
+    """What a worker takes with ONNX Runtime, which keeps a model's weights more than once while it loads them."""
+    weights = max((file.stat().st_size for file in model_dir.glob(f"*/{ONNX_MODEL}")), default=0)
+    return WORKER_BYTES + 4 * weights
 
 
 def parallel_batches(options: argparse.Namespace, workers: int) -> int:

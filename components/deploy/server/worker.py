@@ -41,8 +41,10 @@ async def work(options: argparse.Namespace, log: logging.Logger) -> None:
         versions = Versions(
             options.model_dir, options.backend, options.threads, log if place["first"] else logging.getLogger("quiet")
         )
-        workers = worker_count(options, versions.current.backend)
-        service = Service(options, versions, workers, place["siblings"][: workers - 1], log)
+        siblings = place["siblings"]
+        if worker_count(options, versions.current.backend) == 1:  # the supervisor starts no others
+            siblings = []
+        service = Service(options, versions, len(siblings) + 1, siblings, log)
     except StageFailed as error:
         await channel.send(f"{FAILED} {error}")
         return
