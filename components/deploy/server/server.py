@@ -27,7 +27,6 @@ def main() -> None:
     gc.set_threshold(100_000)  # pixels as nested lists are many objects, and none of them is garbage
     start_process()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
-    logging.getLogger("quiet").propagate = False
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_run(options, logging.getLogger("server")))

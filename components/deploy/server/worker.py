@@ -38,9 +38,8 @@ async def work(options: argparse.Namespace, log: logging.Logger) -> None:
     place = json.loads(options.worker)
     channel = Channel(socket.socket(fileno=place["channel"]))
     try:
-        versions = Versions(
-            options.model_dir, options.backend, options.threads, log if place["first"] else logging.getLogger("quiet")
-        )
+        told = log if place["first"] else _silent_log()
+        versions = Versions(options.model_dir, options.backend, options.threads, told)
         siblings = place["siblings"]
         if worker_count(options, versions.current.backend) == 1:  # the supervisor starts no others
             siblings = []
@@ -49,12 +48,12 @@ async def work(options: argparse.Namespace, log: logging.Logger) -> None:
         await channel.send(f"{FAILED} {error}")
         return
     reports = await asyncio.start_unix_server(service.reports.answer, sock=socket.socket(fileno=place["reports"]))
-    told = set[asyncio.Task[None]]()
+    telling = set[asyncio.Task[None]]()
 
     def tell(connections: int) -> None:
         task = asyncio.create_task(channel.send(f"{OPEN} {connections}"))
-        told.add(task)
-        task.add_done_callback(told.discard)
+        telling.add(task)
+        task.add_done_callback(telling.discard)
 
     service.on_connections(tell)
     await service.start([])
@@ -62,6 +61,12 @@ async def work(options: argparse.Namespace, log: logging.Logger) -> None:
     await _obey(channel, service, versions, log)
     reports.close()
     await service.stop()
+
+
+def _silent_log() -> logging.Logger:
+    log = logging.Logger("silent")
+    log.addHandler(logging.NullHandler())
+    return log
 
 
 async def _obey(channel: Channel, service: Service, versions: Versions, log: logging.Logger) -> None:
