@@ -78,14 +78,14 @@ class Supervisor:
         stopped: asyncio.Future[Any] = asyncio.ensure_future(told_to_stop())
         try:
             places = _places(worker_count(options))
-            backend = await self._start(places[0])
+            backend, version = await self._start(places[0])
             others = places[1 : worker_count(options, backend)]
             del places
             listening.listen(BACKLOG)
             listening.setblocking(False)
             self._in_background(self._accept(listening))
             self._log.info("listening on %s", address(options.host, options.http_port))
-            self._in_background(self._start_others(others))
+            self._in_background(self._start_others(others, int(version)))
             await asyncio.wait([stopped, self._broken], return_when=asyncio.FIRST_COMPLETED)
             if self._broken.done():
                 raise StageFailed(self._broken.result())
@@ -99,9 +99,9 @@ class Supervisor:
             listening.close()
             await self._end()
 
-    async def _start_others(self, places: "list[_Place]") -> None:
+    async def _start_others(self, places: "list[_Place]", version: int) -> None:
         try:
-            await asyncio.gather(*(self._start(place) for place in places))
+            await asyncio.gather(*(self._start(place, version) for place in places))
         except StageFailed as error:
             self._break(str(error))
             return
@@ -116,14 +116,15 @@ class Supervisor:
     def _in_background(self, doing: Coroutine[Any, Any, None]) -> None:
         self._background.append(asyncio.create_task(doing))
 
-    async def _start(self, place: "_Place") -> str:
-        """Starts a worker, and returns what runs its model once it is ready."""
+    async def _start(self, place: "_Place", version: int | None = None) -> list[str]:
+        """Starts a worker, with that version or a lower one; once it is ready, what runs its model, and the version."""
         ours, theirs = channel.pair()
         told = {
             "channel": theirs.fileno(),
             "reports": place.reports.fileno(),
             "siblings": place.siblings,
             "first": place.is_first,
+            "version": version,
         }
         command = [sys.executable, "-m", "kfp_image_classification.components.deploy.server", *sys.argv[1:]]
         with theirs, place.reports:
@@ -141,7 +142,7 @@ class Supervisor:
             raise StageFailed(f"a worker ended before it was ready, {_how(await _ended(process))}")
         self._answering.append(worker)
         self._in_background(self._listen_to(worker))
-        return rest
+        return rest.split()
 
     async def _listen_to(self, worker: _Worker) -> None:
         while message := (await worker.channel.receive()).text:

@@ -26,9 +26,17 @@ class Versions:
         backend: See `load_model`.
         threads: See `load_model`.
         log: Told what is loaded, and what cannot be.
+        at_most: The highest number to begin with, if it matters.
     """
 
-    def __init__(self, directory: Path, backend: BackendChoice, threads: int, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        backend: BackendChoice,
+        threads: int,
+        log: logging.Logger,
+        at_most: int | None = None,
+    ) -> None:
         self._directory = directory
         self._backend = backend
         self._threads = threads
@@ -36,7 +44,7 @@ class Versions:
         self._unusable: dict[Identity, str] = {}
         self._serving: Identity | None = None
         self._next: tuple[Identity, LoadedModel] | None = None
-        self.look()
+        self.look(at_most)
         self.take_over()
         if self._serving is None:
             raise StageFailed("\n".join(self._unusable.values()))
@@ -62,11 +70,12 @@ class Versions:
             except Exception:
                 self._log.exception("looking for another version failed; trying again in %g s", seconds)
 
-    def look(self) -> None:
-        """Loads the highest version that can be loaded, unless it is the one that is served."""
+    def look(self, at_most: int | None = None) -> None:
+        """Loads the highest version, up to a number, that can be loaded, unless it is the one that is served."""
         self._next = None
         try:
-            found = [_identity(folder) for folder in model_versions(self._directory)]
+            folders = model_versions(self._directory)
+            found = [_identity(folder) for folder in folders if at_most is None or int(folder.name) <= at_most]
         except (StageFailed, OSError):
             if self._serving is None:
                 raise

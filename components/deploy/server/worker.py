@@ -39,7 +39,7 @@ async def work(options: argparse.Namespace, log: logging.Logger) -> None:
     channel = Channel(socket.socket(fileno=place["channel"]))
     try:
         told = log if place["first"] else _silent_log()
-        versions = Versions(options.model_dir, options.backend, options.threads, told)
+        versions = Versions(options.model_dir, options.backend, options.threads, told, place["version"])
         siblings = place["siblings"]
         if worker_count(options, versions.current.backend) == 1:  # the supervisor starts no others
             siblings = []
@@ -57,7 +57,7 @@ async def work(options: argparse.Namespace, log: logging.Logger) -> None:
 
     service.on_connections(tell)
     await service.start([])
-    await channel.send(f"{READY} {versions.current.backend}")
+    await channel.send(f"{READY} {versions.current.backend} {versions.current.version}")
     await _obey(channel, service, versions, log)
     reports.close()
     await service.stop()
