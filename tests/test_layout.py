@@ -154,6 +154,7 @@ def test_drawn_tree_is_the_real_one() -> None:
         "components.preflight.report",
         "components.deploy.predict",
         "components.deploy.server.server",
+        "components.deploy.server.worker",
         "components.deploy.server.grpc_server",
         "components.deploy.collector.collector",
         "components.track.tracked_run",
@@ -168,7 +169,7 @@ def test_loads_without_tensorflow(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("module", ["components.train.worker.worker", "components.deploy.server.server"])
+@pytest.mark.parametrize("module", ["components.train.worker.worker", "components.deploy.server.worker"])
 def test_loads_without_kfp(module: str) -> None:
     code = f"import sys, {PACKAGE}.{module}; sys.exit('kfp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

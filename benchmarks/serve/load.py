@@ -4,11 +4,7 @@ python -m benchmarks.serve.load --url http://127.0.0.1:8080 [--name image-classi
 """
 
 import argparse
-import base64
-import io
-import json
 import math
-import random
 import re
 import shutil
 import subprocess
@@ -21,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.serve.requests import noise_png, v1_body
 from kfp_image_classification.components.step.direct_network import http_client
 
 TIMEOUT_SECONDS = 20
@@ -65,18 +61,6 @@ def run_load(url: str, body: bytes, clients: int, seconds: float, headers: dict[
     """Asks without a pause, with `hey` where it is installed, and otherwise from Python threads, which are slower."""
     ask = _with_hey if shutil.which("hey") else _with_httpx
     return ask(url, body, clients, seconds, {"content-type": "application/json", **(headers or {})})
-
-
-def noise_png(side: int, seed: int) -> bytes:
-    """A grey image that every model from train takes."""
-    content = io.BytesIO()
-    Image.frombytes("L", (side, side), random.Random(seed).randbytes(side * side)).save(content, "PNG")
-    return content.getvalue()
-
-
-def v1_body(files: list[bytes]) -> bytes:
-    """A request of KServe's V1 protocol."""
-    return json.dumps({"instances": [{"b64": base64.b64encode(file).decode()} for file in files]}).encode()
 
 
 def _with_hey(url: str, body: bytes, clients: int, seconds: float, headers: dict[str, str]) -> Load:

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from benchmarks.serve.load import noise_png
+from benchmarks.serve.requests import noise_png
 from kfp_image_classification.components.contracts.model_card import MODEL_CARD, ONNX_MODEL, Example, ModelCard
 from kfp_image_classification.components.contracts.preprocessing import model_input
 from kfp_image_classification.components.deploy.server.image_files import decode

@@ -2,7 +2,6 @@
 
 import argparse
 import base64
-import io
 import json
 import os
 import platform
@@ -18,11 +17,11 @@ from typing import Literal
 
 import httpx
 import psutil
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.serve.load import Load, noise_png, run_load, v1_body
+from benchmarks.serve.load import Load, run_load
+from benchmarks.serve.requests import noise_png, v1_body, v2_raw
 from kfp_image_classification.components.contracts.model_card import ONNX_MODEL
 from kfp_image_classification.components.step.direct_network import http_client
 from kfp_image_classification.components.train.launchers.machine import free_ports
@@ -162,10 +161,7 @@ def _request(images: int, protocol: str) -> tuple[bytes, dict[str, str]]:
         data = [base64.b64encode(file).decode() for file in files]
         tensor = {"name": "image_bytes", "shape": [images], "datatype": "BYTES", "data": data}
         return json.dumps({"inputs": [tensor]}).encode(), {}
-    raw = b"".join(Image.open(io.BytesIO(file)).tobytes() for file in files)
-    tensor = {"name": "pixels", "shape": [images, 28, 28, 1], "datatype": "UINT8"}
-    header = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(raw)}}]}).encode()
-    return header + raw, {"inference-header-content-length": str(len(header))}
+    return v2_raw(files, 28)
 
 
 def make_model(folder: Path) -> Path:

@@ -42,7 +42,7 @@ MOST_RSS_GROWTH = 32 * 2**20
 
 @dataclass(frozen=True)
 class Sample:
-    """What the server holds, and what it has done, at some moment.
+    """What the server's processes hold together, and what they have done, at some moment.
 
     Attributes:
         requests: Answered until then.
@@ -147,15 +147,17 @@ class Server:
             time.sleep(0.05)
 
     def sample(self, requests: int, seconds: float) -> Sample:
-        times = self.process.cpu_times()
+        processes = [self.process, *self.process.children(recursive=True)]
+        times = [process.cpu_times() for process in processes]
+        maps = [Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8") for process in processes]
         return Sample(
             requests=requests,
             seconds=seconds,
-            cpu_seconds=times.user + times.system,
-            threads=self.process.num_threads(),
-            files=self.process.num_fds(),
-            maps=Path(f"/proc/{self.process.pid}/maps").read_text(encoding="utf-8").count("\n"),
-            rss=self.process.memory_info().rss,
+            cpu_seconds=sum(time.user + time.system for time in times),
+            threads=sum(process.num_threads() for process in processes),
+            files=sum(process.num_fds() for process in processes),
+            maps=sum(text.count("\n") for text in maps),
+            rss=sum(process.memory_info().rss for process in processes),
         )
 
     def stop(self) -> None:

@@ -94,7 +94,8 @@ def stop_server(pid: int) -> None:
 def _start(model_directory: Path, name: str, url: str, log_file: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "kfp_image_classification.components.deploy.server", f"--model_name={name}"]
     command += [f"--model_dir={model_directory}", f"--host={LOOPBACK}", f"--http_port={url.rsplit(':', 1)[1]}"]
-    command += ["--enable_grpc=false", "--drain_seconds=0"]
+    # One process is enough to try a model, and the machine has other work.
+    command += ["--enable_grpc=false", "--drain_seconds=0", "--workers=1"]
     with log_file.open("wb") as output:
         return subprocess.Popen(
             command,

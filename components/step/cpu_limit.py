@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from kfp_image_classification.components.step.control_groups import limiting_groups
+
 
 def usable_cores(root: Path = Path("/"), affinity: int | None = None) -> int:
     """The number of threads that compute at the same time without waiting for each other.
@@ -25,41 +27,10 @@ def usable_cores(root: Path = Path("/"), affinity: int | None = None) -> int:
 
 def _quotas(root: Path) -> Iterator[float]:
     """Every quota on this process, in CPUs."""
-    for mount, group in _cpu_groups(root):
-        for folder in [group, *group.parents]:
-            if folder == mount or mount in folder.parents:
-                quota = _quota(folder)
-                if quota is not None:
-                    yield quota
-
-
-def _cpu_groups(root: Path) -> Iterator[tuple[Path, Path]]:
-    """The hierarchies that limit CPUs: where each is mounted, and this process's own folder in it.
-
-    In a container, what is mounted is often the container's own group alone, while `/proc/self/cgroup` tells its path
-    on the node: then the mount itself is the group.
-    """
-    try:
-        mounts = (root / "proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-        memberships = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return
-    paths = {}
-    for line in memberships:
-        _, controllers, path = line.split(":", 2)
-        paths.update(dict.fromkeys(controllers.split(","), path))
-    for line in mounts:
-        before, _, after = line.partition(" - ")
-        mounted_root, mount_point = (field.encode().decode("unicode_escape") for field in before.split()[3:5])
-        kind, _, options = after.split(maxsplit=2)
-        # Version 2 has one hierarchy, whose line in /proc/self/cgroup names no controller.
-        controller = "" if kind == "cgroup2" else "cpu" if kind == "cgroup" and "cpu" in options.split(",") else None
-        if controller is None or controller not in paths:
-            continue
-        mount, path = root / mount_point.lstrip("/"), paths[controller]
-        inside = path.removeprefix(mounted_root.rstrip("/")) if path.startswith(mounted_root) else ""
-        group = mount / inside.lstrip("/")
-        yield mount, group if ".." not in group.parts and group.is_dir() else mount
+    for folder in limiting_groups("cpu", root):
+        quota = _quota(folder)
+        if quota is not None:
+            yield quota
 
 
 def _quota(folder: Path) -> float | None:

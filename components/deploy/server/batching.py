@@ -1,7 +1,8 @@
 """Micro-batches without a wait: while one batch is computed, requests collect, and they are the next batch.
 
 A lone client never waits for others; many clients share a batch. A few threads decode and compute a batch each, the
-event loop reads and writes.
+event loop reads and writes. Requests that take less than handing them over does are computed by the event loop itself,
+those together that were read in one turn of it.
 """
 
 import asyncio
@@ -12,12 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kfp_image_classification.components.deploy.server.image_files import UnusableImage, decode
+from kfp_image_classification.components.deploy.server.image_files import UnusableImage, decode, pixels_of_png
 from kfp_image_classification.components.deploy.server.loaded_model import Answer, LoadedModel
 from kfp_image_classification.components.deploy.server.server_metrics import BATCH_IMAGES, QUEUE_IMAGES
 from kfp_image_classification.components.deploy.server.statistics import Statistics
 
 Images = list[bytes] | np.ndarray
+
+# What a request may take, at most, that the event loop computes itself: no other is read or written meanwhile.
+BRIEF_SECONDS = 0.001
+BRIEF_PIXELS = 10_000  # of PNG files, which take half of that
 
 
 class Overloaded(Exception):
@@ -55,6 +60,8 @@ class Batcher:
         self._max_queue = max_queue
         self._max_pixels = max_pixels
         self._queued = 0
+        QUEUE_IMAGES.set_function(lambda: self._queued)
+        self._brief: list[_Job] = []
         self.statistics = Statistics()
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         for _ in range(parallel):
@@ -71,9 +78,13 @@ class Batcher:
         if self._queued and self._queued + count > self._max_queue:
             raise Overloaded
         self._queued += count
-        QUEUE_IMAGES.set(self._queued)
         job = _Job(model, images, self._loop.create_future(), time.perf_counter())
-        self._jobs.put(job)
+        if _is_brief(model, images):
+            if not self._brief:
+                self._loop.call_soon(self._answer_brief)
+            self._brief.append(job)
+        else:
+            self._jobs.put(job)
         succeeded = False
         try:
             answer = await job.answer
@@ -82,10 +93,21 @@ class Batcher:
         finally:
             self.statistics.add_request(model.version, count, time.perf_counter() - job.arrived, succeeded)
             self._queued -= count
-            QUEUE_IMAGES.set(self._queued)
             # The traceback of an error leads to this frame. A way from here to the error would keep both, and the
             # request's images, until a collection of garbage, which are rare.
             del job
+
+    def _answer_brief(self) -> None:
+        model, images, taken = self._brief[0].model, 0, 0
+        for job in self._brief:
+            images += len(job.images)
+            if job.model is not model or (taken and images > self._max_batch):
+                break
+            taken += 1
+        batch, self._brief = self._brief[:taken], self._brief[taken:]
+        if self._brief:
+            self._loop.call_soon(self._answer_brief)
+        _deliver(batch, self._results(batch))
 
     def _work(self) -> None:
         waiting: _Job | None = None
@@ -130,7 +152,8 @@ class Batcher:
                 batch[0].model.version,
                 start,
                 -(-start // self._max_batch),
-                [started - job.arrived for job in batch],
+                len(batch),
+                sum(started - job.arrived for job in batch),
                 (decoded - started, computed - decoded, time.perf_counter() - computed),
             )
         return results
@@ -155,6 +178,12 @@ class Batcher:
         return (
             parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         )
+
+
+def _is_brief(model: LoadedModel, images: Images) -> bool:
+    if len(images) * model.seconds > BRIEF_SECONDS:
+        return False
+    return isinstance(images, np.ndarray) or sum(map(pixels_of_png, images)) <= BRIEF_PIXELS
 
 
 def _deliver(batch: list[_Job], results: list[Answer | Exception]) -> None:

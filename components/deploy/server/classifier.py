@@ -1,11 +1,10 @@
 """The served model as the protocols see it, whichever they are."""
 
-from typing import Any
-
 from kfp_image_classification.components.deploy.server.batching import Batcher, Images, Overloaded
 from kfp_image_classification.components.deploy.server.image_files import UnusableImage
 from kfp_image_classification.components.deploy.server.loaded_model import Answer, LoadedModel
 from kfp_image_classification.components.deploy.server.refused import Refused, bad_request
+from kfp_image_classification.components.deploy.server.statistics import Told
 from kfp_image_classification.components.deploy.server.versions import Versions
 
 RETRY_SECONDS = 1
@@ -30,9 +29,9 @@ class Classifier:
         """The version that answers now; a request must take it once, and stay with it."""
         return self._versions.current
 
-    def statistics(self, version: str) -> dict[str, Any]:
-        """What a version has answered, for Triton's clients."""
-        return self._batcher.statistics.told(self.name, version)
+    def statistics(self, version: str) -> Told:
+        """What a version has answered in this process, for Triton's clients."""
+        return self._batcher.statistics.told(version)
 
     def index(self) -> list[dict[str, str]]:
         """The versions in the model's folder, for Triton's clients: which one answers, and why the others do not."""

@@ -18,7 +18,7 @@ import numpy as np
 from kfp_image_classification.components.deploy.server import protocol_v2
 from kfp_image_classification.components.deploy.server.classifier import Classifier
 from kfp_image_classification.components.deploy.server.refused import Refused, bad_request
-from kfp_image_classification.components.deploy.server.server_metrics import IN_FLIGHT, REQUESTS, SECONDS
+from kfp_image_classification.components.deploy.server.server_metrics import IN_FLIGHT, count_request
 
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -56,18 +56,21 @@ class GrpcServer:
     Args:
         classifier: What answers.
         address: Host and port.
+        shared: Whether other processes listen there, too.
         max_message: Largest request, in bytes.
         log: For unexpected errors.
     """
 
-    def __init__(self, classifier: Classifier, address: str, max_message: int, log: logging.Logger) -> None:
+    def __init__(
+        self, classifier: Classifier, address: str, shared: bool, max_message: int, log: logging.Logger
+    ) -> None:
         self._classifier = classifier
         self._log = log
         self._messages = _kserve_messages()
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message),
-                ("grpc.so_reuseport", 0),  # a port that another server has is an error, and not shared with it
+                ("grpc.so_reuseport", int(shared)),  # unasked, it would share the port of another server
             ]
         )
         methods = {
@@ -143,8 +146,7 @@ class GrpcServer:
             raise
         finally:
             IN_FLIGHT.dec()
-            REQUESTS.labels("grpc", status).inc()
-            SECONDS.labels("grpc").observe(time.perf_counter() - start)
+            count_request("grpc", status, time.perf_counter() - start)
 
     async def _inferred(self, request: Any) -> Any:
         self._check_name(request.model_name, request.model_version)

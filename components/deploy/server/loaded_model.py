@@ -2,8 +2,10 @@
 
 import base64
 import logging
+import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +18,7 @@ from kfp_image_classification.components.step.errors import StageFailed
 
 # As at the export, see `components/train/worker/export.py`.
 TOLERANCE = 1e-4
+TIMED = 5  # the least of so many times is what it takes
 TENSORFLOW_NEEDED = (
     "TensorFlow would serve it, and is not installed here. Use the image python-server-tensorflow, on a cluster by "
     "runtime = 'image-classification-tensorflow' (manifests/kserve), or install the Python package tensorflow"
@@ -34,12 +37,18 @@ class LoadedModel:
         card: What it is.
         backend: `onnx` or `tensorflow`.
         logits: uint8 [n, *image_shape] -> float32 [n, classes].
+        seconds: That one image takes, where nothing else runs.
     """
 
     version: str
     card: ModelCard
     backend: str
     logits: Callable[[np.ndarray], np.ndarray]
+    seconds: float
+
+    @cached_property
+    def _labels(self) -> np.ndarray:
+        return np.array(self.card.class_names, object)
 
     def answer(self, pixels: np.ndarray) -> Answer:
         """The four outputs of the exported model's signatures: uint8 [n, *image_shape] -> one row an image."""
@@ -47,7 +56,7 @@ class LoadedModel:
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         index = logits.argmax(axis=1)
         return {
-            "label": np.array(self.card.class_names, object)[index],
+            "label": self._labels[index],
             "class_index": index,
             "probabilities": powers / powers.sum(axis=1, keepdims=True),
             "logits": logits,
@@ -71,7 +80,7 @@ def load_model(folder: Path, choice: BackendChoice, threads: int, log: logging.L
         try:
             logits = onnx_backend.load(folder, card, threads)
             _check_examples(logits, card)
-            return LoadedModel(folder.name, card, "onnx", logits)
+            return _timed(folder.name, card, "onnx", logits)
         except StageFailed as error:
             if choice == "onnx":
                 raise
@@ -81,9 +90,14 @@ def load_model(folder: Path, choice: BackendChoice, threads: int, log: logging.L
     if not tensorflow_backend.is_installed():
         raise StageFailed(f"backend = {choice!r}: {TENSORFLOW_NEEDED}")
     logits = tensorflow_backend.load(folder, card, threads)
-    model = LoadedModel(folder.name, card, "tensorflow", logits)
-    model.answer(_example_pixels(card))  # so that the first client does not wait
-    return model
+    return _timed(folder.name, card, "tensorflow", logits)
+
+
+def _timed(version: str, card: ModelCard, backend: str, logits: Callable[[np.ndarray], np.ndarray]) -> LoadedModel:
+    """Asks it before the first client does, who would wait longer."""
+    pixels = np.zeros((1, *card.image_shape), np.uint8)
+    seconds = min(timeit.repeat(lambda: logits(pixels), number=1, repeat=TIMED))
+    return LoadedModel(version, card, backend, logits, seconds)
 
 
 def _read_card(folder: Path) -> ModelCard:

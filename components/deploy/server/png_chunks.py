@@ -4,18 +4,23 @@ Pillow is more lenient than libpng: it takes pictures without an end, and pictur
 And it reads what nobody here needs, colour profiles, texts and animations, which may inflate without bound.
 """
 
+import struct
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kfp_image_classification.components.contracts.image_formats import PNG_START
 
 _HEADER, _PALETTE, _DATA, _END = b"IHDR", b"PLTE", b"IDAT", b"IEND"
-_HEADER_BYTES = 13
+_CHUNK = struct.Struct(">I4s")
+_CHECKSUM_BYTES = 4
+_HEADER_FIELDS = struct.Struct(">II5B")
 _PALETTE_BYTES = 256 * 3
 _PALETTE_COLOUR = 3
 # Numbers of a pixel, by the colour type in the header; its second bit says that there is colour.
 _CHANNELS = {0: 1, 2: 3, _PALETTE_COLOUR: 1, 4: 2, 6: 4}
 _COLOUR = 2
+_WHOLE = ((0, 0, 1, 1),)
 # The seven passes of an interlaced picture: first column and row, and the steps between them.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
@@ -24,35 +29,16 @@ class DamagedPng(ValueError):
     """A PNG that libpng would not read either."""
 
 
-@dataclass(frozen=True)
-class Header:
-    """A PNG's first chunk."""
+class Header(NamedTuple):
+    """A PNG's first chunk; `depth` is in bits of each number of a pixel."""
 
-    content: bytes
-
-    def __post_init__(self) -> None:
-        # Only one compression, one filter method, and two ways to interlace were ever defined.
-        if len(self.content) != _HEADER_BYTES or any(self.content[10:12]) or self.content[12] > 1:
-            raise DamagedPng("its header is wrong")
-        if self.colour not in _CHANNELS or not self.width or not self.height:
-            raise DamagedPng("its header is wrong")
-
-    @property
-    def width(self) -> int:
-        return int.from_bytes(self.content[:4])
-
-    @property
-    def height(self) -> int:
-        return int.from_bytes(self.content[4:8])
-
-    @property
-    def depth(self) -> int:
-        """Bits of each number of a pixel."""
-        return self.content[8]
-
-    @property
-    def colour(self) -> int:
-        return self.content[9]
+    width: int
+    height: int
+    depth: int
+    colour: int
+    compression: int
+    filtering: int
+    interlacing: int
 
     @property
     def has_colour(self) -> bool:
@@ -60,13 +46,13 @@ class Header:
 
     @property
     def is_interlaced(self) -> bool:
-        return self.content[12] == 1
+        return self.interlacing == 1
 
     @property
     def raw_bytes(self) -> int:
         """Size of the picture before it was compressed: rows, each with a byte that names its filter."""
         bits = self.depth * _CHANNELS[self.colour]
-        passes = _PASSES if self.is_interlaced else ((0, 0, 1, 1),)
+        passes = _PASSES if self.is_interlaced else _WHOLE
         sizes = [(-((x - self.width) // dx), -((y - self.height) // dy)) for x, y, dx, dy in passes]
         return sum(rows * (1 + (columns * bits + 7) // 8) for columns, rows in sizes if columns > 0 and rows > 0)
 
@@ -75,12 +61,21 @@ def header(file: bytes) -> Header:
     """Reads a PNG's header.
 
     Raises:
-        DamagedPng: When it has none.
+        DamagedPng: When it has none, or a wrong one.
     """
-    start = len(PNG_START) + 8
-    if file[start - 4 : start] != _HEADER:
+    try:
+        length, kind = _CHUNK.unpack_from(file, len(PNG_START))
+        found = Header._make(_HEADER_FIELDS.unpack_from(file, len(PNG_START) + _CHUNK.size))
+    except struct.error:
+        raise DamagedPng("it has no header") from None
+    if kind != _HEADER or length != _HEADER_FIELDS.size:
         raise DamagedPng("it has no header")
-    return Header(file[start : start + _HEADER_BYTES])
+    # Only one compression, one filter method, and two ways to interlace were ever defined.
+    if found.compression or found.filtering or found.interlacing > 1:
+        raise DamagedPng("its header is wrong")
+    if found.colour not in _CHANNELS or not found.width or not found.height:
+        raise DamagedPng("its header is wrong")
+    return found
 
 
 @dataclass(frozen=True)
@@ -89,13 +84,26 @@ class Picture:
 
     Attributes:
         header: Its first chunk.
-        file: The same picture as a PNG of nothing but header, palette, data and end.
-        data: The compressed rows, in the parts in which they were found.
+        palette: Colours, where it has them.
+        data: The compressed rows.
     """
 
     header: Header
-    file: bytes
-    data: list[memoryview]
+    palette: bytes
+    data: bytes
+
+    @property
+    def file(self) -> bytes:
+        """The same picture as a PNG of nothing but header, palette, data and end."""
+        # Colours that a palette lacks are black; in Pillow they are grey.
+        palettes = [self.palette.ljust(_PALETTE_BYTES, b"\0")] if self.header.colour == _PALETTE_COLOUR else []
+        chunks = [
+            _chunk(_HEADER, _HEADER_FIELDS.pack(*self.header)),
+            *[_chunk(_PALETTE, content) for content in palettes],
+            _chunk(_DATA, self.data),
+            _chunk(_END, b""),
+        ]
+        return PNG_START + b"".join(chunks)
 
     def check_rows(self) -> None:
         """Inflates the data, of which there can be less than the header promises.
@@ -103,11 +111,12 @@ class Picture:
         Raises:
             DamagedPng: When rows are missing.
         """
+        expected = self.header.raw_bytes
         try:
-            rows = zlib.decompressobj().decompress(b"".join(self.data), self.header.raw_bytes)
+            rows = zlib.decompressobj().decompress(self.data, expected)
         except zlib.error as error:
             raise DamagedPng(str(error)) from None
-        if len(rows) < self.header.raw_bytes:
+        if len(rows) < expected:
             raise DamagedPng("rows are missing")
 
 
@@ -121,46 +130,34 @@ def read(file: bytes, first: Header) -> Picture:
     Raises:
         DamagedPng: When a chunk is missing, misplaced or damaged.
     """
-    palette, data = b"", list[memoryview]()
-    position, kind, ended, is_bare = len(PNG_START), b"", False, first.colour != _PALETTE_COLOUR
+    view, palette, data = memoryview(file), b"", list[memoryview]()
+    end, kind, ended = len(PNG_START), b"", False
     while kind != _END:
-        length, kind = int.from_bytes(file[position : position + 4]), file[position + 4 : position + 8]
-        content = memoryview(file)[position + 8 : position + 8 + length]
-        checksum = file[position + 8 + length : position + 12 + length]
-        if len(checksum) != 4:
+        start = end + _CHUNK.size
+        if start > len(file):
+            raise DamagedPng("it ends too soon")
+        length, kind = _CHUNK.unpack_from(file, end)
+        is_first, checked, end = end == len(PNG_START), start + length, start + length + _CHECKSUM_BYTES
+        if end > len(file):
             raise DamagedPng("it ends too soon")
         if not kind.isalpha():
             raise DamagedPng(f"{kind!r} is no name of a chunk")
-        is_first, position = position == len(PNG_START), position + 12 + length
         ended = ended or (bool(data) and kind != _DATA)
         if kind[0] & 0x20:  # a lower-case letter: needed for nothing
-            is_bare = False
             continue
-        if int.from_bytes(checksum) != zlib.crc32(content, zlib.crc32(kind)):
+        if int.from_bytes(file[checked:end]) != zlib.crc32(view[start - len(kind) : checked]):
             raise DamagedPng(f"the checksum of {kind!r} is wrong")
         if kind == _DATA and not ended:
-            data.append(content)
+            data.append(view[start:checked])
         elif kind == _PALETTE and first.has_colour:
-            if palette or not content:
+            if palette or not length:
                 raise DamagedPng("it has two palettes, or an empty one")
-            palette = b"" if data else bytes(content)
+            palette = b"" if data else file[start:checked]
         elif kind not in (_DATA, _PALETTE, _END) and not is_first:
             raise DamagedPng(f"{kind!r} is misplaced")
     if first.colour == _PALETTE_COLOUR and (not palette or len(palette) % 3):
         raise DamagedPng("it has no palette")
-    return Picture(first, file if is_bare else _rewritten(first, palette, data), data)
-
-
-def _rewritten(first: Header, palette: bytes, data: list[memoryview]) -> bytes:
-    # Colours that a palette lacks are black; in Pillow they are grey.
-    palettes = [palette.ljust(_PALETTE_BYTES, b"\0")] if first.colour == _PALETTE_COLOUR else []
-    chunks = [
-        _chunk(_HEADER, first.content),
-        *[_chunk(_PALETTE, content) for content in palettes],
-        _chunk(_DATA, b"".join(data)),
-        _chunk(_END, b""),
-    ]
-    return PNG_START + b"".join(chunks)
+    return Picture(first, palette, b"".join(data))
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -24,10 +24,9 @@ async def read_body(headers: Headers, receive: Receive, max_bytes: int, seconds:
     """
     if headers.get("content-encoding", "identity") != "identity":
         raise Refused(415, f"content-encoding = {headers['content-encoding']!r}: send the body as it is")
-    too_large = Refused(413, f"the body is larger than the {max_bytes:,} bytes allowed")
     announced = headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > max_bytes:
-        raise too_large
+        raise _too_large(max_bytes)
     message = await receive()
     if not message.get("more_body"):
         whole: bytes = message.get("body", b"")
@@ -39,9 +38,13 @@ async def read_body(headers: Headers, receive: Receive, max_bytes: int, seconds:
                 message = await receive()
                 body += message.get("body", b"")
                 if len(body) > max_bytes:
-                    raise too_large
+                    raise _too_large(max_bytes)
     except TimeoutError:
         raise Refused(408, f"the body did not arrive within {seconds:g} s") from None
     if message["type"] == "http.disconnect":
         raise bad_request("the connection ended before the body did")  # nobody hears it, but it is counted
     return bytes(body)
+
+
+def _too_large(max_bytes: int) -> Refused:
+    return Refused(413, f"the body is larger than the {max_bytes:,} bytes allowed")

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from kfp_image_classification.components.deploy.server import protocol_v1, protocol_v2
 from kfp_image_classification.components.deploy.server.classifier import Classifier
 from kfp_image_classification.components.deploy.server.payload_log import PayloadLog
 from kfp_image_classification.components.deploy.server.refused import Refused, bad_request
+from kfp_image_classification.components.deploy.server.reports import Reports
 from kfp_image_classification.components.deploy.server.request_body import Headers, Receive, read_body
-from kfp_image_classification.components.deploy.server.server_metrics import IN_FLIGHT, REQUESTS, SECONDS
+from kfp_image_classification.components.deploy.server.server_metrics import IN_FLIGHT, count_request
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -40,6 +41,7 @@ class RestServer:
 
     Args:
         classifier: What answers.
+        reports: What is told about it.
         max_body: Largest body of a request, in bytes.
         body_seconds: How long a body may take to arrive.
         payload_log: Told every prediction, if there is one.
@@ -49,12 +51,14 @@ class RestServer:
     def __init__(
         self,
         classifier: Classifier,
+        reports: Reports,
         max_body: int,
         body_seconds: float,
         payload_log: PayloadLog | None,
         log: logging.Logger,
     ) -> None:
         self._classifier = classifier
+        self._reports = reports
         self._max_body = max_body
         self._body_seconds = body_seconds
         self._payload_log = payload_log
@@ -74,9 +78,8 @@ class RestServer:
             "/v2/models": lambda: {"models": [name]},
             f"/v2/models/{name}": self._metadata,
             f"/v2/models/{name}/ready": self._ready_model,
-            "/v2/models/stats": self._statistics,
-            f"/v2/models/{name}/stats": self._statistics,
         }
+        self._statistics = {"/v2/models/stats", f"/v2/models/{name}/stats"}
         self._predictions = {
             f"/v1/models/{name}:predict": ("v1", self._predict_v1),
             f"/v2/models/{name}/infer": ("v2", self._predict_v2),
@@ -109,6 +112,10 @@ class RestServer:
         if path in self._questions:
             _only(method, "GET")
             return 200, {"content-type": JSON}, orjson.dumps(self._questions[path]())
+        if path in self._statistics:
+            _only(method, "GET")
+            statistics = await self._reports.statistics(self._classifier.model.version)
+            return 200, {"content-type": JSON}, orjson.dumps(statistics)
         if path == "/":
             _only(method, "GET")
             return self._root(scope)
@@ -117,7 +124,7 @@ class RestServer:
             return 200, {"content-type": JSON}, orjson.dumps(await self._index(scope, receive))
         if path == "/metrics":
             _only(method, "GET")
-            return 200, {"content-type": CONTENT_TYPE_LATEST}, generate_latest()
+            return 200, {"content-type": CONTENT_TYPE_LATEST}, await self._reports.metrics()
         raise Refused(404, f"there is no {path}; the model is {self._classifier.name!r}")
 
     def _root(self, scope: Scope) -> tuple[int, Headers, bytes]:
@@ -134,9 +141,6 @@ class RestServer:
         if not isinstance(ready, bool):
             raise bad_request('expected {"ready": true} for the version that answers, or {} for all of them')
         return [entry for entry in self._classifier.index() if entry["state"] == "READY" or not ready]
-
-    def _statistics(self) -> dict[str, Any]:
-        return self._classifier.statistics(self._classifier.model.version)
 
     def _of_version(self, path: str) -> str:
         """Takes the version out of a V2 path, if it is the one that answers."""
@@ -185,8 +189,7 @@ class RestServer:
             raise
         finally:
             IN_FLIGHT.dec()
-            REQUESTS.labels(protocol, status).inc()
-            SECONDS.labels(protocol).observe(time.perf_counter() - start)
+            count_request(protocol, str(status), time.perf_counter() - start)
 
     def _logged_request(self, headers: Headers, body: bytes) -> str:
         if self._payload_log is None:

@@ -10,6 +10,31 @@ from typing import Any
 
 PHASES = ("compute_input", "compute_infer", "compute_output")
 
+# The statistics of one version, in Triton's form.
+Told = dict[str, Any]
+
+
+def summed(told: Sequence[Told]) -> Told:
+    """The statistics of several processes as one's; at least one."""
+    sizes = sorted({batch["batch_size"] for one in told for batch in one["batch_stats"]})
+    batches = [[batch for one in told for batch in one["batch_stats"] if batch["batch_size"] == size] for size in sizes]
+    return {
+        "last_inference": max(one["last_inference"] for one in told),
+        "inference_count": sum(one["inference_count"] for one in told),
+        "execution_count": sum(one["execution_count"] for one in told),
+        "inference_stats": _summed([one["inference_stats"] for one in told]),
+        "batch_stats": [
+            {"batch_size": size, **_summed([{phase: batch[phase] for phase in PHASES} for batch in same])}
+            for size, same in zip(sizes, batches, strict=True)
+        ],
+    }
+
+
+def _summed(durations: Sequence[dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
+    return {
+        name: {field: sum(one[name][field] for one in durations) for field in ("count", "ns")} for name in durations[0]
+    }
+
 
 class Statistics:
     """Counts by version; several threads count at once."""
@@ -34,7 +59,7 @@ class Statistics:
             counts.durations["success" if succeeded else "fail"].add(seconds)
 
     def add_batch(
-        self, version: str, images: int, executions: int, waited: Sequence[float], phases: Sequence[float]
+        self, version: str, images: int, executions: int, requests: int, waited: float, phases: Sequence[float]
     ) -> None:
         """Counts requests that were computed together.
 
@@ -42,31 +67,31 @@ class Statistics:
             version: That computed them.
             images: How many there were.
             executions: In how many parts they were computed.
-            waited: Seconds that each request had waited.
+            requests: How many they were.
+            waited: Seconds that they had waited, added up.
             phases: Seconds that decoding, computing and handing out took.
         """
         with self._lock:
             counts = self._of(version)
             counts.execution_count += executions
-            for seconds in waited:
-                counts.durations["queue"].add(seconds)
-            batch = counts.batches.setdefault(images, {phase: _Duration() for phase in PHASES})
+            counts.durations["queue"].add(waited, requests)
+            batch = counts.batches.get(images)
+            if batch is None:
+                batch = counts.batches[images] = {phase: _Duration() for phase in PHASES}
             for phase, seconds in zip(PHASES, phases, strict=True):
-                counts.durations[phase].add(seconds, len(waited))
+                counts.durations[phase].add(seconds, requests)
                 batch[phase].add(seconds)
 
-    def told(self, name: str, version: str) -> dict[str, Any]:
-        """The answer for one version.
-
-        Args:
-            name: The model's.
-            version: Which one.
-        """
+    def told(self, version: str) -> Told:
+        """The answer for one version."""
         with self._lock:
-            return {"model_stats": [{"name": name, "version": version, **self._of(version).told()}]}
+            return self._of(version).told()
 
     def _of(self, version: str) -> "_Version":
-        return self._versions.setdefault(version, _Version())
+        found = self._versions.get(version)
+        if found is None:
+            found = self._versions[version] = _Version()
+        return found
 
 
 class _Duration:
@@ -90,7 +115,7 @@ class _Version:
         self.durations = {name: _Duration() for name in ("success", "fail", "queue", *PHASES, "cache_hit")}
         self.batches: dict[int, dict[str, _Duration]] = {}
 
-    def told(self) -> dict[str, Any]:
+    def told(self) -> Told:
         return {
             "last_inference": self.last_inference,
             "inference_count": self.inference_count,

@@ -26,16 +26,26 @@ class Versions:
         backend: See `load_model`.
         threads: See `load_model`.
         log: Told what is loaded, and what cannot be.
+        at_most: The highest number to begin with, if it matters.
     """
 
-    def __init__(self, directory: Path, backend: BackendChoice, threads: int, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        backend: BackendChoice,
+        threads: int,
+        log: logging.Logger,
+        at_most: int | None = None,
+    ) -> None:
         self._directory = directory
         self._backend = backend
         self._threads = threads
         self._log = log
         self._unusable: dict[Identity, str] = {}
         self._serving: Identity | None = None
-        self._look()
+        self._next: tuple[Identity, LoadedModel] | None = None
+        self.look(at_most)
+        self.take_over()
         if self._serving is None:
             raise StageFailed("\n".join(self._unusable.values()))
 
@@ -55,14 +65,17 @@ class Versions:
         while True:
             await asyncio.sleep(seconds)
             try:
-                await asyncio.to_thread(self._look)
+                await asyncio.to_thread(self.look)
+                self.take_over()
             except Exception:
                 self._log.exception("looking for another version failed; trying again in %g s", seconds)
 
-    def _look(self) -> None:
-        """Serves the highest version that can be loaded, unless it is the one that is served."""
+    def look(self, at_most: int | None = None) -> None:
+        """Loads the highest version, up to a number, that can be loaded, unless it is the one that is served."""
+        self._next = None
         try:
-            found = [_identity(folder) for folder in model_versions(self._directory)]
+            folders = model_versions(self._directory)
+            found = [_identity(folder) for folder in folders if at_most is None or int(folder.name) <= at_most]
         except (StageFailed, OSError):
             if self._serving is None:
                 raise
@@ -86,11 +99,14 @@ class Versions:
             goes_on = f"version {self.current.version} goes on serving" if self._serving else "looking for a lower one"
             self._log.error("%s; %s", self._unusable[version], goes_on, exc_info=None if expected else error)
             return False
-        self._serve(loaded)
-        self._serving = version
+        self._next = version, loaded
         return True
 
-    def _serve(self, model: LoadedModel) -> None:
+    def take_over(self) -> None:
+        """Serves what the last look has found."""
+        if self._next is None:
+            return
+        (self._serving, model), self._next = self._next, None
         self.current = model
         MODEL_INFO.clear()
         MODEL_INFO.labels(model.version, model.card.model_type, model.backend).set(1)

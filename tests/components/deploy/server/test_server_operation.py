@@ -358,7 +358,7 @@ def test_payload_log_that_fails_fails_no_prediction(
 ) -> None:
     with receiver(**failing or {"status": 200}) as log:  # type: ignore[arg-type]
         url = log.url if failing else "http://127.0.0.1:9/"
-        server = start_server(trained.model, f"--logger_url={url}", "--logger_mode=request")
+        server = start_server(trained.model, f"--logger_url={url}", "--logger_mode=request", "--workers=1")
         start = time.monotonic()
         for _ in range(20):
             assert httpx.post(server.predict_url, json=BODY).status_code == 200
