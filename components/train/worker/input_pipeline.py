@@ -10,8 +10,8 @@ Each shard is compared with its checksum when it is read, before any image of it
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
@@ -85,19 +85,20 @@ def training_batches(
     augment = AUGMENTATIONS[augmentation]
 
     def finish(position: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels, labels = decode(*batch)
+        pixels, labels = decode(*batch) if decode else batch
         pixels = tf.ensure_shape(pixels, (batch_size, *image_shape))
         if augment:
             pixels = augment(pixels, tf.stack([own_seed, position]))
         return pixels, tf.ensure_shape(labels, (batch_size,))
 
-    # Several batches at a time, each where it belongs: the number of cores changes nothing.
-    finished = stream.enumerate(start=first_batch).map(
-        finish, num_parallel_calls=threads if in_memory else usable_cores(), deterministic=True
-    )
+    if decode or augment:
+        # Several batches at a time, each where it belongs: the number of cores changes nothing.
+        stream = stream.enumerate(start=first_batch).map(
+            finish, num_parallel_calls=threads if in_memory else usable_cores(), deterministic=True
+        )
     # Knowing that the stream never ends spares the strategy a round of messages before each step.
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-    return finished.apply(endless).prefetch(BATCHES_AHEAD)
+    return stream.apply(endless).prefetch(BATCHES_AHEAD)
 
 
 Decode = Callable[..., tuple[tf.Tensor, tf.Tensor]]
@@ -120,7 +121,7 @@ class _EpochPlan:
         """The epoch in which the stream starts, and how many batches of it are left out."""
         return divmod(self.first_batch, self.batches_per_epoch)
 
-    def from_memory(self) -> tuple[EpochBatches, Decode]:
+    def from_memory(self) -> tuple[EpochBatches, Decode | None]:
         """For a small share of raw pixels: read once, in a new order each epoch."""
         batches = list(records.read_batches(self.dataset, self.shards, self.batch_size))
         pixels, labels = (tf.constant(np.concatenate(parts)) for parts in zip(*batches, strict=True))
@@ -137,45 +138,63 @@ class _EpochPlan:
 
         return epoch_batches, decode
 
-    def from_files(self) -> tuple[EpochBatches, Decode]:
+    def from_files(self) -> tuple[EpochBatches, Decode | None]:
         """For any other share: shards in a new order each epoch, several read together and shuffled with each other."""
-        windows = _Windows(
-            self.dataset,
-            self.shards,
-            self.seed,
-            DecodedImages(self.shards, self.dataset.manifest.image_shape, self.cache_bytes),
-        )
+        decoded = DecodedImages(self.shards, self.dataset.manifest.image_shape, self.cache_bytes)
+        windows = _Windows(self.dataset, self.shards, self.seed, self.batches_per_epoch * self.batch_size, decoded)
         first_epoch, skipped = self._first
         first_window, left_out = windows.position(first_epoch, skipped * self.batch_size)
+        shape = self.dataset.manifest.image_shape
 
         def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
             is_first = epoch == first_epoch
 
             def read(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
                 skip = tf.where(is_first & (index == first_window), np.int64(left_out), np.int64(0))
-                kinds = [tf.int64, tf.uint8 if windows.is_raw else tf.string, tf.int64]
-                numbers, images, labels = tf.numpy_function(windows.read, [epoch, index, skip], kinds)
-                shape = self.dataset.manifest.image_shape if windows.is_raw else ()
-                return (
-                    tf.ensure_shape(numbers, [None]),
-                    tf.ensure_shape(images, [None, *shape]),
-                    tf.ensure_shape(labels, [None]),
-                )
+                if windows.is_raw:
+                    pixels, labels = tf.numpy_function(windows.pixels, [epoch, index, skip], [tf.uint8, tf.int64])
+                    return tf.ensure_shape(pixels, [None, *shape]), tf.ensure_shape(labels, [None])
+                kinds = [tf.int64, tf.string, tf.int64]
+                found = tf.numpy_function(windows.files, [epoch, index, skip], kinds)
+                return tuple(tf.ensure_shape(part, [None]) for part in found)
 
             indices = tf.data.Dataset.range(tf.where(is_first, np.int64(first_window), np.int64(0)), windows.count)
-            # A window is read while the one before it is used.
-            images = indices.map(read).prefetch(1).rebatch(self.batch_size, drop_remainder=True)
+            images = indices.map(read).rebatch(self.batch_size, drop_remainder=True)
             return images.take(self.batches_per_epoch - tf.where(is_first, np.int64(skipped), np.int64(0)))
 
-        return epoch_batches, windows.decode
+        return epoch_batches, None if windows.is_raw else windows.decode
+
+
+@dataclass(frozen=True)
+class _ComingWindow:
+    """A window that threads fill; it is whole when they all are done.
+
+    Attributes:
+        numbers: Of the images in the order of the epoch, int64 [n]; see `DecodedImages`.
+        images: As the records have them; of an encoded data set empty where an image is kept decoded.
+        labels: int64 [n].
+        reading: Its shards.
+    """
+
+    numbers: np.ndarray
+    images: np.ndarray
+    labels: np.ndarray
+    reading: list[Future[None]] = field(default_factory=list)
 
 
 class _Windows:
-    """A share in pieces that fit into memory, each some shards whose images are shuffled with each other."""
+    """A share in pieces that fit into memory, each some shards whose images are shuffled with each other.
 
-    def __init__(self, dataset: Dataset, shards: Sequence[Shard], seed: int, decoded: DecodedImages) -> None:
+    While one is used, those that follow are read, as many shards as there are cores; in the epoch after, too.
+    """
+
+    def __init__(
+        self, dataset: Dataset, shards: Sequence[Shard], seed: int, images_per_epoch: int, decoded: DecodedImages
+    ) -> None:
         self._dataset, self._shards, self._seed, self._decoded = dataset, shards, seed, decoded
-        self._readers = ThreadPoolExecutor(usable_cores(), "read-shards")
+        self._images_per_epoch = images_per_epoch
+        cores = usable_cores()
+        self._readers = ThreadPoolExecutor(cores, "read-shards")
         self._image_shape = dataset.manifest.image_shape
         self.is_raw = dataset.manifest.format == RAW
         largest = max(
@@ -183,6 +202,8 @@ class _Windows:
         )
         self._together = max(1, WINDOW_BYTES // largest)
         self.count = -(-len(shards) // self._together)
+        self._ahead = -(-cores // self._together)
+        self._coming: dict[tuple[int, int], _ComingWindow] = {}
 
     def _of(self, epoch: int, index: int) -> np.ndarray:
         """The shards of a window."""
@@ -198,31 +219,65 @@ class _Windows:
             images -= size
         raise IndexError(f"epoch {epoch} has no more images")
 
-    def read(self, epoch: int, index: int, skip: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def pixels(self, epoch: int, index: int, skip: int) -> tuple[np.ndarray, np.ndarray]:
         """The images of a window, in the order of the epoch, without the first `skip` of them.
 
         Returns:
-            Their numbers, int64 [n]; the images as the records have them, a file empty where it is kept decoded;
-            labels, int64 [n].
+            Pixels, uint8 [n, height, width, channels]; labels, int64 [n].
         """
+        window = self._whole(epoch, index)
+        return window.images[skip:], window.labels[skip:]
+
+    def files(self, epoch: int, index: int, skip: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Does the same for encoded images.
+
+        Returns:
+            Their numbers, int64 [n]; the files, empty where an image is kept decoded; labels, int64 [n].
+        """
+        window = self._whole(epoch, index)
+        return window.numbers[skip:], window.images[skip:], window.labels[skip:]
+
+    def _whole(self, epoch: int, index: int) -> "_ComingWindow":
+        wanted = [(int(epoch), int(index))]
+        while len(wanted) <= self._ahead:
+            wanted.append(self._after(*wanted[-1]))
+        self._coming = {which: self._coming.get(which) or self._begun(*which) for which in wanted}
+        window = self._coming.pop(wanted[0])
+        for shard in window.reading:
+            shard.result()
+        return window
+
+    def _after(self, epoch: int, index: int) -> tuple[int, int]:
+        """The window that will be wanted after another: the last images of an epoch may not be."""
+        last, _ = self.position(epoch, self._images_per_epoch - 1)
+        return (epoch, index + 1) if index < last else (epoch + 1, 0)
+
+    def _begun(self, epoch: int, index: int) -> "_ComingWindow":
+        """A window whose shards are being read, each straight to where the order of the epoch has its images."""
         shards = self._of(epoch, index)
-        read = list(self._readers.map(self._read_shard, shards))
         firsts = self._decoded.firsts
         numbers = np.concatenate([np.arange(firsts[shard], firsts[shard + 1]) for shard in shards])
-        order = np.random.default_rng([self._seed, epoch, index]).permutation(len(numbers))[skip:]
-        images, labels = (np.concatenate(parts)[order] for parts in zip(*read, strict=True))
-        return numbers[order], images, labels
+        order = np.random.default_rng([self._seed, epoch, index]).permutation(len(numbers))
+        places = np.empty_like(order)
+        places[order] = np.arange(len(order))
+        window = _ComingWindow(
+            numbers[order], records.empty_images(self._dataset, len(order)), np.empty(len(order), np.int64)
+        )
+        ends = np.cumsum([self._shards[shard].examples for shard in shards])
+        for shard, own in zip(shards, np.split(places, ends[:-1]), strict=True):
+            window.reading.append(self._readers.submit(self._read, int(shard), own, window))
+        return window
 
-    def _read_shard(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, shard: int, places: np.ndarray, window: "_ComingWindow") -> None:
         labels = self._decoded.labels(shard)
         if labels is None:
-            return records.read_shard(self._dataset, self._shards[shard])
-        return np.full(len(labels), b"", object), labels
+            labels = records.read_shard_into(self._dataset, self._shards[shard], window.images, places)
+        else:
+            window.images[places] = b""
+        window.labels[places] = labels
 
     def decode(self, numbers: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The pixels of a batch; in a graph."""
-        if self.is_raw:
-            return images, labels
+        """The pixels of a batch of files; in a graph."""
         if not self._decoded.kept:
             return decode_images(images, self._image_shape), labels
         is_new = images != ""

@@ -125,15 +125,15 @@ def test_augmentation_follows_from_the_position(data: Data, augmentation: str) -
     assert 0.95 < kept <= 1
 
 
-@pytest.mark.parametrize("cache_bytes", [0, *CACHE_BYTES.values()])
+@pytest.mark.parametrize("augmentation", ["none", "shift"])
 def test_number_of_cores_and_kept_images_change_nothing(
-    as_files: Dataset, cache_bytes: int, monkeypatch: pytest.MonkeyPatch
+    data: Data, augmentation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{MODULE}.WINDOW_BYTES", 300_000)
+    dataset, cache_bytes = data
     monkeypatch.setattr(f"{MODULE}.usable_cores", lambda: 1)
-    alone = worker_batches((as_files, 0), 0, 80, augmentation="shift")
+    alone = worker_batches((dataset, 0), 0, 80, 7, augmentation)
     monkeypatch.setattr(f"{MODULE}.usable_cores", lambda: 8)
-    together = worker_batches((as_files, cache_bytes), 0, 80, augmentation="shift")
+    together = worker_batches((dataset, cache_bytes), 0, 80, 7, augmentation)
     assert images(alone) == images(together)
 
 
