@@ -5,28 +5,25 @@ inside tf.data; doing it here skips that rewrite, which costs several times the 
 stream is a function of (seed, epoch, step), training continues after a restart with the very batch that was next, and
 reads nothing of what was before it.
 
-Each shard is compared with its checksum when it is read, before any image of it is used.
+Each shard is compared with its checksum whenever it is read, before any image of it is used.
 """
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
 from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import RAW, Dataset, Shard
-from kfp_image_classification.components.contracts.preprocessing import decode_images
 from kfp_image_classification.components.step.cpu_limit import usable_cores
 from kfp_image_classification.components.train.worker.augmentation import AUGMENTATIONS
 from kfp_image_classification.components.train.worker.decoded_images import DecodedImages
+from kfp_image_classification.components.train.worker.shuffled_windows import ShuffledWindows
 
-# A share of raw pixels up to this size is kept in memory, and shuffled whole. Of any other, so many bytes of its shards
-# are read and shuffled together, while those before them are being used.
+# A share of raw pixels up to this size is kept in memory, and shuffled whole.
 WHOLE_SHARE_BYTES = 64 * 2**20
-WINDOW_BYTES = 16 * 2**20
 # Batches that are ready before they are wanted.
 BATCHES_AHEAD = 4
 # Of the memory for decoded images, what those of the validation may take.
@@ -141,7 +138,9 @@ class _EpochPlan:
     def from_files(self) -> tuple[EpochBatches, Decode | None]:
         """For any other share: shards in a new order each epoch, several read together and shuffled with each other."""
         decoded = DecodedImages(self.shards, self.dataset.manifest.image_shape, self.cache_bytes)
-        windows = _Windows(self.dataset, self.shards, self.seed, self.batches_per_epoch * self.batch_size, decoded)
+        windows = ShuffledWindows(
+            self.dataset, self.shards, self.seed, self.batches_per_epoch * self.batch_size, decoded
+        )
         first_epoch, skipped = self._first
         first_window, left_out = windows.position(first_epoch, skipped * self.batch_size)
         shape = self.dataset.manifest.image_shape
@@ -163,126 +162,6 @@ class _EpochPlan:
             return images.take(self.batches_per_epoch - tf.where(is_first, np.int64(skipped), np.int64(0)))
 
         return epoch_batches, None if windows.is_raw else windows.decode
-
-
-@dataclass(frozen=True)
-class _ComingWindow:
-    """A window that threads fill; it is whole when they all are done.
-
-    Attributes:
-        numbers: Of the images in the order of the epoch, int64 [n]; see `DecodedImages`.
-        images: As the records have them; of an encoded data set empty where an image is kept decoded.
-        labels: int64 [n].
-        reading: Its shards.
-    """
-
-    numbers: np.ndarray
-    images: np.ndarray
-    labels: np.ndarray
-    reading: list[Future[None]] = field(default_factory=list)
-
-
-class _Windows:
-    """A share in pieces that fit into memory, each some shards whose images are shuffled with each other.
-
-    While one is used, those that follow are read, as many shards as there are cores; in the epoch after, too.
-    """
-
-    def __init__(
-        self, dataset: Dataset, shards: Sequence[Shard], seed: int, images_per_epoch: int, decoded: DecodedImages
-    ) -> None:
-        self._dataset, self._shards, self._seed, self._decoded = dataset, shards, seed, decoded
-        self._images_per_epoch = images_per_epoch
-        cores = usable_cores()
-        self._readers = ThreadPoolExecutor(cores, "read-shards")
-        self._image_shape = dataset.manifest.image_shape
-        self.is_raw = dataset.manifest.format == RAW
-        largest = max(
-            shard.examples * int(np.prod(self._image_shape)) if self.is_raw else shard.bytes for shard in shards
-        )
-        self._together = max(1, WINDOW_BYTES // largest)
-        self.count = -(-len(shards) // self._together)
-        self._ahead = -(-cores // self._together)
-        self._coming: dict[tuple[int, int], _ComingWindow] = {}
-
-    def _of(self, epoch: int, index: int) -> np.ndarray:
-        """The shards of a window."""
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._shards))
-        return order[index * self._together : (index + 1) * self._together]
-
-    def position(self, epoch: int, images: int) -> tuple[int, int]:
-        """The window in which an epoch goes on after some images, and how many of its images come before."""
-        for index in range(self.count):
-            size = sum(self._shards[shard].examples for shard in self._of(epoch, index))
-            if images < size:
-                return index, images
-            images -= size
-        raise IndexError(f"epoch {epoch} has no more images")
-
-    def pixels(self, epoch: int, index: int, skip: int) -> tuple[np.ndarray, np.ndarray]:
-        """The images of a window, in the order of the epoch, without the first `skip` of them.
-
-        Returns:
-            Pixels, uint8 [n, height, width, channels]; labels, int64 [n].
-        """
-        window = self._whole(epoch, index)
-        return window.images[skip:], window.labels[skip:]
-
-    def files(self, epoch: int, index: int, skip: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Does the same for encoded images.
-
-        Returns:
-            Their numbers, int64 [n]; the files, empty where an image is kept decoded; labels, int64 [n].
-        """
-        window = self._whole(epoch, index)
-        return window.numbers[skip:], window.images[skip:], window.labels[skip:]
-
-    def _whole(self, epoch: int, index: int) -> "_ComingWindow":
-        wanted = [(int(epoch), int(index))]
-        while len(wanted) <= self._ahead:
-            wanted.append(self._after(*wanted[-1]))
-        self._coming = {which: self._coming.get(which) or self._begun(*which) for which in wanted}
-        window = self._coming.pop(wanted[0])
-        for shard in window.reading:
-            shard.result()
-        return window
-
-    def _after(self, epoch: int, index: int) -> tuple[int, int]:
-        """The window that will be wanted after another: the last images of an epoch may not be."""
-        last, _ = self.position(epoch, self._images_per_epoch - 1)
-        return (epoch, index + 1) if index < last else (epoch + 1, 0)
-
-    def _begun(self, epoch: int, index: int) -> "_ComingWindow":
-        """A window whose shards are being read, each straight to where the order of the epoch has its images."""
-        shards = self._of(epoch, index)
-        firsts = self._decoded.firsts
-        numbers = np.concatenate([np.arange(firsts[shard], firsts[shard + 1]) for shard in shards])
-        order = np.random.default_rng([self._seed, epoch, index]).permutation(len(numbers))
-        places = np.empty_like(order)
-        places[order] = np.arange(len(order))
-        window = _ComingWindow(
-            numbers[order], records.empty_images(self._dataset, len(order)), np.empty(len(order), np.int64)
-        )
-        ends = np.cumsum([self._shards[shard].examples for shard in shards])
-        for shard, own in zip(shards, np.split(places, ends[:-1]), strict=True):
-            window.reading.append(self._readers.submit(self._read, int(shard), own, window))
-        return window
-
-    def _read(self, shard: int, places: np.ndarray, window: "_ComingWindow") -> None:
-        labels = self._decoded.labels(shard)
-        if labels is None:
-            labels = records.read_shard_into(self._dataset, self._shards[shard], window.images, places)
-        else:
-            window.images[places] = b""
-        window.labels[places] = labels
-
-    def decode(self, numbers: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The pixels of a batch of files; in a graph."""
-        if not self._decoded.kept:
-            return decode_images(images, self._image_shape), labels
-        is_new = images != ""
-        new = decode_images(tf.boolean_mask(images, is_new), self._image_shape)
-        return tf.numpy_function(self._decoded.completed, [numbers, is_new, new, labels], tf.uint8), labels
 
 
 class ValidationBatches(Iterable[tuple[tf.Tensor, tf.Tensor]]):

@@ -71,7 +71,9 @@ def test_spoilt_shard_is_named(copied: Dataset, spoil: Callable[[Path, Path], No
 
 
 @pytest.mark.parametrize("spoil", [with_a_flipped_bit, another_of_its_size], ids=lambda spoil: spoil.__name__)
-def test_shard_that_is_spoilt_between_two_readings_is_named(copied: Dataset, spoil: Callable[[Path, Path], None]) -> None:
+def test_shard_that_is_spoilt_between_two_readings_is_named(
+    copied: Dataset, spoil: Callable[[Path, Path], None]
+) -> None:
     shard, other = copied.manifest.splits["train"].shards[3], copied.manifest.splits["test"].shards[0]
     right = copied.read(shard)
     assert copied.read(shard) == right
