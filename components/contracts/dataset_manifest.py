@@ -9,6 +9,7 @@ from typing import Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
+from kfp_image_classification.components.contracts.content_seals import ContentSeals
 from kfp_image_classification.components.contracts.data_report import DataReport
 from kfp_image_classification.components.contracts.split_names import SPLITS as SPLITS
 from kfp_image_classification.components.contracts.split_names import SplitName as SplitName
@@ -111,6 +112,7 @@ class Dataset:
         """
         self.directory = Path(directory)
         self.refused: StageFailed | None = None
+        self._seals = ContentSeals()
         path = self.directory / MANIFEST_FILE
         try:
             self.manifest = DatasetManifest.model_validate_json(path.read_text(encoding="utf-8"))
@@ -132,6 +134,8 @@ class Dataset:
     def read(self, shard: Shard) -> bytes:
         """Reads a shard's file, and compares what it read with the checksum in the manifest.
 
+        Later readings are compared with what the first one has read, see `content_seals.py`.
+
         Raises:
             StageFailed: When the shard is missing, truncated or altered.
         """
@@ -143,8 +147,13 @@ class Dataset:
             self._refuse(path, f"cannot be read ({error})")
         if len(content) != shard.bytes:
             self._refuse(path, f"{len(content)} bytes were read, the manifest says {shard.bytes}")
+        if shard.sha256 in self._seals:
+            if not self._seals.fits(shard.sha256, content):
+                self._refuse(path, "its content is not what it was when its sha256 was compared: the file is altered")
+            return content
         if hashlib.sha256(content).hexdigest() != shard.sha256:
             self._refuse(path, "its sha256 is not the manifest's: the file is altered")
+        self._seals.add(shard.sha256, content)
         return content
 
     def _check_size(self, path: Path, shard: Shard) -> None:

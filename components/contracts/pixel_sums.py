@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from PIL import Image
 
 from kfp_image_classification.components.contracts.data_report import BINS, PixelReport
 
@@ -29,8 +30,9 @@ class PixelSums:
 
     def measure(self, pixels: np.ndarray) -> None:
         """Adds one image, uint8 [height, width, channels], fitted."""
-        # A quarter of the time that sums of the pixels and of their squares take.
-        counts = [np.bincount(channel, minlength=256) for channel in pixels.reshape(-1, self.channels).T]
+        # A third of the time that numpy takes to count, and a tenth of what it takes for sums of pixels and squares.
+        picture = Image.fromarray(pixels[..., 0] if self.channels == 1 else pixels)
+        counts = np.array(picture.histogram(), np.int64).reshape(self.channels, 256)
         sums, squares = counts @ np.arange(256), counts @ np.arange(256) ** 2
         mean = sums.sum() / pixels.size
         spread = float(np.sqrt(max(0.0, squares.sum() / pixels.size - mean * mean)))

@@ -33,6 +33,10 @@ _FEATURES = {
 _GZIP_LEVEL = 3
 # A TFRecord's length and the length's checksum stand before it, its own checksum behind it.
 _BEFORE, _BEHIND = 12, 4
+# Pixels that are copied by one call: on their way they stay in a core's cache.
+_COPIED_TOGETHER = 2**18
+# Of the memory in which a tensor lies.
+_ALIGNMENT = 64
 # Classes are counted in 32 bits.
 _MOST_LABEL_BYTES = 5
 
@@ -128,49 +132,112 @@ def read_shard(dataset: Dataset, shard: Shard) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         StageFailed: When the shard is not the one that ingest has written.
     """
-    images, labels = unpack(dataset.read(shard), dataset.manifest.format, dataset.manifest.image_shape)
-    if len(labels) != shard.examples:
-        raise StageFailed(f"shard {dataset.path(shard)}: {len(labels)} records, the manifest says {shard.examples}")
-    return images, labels
+    images = empty_images(dataset, shard.examples)
+    return images, read_shard_into(dataset, shard, images, np.arange(shard.examples))
+
+
+def empty_images(dataset: Dataset, count: int) -> np.ndarray:
+    """Room for images as `read_shard` has them."""
+    if dataset.manifest.format == RAW:
+        return _empty_pixels(count, dataset.manifest.image_shape)
+    return np.empty(count, object)
+
+
+def read_shard_into(dataset: Dataset, shard: Shard, images: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Reads one shard's images to where they are wanted, which spares those who want another order a copy.
+
+    Args:
+        dataset: Where the shard lies.
+        shard: What to read.
+        images: See `empty_images`; filled at `places`.
+        places: int64 [n], of each record its index in `images`.
+
+    Returns:
+        The labels, int64 [n].
+
+    Raises:
+        StageFailed: When the shard is not the one that ingest has written; then nothing of it is in `images`.
+    """
+    content = dataset.read(shard)
+    records = _Records(_inflated(content)) if dataset.manifest.format == RAW else _Records(content)
+    if len(records.starts) != shard.examples:
+        raise StageFailed(
+            f"shard {dataset.path(shard)}: {len(records.starts)} records, the manifest says {shard.examples}"
+        )
+    if dataset.manifest.format == RAW:
+        return _unpack_raw(records, images, places)
+    images[places], labels = _parse(records)
+    return labels
 
 
 def unpack(content: bytes, layout: RecordLayout, image_shape: ImageShape) -> tuple[np.ndarray, np.ndarray]:
     """The images and labels in a shard's file; see `read_shard`."""
-    if layout == RAW:
-        return _unpack_raw(zlib.decompress(content, wbits=31), image_shape)
-    starts, lengths = _frames(content)
-    examples = [content[start : start + length] for start, length in zip(starts, lengths, strict=True)]
-    parsed = tf.io.parse_example(examples, _FEATURES)
+    if layout != RAW:
+        return _parse(_Records(content))
+    records = _Records(_inflated(content))
+    count = len(records.starts)
+    pixels = _empty_pixels(count, image_shape)
+    return pixels, _unpack_raw(records, pixels, np.arange(count))
+
+
+def _inflated(content: bytes) -> bytes:
+    """What a GZIP file holds. It ends with the length of that: room for it is taken once."""
+    return zlib.decompress(content, wbits=31, bufsize=int.from_bytes(content[-4:], "little"))
+
+
+def _empty_pixels(count: int, image_shape: ImageShape) -> np.ndarray:
+    """Where TensorFlow wants an array to begin, to take it without a copy."""
+    size = count * int(np.prod(image_shape))
+    room = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % _ALIGNMENT
+    return room[start : start + size].reshape(count, *image_shape)
+
+
+def _parse(records: "_Records") -> tuple[np.ndarray, np.ndarray]:
+    pairs = zip(records.starts, records.lengths, strict=True)
+    parsed = tf.io.parse_example([records.content[start : start + length] for start, length in pairs], _FEATURES)
     return parsed["image"].numpy(), parsed["label"].numpy()
 
 
-def _unpack_raw(content: bytes, image_shape: ImageShape) -> tuple[np.ndarray, np.ndarray]:
+def _unpack_raw(records: "_Records", pixels: np.ndarray, places: np.ndarray) -> np.ndarray:
     """As images have one size, records differ in length by their labels alone: all of a length are copied at once."""
-    size = int(np.prod(image_shape))
-    starts, lengths = (np.array(found, np.int64) for found in _frames(content))
-    buffer = np.frombuffer(content, np.uint8)
-    pixels, labels = np.empty((len(starts), size), np.uint8), np.zeros(len(starts), np.int64)
+    size = int(np.prod(pixels.shape[1:]))
+    starts, lengths = np.array(records.starts, np.int64), np.array(records.lengths, np.int64)
+    buffer, rows = np.frombuffer(records.content, np.uint8), pixels.reshape(len(pixels), size)
+    labels = np.zeros(len(starts), np.int64)
     for label_bytes in range(1, _MOST_LABEL_BYTES + 1):
         before, behind = _around(size, (1 << 7 * label_bytes) - 1)
         chosen = np.flatnonzero(lengths == len(before) + size + len(behind))
         if len(chosen):
-            firsts, ends = starts[chosen] + len(before), starts[chosen] + lengths[chosen]
-            pixels[chosen] = np.lib.stride_tricks.sliding_window_view(buffer, size)[firsts]
+            images = np.lib.stride_tricks.sliding_window_view(buffer, size)
+            for some in np.array_split(chosen, -(-len(chosen) * size // _COPIED_TOGETHER)):
+                rows[places[some]] = images[starts[some] + len(before)]
+            ends = starts[chosen] + lengths[chosen]
             for position in range(label_bytes):  # seven bits in each, the lowest first
                 bits = (buffer[ends - label_bytes + position] & 0x7F).astype(np.int64)
                 labels[chosen] |= bits << 7 * position
-    return pixels.reshape(-1, *image_shape), labels
+    return labels
 
 
-def _frames(content: bytes) -> tuple[list[int], list[int]]:
-    """Where each record starts, and its length. Their own checksums tell nothing that the shard's has not told."""
-    starts, lengths, position = [], [], 0
-    while position < len(content):
-        length = int.from_bytes(content[position : position + 8], "little")
-        starts.append(position + _BEFORE)
-        lengths.append(length)
-        position += _BEFORE + length + _BEHIND
-    return starts, lengths
+class _Records:
+    """Where the records of a shard lie. Their own checksums tell nothing that the shard's has not told.
+
+    Attributes:
+        content: All of them, framed.
+        starts: Of each record.
+        lengths: Of each record.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.starts: list[int] = []
+        self.lengths: list[int] = []
+        position = 0
+        while position < len(content):
+            length = int.from_bytes(content[position : position + 8], "little")
+            self.starts.append(position + _BEFORE)
+            self.lengths.append(length)
+            position += _BEFORE + length + _BEHIND
 
 
 def read_files(dataset: Dataset, shards: Sequence[Shard], batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import compress, groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -131,46 +131,56 @@ class _Writer:
                 for start in range(0, len(labels), self._together):
                     part = slice(start, min(start + self._together, len(labels)))
                     some = list(islice(contents, part.stop - start))
-                    images = self._images(some, planned, indices[part], bad)
+                    measured = [
+                        is_measured(planned.before + position, planned.split_examples, self._layout)
+                        for position in range(start, part.stop)
+                    ]
+                    images, pixels = self._images(some, measured, planned, indices[part], bad)
                     notes += map(note, indices[part], labels[part], some)
                     writer.write(images, labels[part][: len(images)])
-                    for position, image in enumerate(images, planned.before + start):
-                        if is_measured(position, planned.split_examples, self._layout):
-                            sums.measure(self._pixels(image))
+                    for image in pixels:
+                        sums.measure(image)
             except UnusableImages as error:  # some cannot be read; others may not decode
                 bad += error.reasons
             shard = writer.finish()
         return WrittenShard(planned.split, shard, np.array(notes, NOTE), sums, bad)
 
-    def _images(self, some: list[Content], planned: PlannedShard, indices: list[int], bad: list[str]) -> list[bytes]:
-        """What the records of some examples hold; notes those that do not decode, and has none then."""
+    def _images(
+        self, some: list[Content], measured: list[bool], planned: PlannedShard, indices: list[int], bad: list[str]
+    ) -> tuple[list[bytes], Sequence[np.ndarray]]:
+        """What the records of some examples hold, and the pixels of those that are measured.
+
+        Notes those that do not decode, and has none then.
+        """
         files = [one for one in some if isinstance(one, bytes)]
         if not files:  # of a source, all are files or none is
-            return [self._of_pixels(one) for one in some if not isinstance(one, bytes)]
+            images = [self._of_pixels(one) for one in some if not isinstance(one, bytes)]
+            return images, [self._pixels(image) for image in compress(images, measured)]
         try:
-            pixels = self._read(files)
+            return self._read(files, measured)
         except tf.errors.OpError:
             bad += [
                 unusable(planned.examples.name(index), file)
                 for index, file in zip(indices, files, strict=True)
                 if not self._is_sound(file)
             ]
-            return []
-        return files if pixels is None else [image.tobytes() for image in pixels]
+            return [], []
 
-    def _read(self, files: list[bytes]) -> np.ndarray | None:
-        """The pixels of image files where they are kept as such; of others, sees that there are some."""
-        images = tf.constant(files)
+    def _read(self, files: list[bytes], measured: list[bool]) -> tuple[list[bytes], Sequence[np.ndarray]]:
+        """What the records of image files hold, and the pixels of some; each file is decoded once."""
         if self._layout == RAW:
             are_pngs = all(file.startswith(PNG_START) for file in files)
-            pixels: np.ndarray = (self._decode_pngs if are_pngs else self._decode)(images).numpy()
-            return pixels
-        self._check(images)
-        return None
+            pixels = (self._decode_pngs if are_pngs else self._decode)(tf.constant(files)).numpy()
+            return [image.tobytes() for image in pixels], list(compress(pixels, measured))
+        if others := [file for file, is_shown in zip(files, measured, strict=True) if not is_shown]:
+            self._check(tf.constant(others))
+        if shown := list(compress(files, measured)):
+            return files, self._decode(tf.constant(shown)).numpy()
+        return files, []
 
     def _is_sound(self, file: bytes) -> bool:
         try:
-            self._read([file])
+            self._read([file], [False])
         except tf.errors.OpError:
             return False
         return True

@@ -5,12 +5,11 @@ inside tf.data; doing it here skips that rewrite, which costs several times the 
 stream is a function of (seed, epoch, step), training continues after a restart with the very batch that was next, and
 reads nothing of what was before it.
 
-Each shard is compared with its checksum when it is read, before any image of it is used.
+Each shard is compared with its checksum whenever it is read, before any image of it is used.
 """
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,15 +17,13 @@ import tensorflow as tf
 
 from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import RAW, Dataset, Shard
-from kfp_image_classification.components.contracts.preprocessing import decode_images
 from kfp_image_classification.components.step.cpu_limit import usable_cores
 from kfp_image_classification.components.train.worker.augmentation import AUGMENTATIONS
 from kfp_image_classification.components.train.worker.decoded_images import DecodedImages
+from kfp_image_classification.components.train.worker.shuffled_windows import ShuffledWindows
 
-# In a worker on the CPU, a share of raw pixels up to this size is kept in memory, and shuffled whole. Of any other, so
-# many bytes of its shards are read and shuffled together, while those before them are being used.
+# In a worker on the CPU, a share of raw pixels up to this size is kept in memory, and shuffled whole.
 WHOLE_SHARE_BYTES = 64 * 2**20
-WINDOW_BYTES = 16 * 2**20
 # Batches that are ready before they are wanted.
 BATCHES_AHEAD = 4
 # Of the memory for decoded images, what those of the validation may take.
@@ -87,19 +84,20 @@ def training_batches(
     augment = AUGMENTATIONS[augmentation]
 
     def finish(position: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels, labels = decode(*batch)
+        pixels, labels = decode(*batch) if decode else batch
         pixels = tf.ensure_shape(pixels, (batch_size, *image_shape))
         if augment:
             pixels = augment(pixels, tf.stack([own_seed, position]))
         return pixels, tf.ensure_shape(labels, (batch_size,))
 
-    # Several batches at a time, each where it belongs: the number of cores changes nothing.
-    finished = stream.enumerate(start=first_batch).map(
-        finish, num_parallel_calls=threads if in_memory else usable_cores(), deterministic=True
-    )
+    if decode or augment:
+        # Several batches at a time, each where it belongs: the number of cores changes nothing.
+        stream = stream.enumerate(start=first_batch).map(
+            finish, num_parallel_calls=threads if in_memory else usable_cores(), deterministic=True
+        )
     # Knowing that the stream never ends spares the strategy a round of messages before each step.
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-    return finished.apply(endless).prefetch(BATCHES_AHEAD)
+    return stream.apply(endless).prefetch(BATCHES_AHEAD)
 
 
 Decode = Callable[..., tuple[tf.Tensor, tf.Tensor]]
@@ -122,7 +120,7 @@ class _EpochPlan:
         """The epoch in which the stream starts, and how many batches of it are left out."""
         return divmod(self.first_batch, self.batches_per_epoch)
 
-    def from_memory(self) -> tuple[EpochBatches, Decode]:
+    def from_memory(self) -> tuple[EpochBatches, Decode | None]:
         """For a small share of raw pixels: read once, in a new order each epoch."""
         batches = list(records.read_batches(self.dataset, self.shards, self.batch_size))
         pixels, labels = (tf.constant(np.concatenate(parts)) for parts in zip(*batches, strict=True))
@@ -139,97 +137,33 @@ class _EpochPlan:
 
         return epoch_batches, decode
 
-    def from_files(self) -> tuple[EpochBatches, Decode]:
+    def from_files(self) -> tuple[EpochBatches, Decode | None]:
         """For any other share: shards in a new order each epoch, several read together and shuffled with each other."""
-        windows = _Windows(
-            self.dataset,
-            self.shards,
-            self.seed,
-            DecodedImages(self.shards, self.dataset.manifest.image_shape, self.cache_bytes),
+        decoded = DecodedImages(self.shards, self.dataset.manifest.image_shape, self.cache_bytes)
+        windows = ShuffledWindows(
+            self.dataset, self.shards, self.seed, self.batches_per_epoch * self.batch_size, decoded
         )
         first_epoch, skipped = self._first
         first_window, left_out = windows.position(first_epoch, skipped * self.batch_size)
+        shape = self.dataset.manifest.image_shape
 
         def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
             is_first = epoch == first_epoch
 
             def read(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
                 skip = tf.where(is_first & (index == first_window), np.int64(left_out), np.int64(0))
-                kinds = [tf.int64, tf.uint8 if windows.is_raw else tf.string, tf.int64]
-                numbers, images, labels = tf.numpy_function(windows.read, [epoch, index, skip], kinds)
-                shape = self.dataset.manifest.image_shape if windows.is_raw else ()
-                return (
-                    tf.ensure_shape(numbers, [None]),
-                    tf.ensure_shape(images, [None, *shape]),
-                    tf.ensure_shape(labels, [None]),
-                )
+                if windows.is_raw:
+                    pixels, labels = tf.numpy_function(windows.pixels, [epoch, index, skip], [tf.uint8, tf.int64])
+                    return tf.ensure_shape(pixels, [None, *shape]), tf.ensure_shape(labels, [None])
+                kinds = [tf.int64, tf.string, tf.int64]
+                found = tf.numpy_function(windows.files, [epoch, index, skip], kinds)
+                return tuple(tf.ensure_shape(part, [None]) for part in found)
 
             indices = tf.data.Dataset.range(tf.where(is_first, np.int64(first_window), np.int64(0)), windows.count)
-            # A window is read while the one before it is used.
-            images = indices.map(read).prefetch(1).rebatch(self.batch_size, drop_remainder=True)
+            images = indices.map(read).rebatch(self.batch_size, drop_remainder=True)
             return images.take(self.batches_per_epoch - tf.where(is_first, np.int64(skipped), np.int64(0)))
 
-        return epoch_batches, windows.decode
-
-
-class _Windows:
-    """A share in pieces that fit into memory, each some shards whose images are shuffled with each other."""
-
-    def __init__(self, dataset: Dataset, shards: Sequence[Shard], seed: int, decoded: DecodedImages) -> None:
-        self._dataset, self._shards, self._seed, self._decoded = dataset, shards, seed, decoded
-        self._readers = ThreadPoolExecutor(usable_cores(), "read-shards")
-        self._image_shape = dataset.manifest.image_shape
-        self.is_raw = dataset.manifest.format == RAW
-        largest = max(
-            shard.examples * int(np.prod(self._image_shape)) if self.is_raw else shard.bytes for shard in shards
-        )
-        self._together = max(1, WINDOW_BYTES // largest)
-        self.count = -(-len(shards) // self._together)
-
-    def _of(self, epoch: int, index: int) -> np.ndarray:
-        """The shards of a window."""
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._shards))
-        return order[index * self._together : (index + 1) * self._together]
-
-    def position(self, epoch: int, images: int) -> tuple[int, int]:
-        """The window in which an epoch goes on after some images, and how many of its images come before."""
-        for index in range(self.count):
-            size = sum(self._shards[shard].examples for shard in self._of(epoch, index))
-            if images < size:
-                return index, images
-            images -= size
-        raise IndexError(f"epoch {epoch} has no more images")
-
-    def read(self, epoch: int, index: int, skip: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The images of a window, in the order of the epoch, without the first `skip` of them.
-
-        Returns:
-            Their numbers, int64 [n]; the images as the records have them, a file empty where it is kept decoded;
-            labels, int64 [n].
-        """
-        shards = self._of(epoch, index)
-        read = list(self._readers.map(self._read_shard, shards))
-        firsts = self._decoded.firsts
-        numbers = np.concatenate([np.arange(firsts[shard], firsts[shard + 1]) for shard in shards])
-        order = np.random.default_rng([self._seed, epoch, index]).permutation(len(numbers))[skip:]
-        images, labels = (np.concatenate(parts)[order] for parts in zip(*read, strict=True))
-        return numbers[order], images, labels
-
-    def _read_shard(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
-        labels = self._decoded.labels(shard)
-        if labels is None:
-            return records.read_shard(self._dataset, self._shards[shard])
-        return np.full(len(labels), b"", object), labels
-
-    def decode(self, numbers: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The pixels of a batch; in a graph."""
-        if self.is_raw:
-            return images, labels
-        if not self._decoded.kept:
-            return decode_images(images, self._image_shape), labels
-        is_new = images != ""
-        new = decode_images(tf.boolean_mask(images, is_new), self._image_shape)
-        return tf.numpy_function(self._decoded.completed, [numbers, is_new, new, labels], tf.uint8), labels
+        return epoch_batches, None if windows.is_raw else windows.decode
 
 
 class ValidationBatches(Iterable[tuple[tf.Tensor, tf.Tensor]]):

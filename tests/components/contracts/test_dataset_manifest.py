@@ -70,6 +70,21 @@ def test_spoilt_shard_is_named(copied: Dataset, spoil: Callable[[Path, Path], No
             copied.check_sizes(copied.manifest.splits["train"].shards)
 
 
+@pytest.mark.parametrize("spoil", [with_a_flipped_bit, another_of_its_size], ids=lambda spoil: spoil.__name__)
+def test_shard_that_is_spoilt_between_two_readings_is_named(
+    copied: Dataset, spoil: Callable[[Path, Path], None]
+) -> None:
+    shard, other = copied.manifest.splits["train"].shards[3], copied.manifest.splits["test"].shards[0]
+    right = copied.read(shard)
+    assert copied.read(shard) == right
+    spoil(copied.path(shard), copied.path(other))
+    for _ in range(2):
+        with pytest.raises(StageFailed, match=rf"{shard.file}: its content is not what it was .*; run the pipeline"):
+            copied.read(shard)
+    copied.path(shard).write_bytes(right)
+    assert copied.read(shard) == right
+
+
 def test_shards_may_lie_elsewhere(copied: Dataset, tmp_path: Path) -> None:
     (tmp_path / "volume").mkdir()
     for shard in copied.manifest.splits["train"].shards:

@@ -24,6 +24,7 @@ SEED = 3
 
 
 MODULE = "kfp_image_classification.components.train.worker.input_pipeline"
+WINDOWS = "kfp_image_classification.components.train.worker.shuffled_windows"
 # Of a worker's digits: room for some, and for all.
 CACHE_BYTES = {"encoded, some kept": 500_000, "encoded, all kept": 2_000_000}
 
@@ -44,7 +45,7 @@ def data(
     """A data set, and the memory for its decoded images; windows are small enough that there are several."""
     if request.param != "raw, in memory":
         monkeypatch.setattr(f"{MODULE}.WHOLE_SHARE_BYTES", 0)
-        monkeypatch.setattr(f"{MODULE}.WINDOW_BYTES", 800_000 if request.param.startswith("raw") else 300_000)
+        monkeypatch.setattr(f"{WINDOWS}.WINDOW_BYTES", 800_000 if request.param.startswith("raw") else 300_000)
     dataset = digits if request.param.startswith("raw") else as_files
     return dataset, CACHE_BYTES.get(request.param, 0)
 
@@ -125,20 +126,22 @@ def test_augmentation_follows_from_the_position(data: Data, augmentation: str) -
     assert 0.95 < kept <= 1
 
 
-@pytest.mark.parametrize("cache_bytes", [0, *CACHE_BYTES.values()])
+@pytest.mark.parametrize("augmentation", ["none", "shift"])
 def test_number_of_cores_and_kept_images_change_nothing(
-    as_files: Dataset, cache_bytes: int, monkeypatch: pytest.MonkeyPatch
+    data: Data, augmentation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{MODULE}.WINDOW_BYTES", 300_000)
-    monkeypatch.setattr(f"{MODULE}.usable_cores", lambda: 1)
-    alone = worker_batches((as_files, 0), 0, 80, augmentation="shift")
-    monkeypatch.setattr(f"{MODULE}.usable_cores", lambda: 8)
-    together = worker_batches((as_files, cache_bytes), 0, 80, augmentation="shift")
+    dataset, cache_bytes = data
+    for module in (MODULE, WINDOWS):
+        monkeypatch.setattr(f"{module}.usable_cores", lambda: 1)
+    alone = worker_batches((dataset, 0), 0, 80, 7, augmentation)
+    for module in (MODULE, WINDOWS):
+        monkeypatch.setattr(f"{module}.usable_cores", lambda: 8)
+    together = worker_batches((dataset, cache_bytes), 0, 80, 7, augmentation)
     assert images(alone) == images(together)
 
 
 def test_what_is_kept_is_not_read_again(as_files: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{MODULE}.WINDOW_BYTES", 300_000)
+    monkeypatch.setattr(f"{WINDOWS}.WINDOW_BYTES", 300_000)
     read: list[str] = []
     dataset = Dataset(as_files.directory)
     really = dataset.read
@@ -155,7 +158,7 @@ def test_nothing_altered_is_trained_on(
 ) -> None:
     """Shards that look right from outside are told from their content, when their turn comes."""
     monkeypatch.setattr(f"{MODULE}.WHOLE_SHARE_BYTES", 0)
-    monkeypatch.setattr(f"{MODULE}.WINDOW_BYTES", 1)
+    monkeypatch.setattr(f"{WINDOWS}.WINDOW_BYTES", 1)
     source = digits if kind.startswith("raw") else as_files
     dataset = Dataset(shutil.copytree(source.directory, tmp_path / "shards"))
     own = worker_shards(dataset.manifest.splits["train"].shards, 0, 2)
