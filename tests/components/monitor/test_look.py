@@ -20,7 +20,8 @@ from kfp_image_classification.components.contracts.evaluation import (
     answers_written,
 )
 from kfp_image_classification.components.contracts.event_folder import event_folder
-from kfp_image_classification.components.contracts.payload_events import PayloadEvent, to_lines
+from kfp_image_classification.components.contracts.payload_events import PayloadEvent
+from kfp_image_classification.components.contracts.payload_files import to_lines, to_parquet
 from kfp_image_classification.components.contracts.records import read_batches
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sources.opening import open_source
@@ -68,7 +69,7 @@ def write_log(
     hours_ago: float = 1,
     service: str = "digits",
 ) -> None:
-    """An event each for two images at a time, in two files."""
+    """An event each for two images at a time, in two files, one of each format."""
     time = datetime.now(UTC) - timedelta(hours=hours_ago)
     events = []
     for start in range(0, len(pixels), 2):
@@ -83,7 +84,7 @@ def write_log(
             events.append(PayloadEvent(f"r-{start // 2}", kind, time, service, json.dumps(body).encode()))  # type: ignore[arg-type]
     storage = event_folder(str(folder), "events")
     storage.write("a.jsonl.gz", to_lines(events[: len(events) // 2]))
-    storage.write("b.jsonl.gz", to_lines(events[len(events) // 2 :]))
+    storage.write("b.parquet", to_parquet(events[len(events) // 2 :]))
 
 
 def looked(digits: Dataset, evaluation: Path, folder: Path, **options: object) -> Look:
