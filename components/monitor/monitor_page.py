@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from kfp_image_classification.components.contracts.data_report import BINS
 from kfp_image_classification.components.monitor.drift import CONFIDENCE_EDGES, Comparison, Sample
-from kfp_image_classification.components.monitor.findings import Findings
+from kfp_image_classification.components.monitor.findings import Decision, Findings
 from kfp_image_classification.components.monitor.seen import Seen
 from kfp_image_classification.components.report import html_report
 from kfp_image_classification.components.report.html_report import Section, Series, Tile
@@ -24,12 +24,18 @@ RULE = (
 
 
 def monitor_page(
-    findings: Findings, seen: Seen, samples: Sequence[Sample], class_names: Sequence[str], threshold: float
+    findings: Findings,
+    decision: Decision,
+    seen: Seen,
+    samples: Sequence[Sample],
+    class_names: Sequence[str],
+    threshold: float,
 ) -> str:
     """Renders the page.
 
     Args:
         findings: The verdicts.
+        decision: What follows from them.
         seen: What was seen lately.
         samples: What was compared.
         class_names: In the model's order.
@@ -47,7 +53,9 @@ def monitor_page(
             sections.append(Section("Answers", _classes_table(sample, class_names)))
     if seen.unused:
         sections.append(Section("Not used", html_report.table(["what", "how many"], seen.unused.most_common())))
-    opening = html_report.banner(tone, _sentence(findings.words)) + html_report.tiles(_tiles(findings, seen, threshold))
+    opening = html_report.banner(tone, f"{_sentence(findings.words)} {_sentence(decision.words)}") + html_report.tiles(
+        _tiles(findings, seen, threshold)
+    )
     return html_report.page("Monitor", findings.words, sections, opening)
 
 
@@ -58,6 +66,9 @@ def _tiles(findings: Findings, seen: Seen, threshold: float) -> list[Tile]:
     if worst and worst.verdict != "too few":
         tone = "bad" if worst.verdict == "drift" else "good"
         tiles.append(Tile("largest index", f"{worst.index:.2f}", f"{worst.name}; threshold {threshold:g}", tone))
+    if findings.all_new:
+        detail = f"{findings.new_labels:,} labelled requests; the model was trained on {findings.known_images:,}"
+        tiles.append(Tile("new images", f"{findings.all_new:,}", detail))
     if findings.live:
         low, high = findings.live.low, findings.live.high
         detail = f"{100 * low:.1f} to {100 * high:.1f}, of {findings.live_images:,} answers with a label"

@@ -53,6 +53,7 @@ class TrainingResult:
             "model_type": self.card.model_type,
             "parameters": self.card.parameters,
             "dataset_fingerprint": self.card.dataset_fingerprint,
+            "dataset_images": self.card.dataset_images,
             "git_revision": self.card.git_revision,
             "run": self.card.run,
             "images_per_second": self.history[-1]["images_per_second"],
