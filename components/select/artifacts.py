@@ -82,7 +82,8 @@ def selection_of(ranking: Leaderboard, models: Sequence[Any]) -> Selection:
             BEATEN_URI: ranking.best.uri,
             "val_accuracy": ranking.champion.validation.accuracy.value,
             **card.model_dump(
-                include={"model_type", "run", "dataset", "dataset_fingerprint", "dataset_images", "git_revision"}
+                include={"model_type", "run", "dataset", "dataset_fingerprint", "dataset_images", "git_revision"},
+                exclude_none=True,  # KFP refuses metadata without a value
             ),
         }
         return Selection(directory, metadata)

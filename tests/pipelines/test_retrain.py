@@ -77,10 +77,10 @@ def program(module: str, ready: str, *options: str) -> Iterator[str]:
         process.wait(30)
 
 
-def asked(model: Path, images: np.ndarray, changes: list[Pixels], log: Path) -> None:
-    """Serves a model, and asks it about each image, changed in one of the ways by turns; keeps what went to and fro."""
+def asked(service: str, model: Path, images: np.ndarray, changes: list[Pixels], log: Path) -> None:
+    """Serves a model under a name, and asks it about each image, changed in one of the ways by turns; keeps what went to and fro."""
     with program("collector", "/healthz", f"--output={log}", "--format=parquet") as collector:
-        options = ["--model_name=digits", f"--model_dir={model}", "--enable_grpc=false", "--drain_seconds=0"]
+        options = [f"--model_name={service}", f"--model_dir={model}", "--enable_grpc=false", "--drain_seconds=0"]
         with (
             program("server", "/v2/health/ready", *options, f"--logger_url={collector}") as server,
             httpx.Client() as client,
@@ -88,7 +88,7 @@ def asked(model: Path, images: np.ndarray, changes: list[Pixels], log: Path) -> 
             for number, (image, change) in enumerate(zip(images, itertools.cycle(changes), strict=False)):
                 encoded = base64.b64encode(png(change(image))).decode()
                 answer = client.post(
-                    f"{server}/v1/models/digits:predict",
+                    f"{server}/v1/models/{service}:predict",
                     json={"instances": [{"b64": encoded}]},
                     headers={"ce-id": f"{log.name}-{number}"},
                 )
@@ -157,13 +157,14 @@ def add_images(folder: Path, images: np.ndarray, labels: np.ndarray, start: int,
         ("inverted", lambda image: 255 - image),
         ("rotated-and-darker", lambda image: np.ascontiguousarray(np.rot90(image) // 3)),
     ],
+    ids=["inverted", "rotated-and-darker"],
 )
 def test_alarm_new_model_and_no_alarm(
     deployed: Deployed, digits: tuple[np.ndarray, np.ndarray], name: str, drift: Pixels
 ) -> None:
     folder, service = deployed.folder, deployed.as_service(name)
     new, labels = (one[TRAINED_ON : TRAINED_ON + ASKED] for one in digits)
-    asked(deployed.model, new, [drift], folder / f"{name}-drifted")
+    asked(name, deployed.model, new, [drift], folder / f"{name}-drifted")
     feedback = folder / f"{name}.csv"
     feedback.write_text("\n".join(["id,label", *(f"{name}-drifted-{at},{label}" for at, label in enumerate(labels))]))
     alarm = run(
@@ -177,7 +178,7 @@ def test_alarm_new_model_and_no_alarm(
     assert "deployed" in alarm
     (new_list,) = (folder / name).glob("list-*.csv")
 
-    asked(served_now(folder), new, [drift, lambda image: image], folder / f"{name}-mixed")
+    asked(name, served_now(folder), new, [drift, lambda image: image], folder / f"{name}-mixed")
     after = run(folder, "retrain", service, f"--dataset=image_list:{new_list}", f"--events={name}-mixed")
     assert found(after) == "no drift; does not train anew"
     # Nothing was trained or deployed by that run.

@@ -213,11 +213,13 @@ def test_bucket_is_a_folder_too(monkeypatch: pytest.MonkeyPatch) -> None:
         httpx.put(f"http://{host}:{port}/log").raise_for_status()
         folder = event_folder("s3://log/digits", "output")
         assert folder.files() == []
-        for name in ("a/1.jsonl.gz", "a/2.jsonl.gz"):
-            folder.write(name, FORMATS["jsonl"].content([EVENT]))
+        for name in ("a/1.jsonl.gz", "a/2.jsonl.gz", "a/3.parquet"):
+            folder.write(name, FORMATS["parquet" if name.endswith("parquet") else "jsonl"].content([EVENT]))
         folder.delete(["a/1.jsonl.gz"])
-        (file,) = folder.files()
-        assert (file.name, [*from_file(file.name, folder.read(file.name), file.written)]) == ("a/2.jsonl.gz", [EVENT])
-        assert abs((datetime.now(UTC) - file.written).total_seconds()) < 60
+        files = {file.name: file for file in folder.files()}
+        assert files.keys() == {"a/2.jsonl.gz", "a/3.parquet"}
+        for name, file in files.items():
+            assert [*from_file(name, folder.read(name), file.written)] == [EVENT]
+            assert abs((datetime.now(UTC) - file.written).total_seconds()) < 60
     finally:
         server.stop()
