@@ -19,6 +19,7 @@ MODULES = {
         "components.evaluate.scores",
         "components.evaluate.evaluation_page",
         "components.evaluate.champion",
+        "components.monitor.look",
         "components.select.decision",
     ],
     "python-tensorflow-gpu": [

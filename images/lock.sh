@@ -26,7 +26,7 @@ print(*(line for line in extras[sys.argv[1]] if line.startswith(sys.argv[2])), s
 }
 
 lock python-launcher --extra mlflow pyproject.toml
-lock python-tensorflow --extra tensorflow --extra buckets pyproject.toml
+lock python-tensorflow --extra tensorflow --extra buckets --extra parquet pyproject.toml
 # NVIDIA's libraries are in no other lock: an environment for development does without these gigabytes.
 extra tensorflow tensorflow~ | sed 's/^tensorflow/&[and-cuda]/' |
   lock python-tensorflow-gpu --extra tensorflow --extra buckets pyproject.toml -

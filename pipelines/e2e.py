@@ -8,17 +8,16 @@ from typing import List
 
 from kfp import dsl, kubernetes
 
-from kfp_image_classification.components.cluster.data_credentials import give_data_credentials
 from kfp_image_classification.components.cluster.storage import RUN_ID_FIELD, RUN_ID_VARIABLE, mount_storage
 from kfp_image_classification.components.deploy import deploy
 from kfp_image_classification.components.evaluate import evaluate
-from kfp_image_classification.components.ingest import ingest, prepare_data
+from kfp_image_classification.components.ingest import ingest
 from kfp_image_classification.components.preflight import preflight
 from kfp_image_classification.components.select import find_champion, select
 from kfp_image_classification.components.step.options import described_by
 from kfp_image_classification.components.train import train
 from kfp_image_classification.pipelines.champion import champion
-from kfp_image_classification.pipelines.parallel_ingest import parallel_ingest
+from kfp_image_classification.pipelines.data_set import data_set
 from kfp_image_classification.pipelines.tracking import tracking
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
@@ -100,42 +99,9 @@ def e2e(
         .set_caching_options(False)
     )
 
-    in_parts = (
-        parallel_ingest(
-            dataset=dataset,
-            data_dir=data_dir,
-            validation_share=validation_share,
-            image_size=image_size,
-            workers=workers,
-            seed=seed,
-            record_format=record_format,
-            ingest_parts=ingest_parts,
-            pvc=pvc,
-        )
-        .set_display_name("Ingest in parts")
-        .after(checked)
-    )
-
-    # Looks whether the data set is on the volume before the cache of ingest and train is believed.
-    prepared = (
-        prepare_data(
-            dataset=dataset,
-            data_dir=data_dir,
-            validation_share=validation_share,
-            image_size=image_size,
-            workers=workers,
-            seed=seed,
-            record_format=record_format,
-            ingest_parts=ingest_parts,
-            pvc=pvc,
-        )
-        .set_display_name("Prepare data")
-        .set_caching_options(False)
-        .after(in_parts)
-    )
-    give_data_credentials(mount_storage(prepared, pvc))
-
-    ingested = ingest(
+    ingested = data_set(
+        pvc,
+        after=checked,
         dataset=dataset,
         data_dir=data_dir,
         validation_share=validation_share,
@@ -144,9 +110,7 @@ def e2e(
         seed=seed,
         record_format=record_format,
         ingest_parts=ingest_parts,
-        fingerprint=prepared.output,
-    ).set_display_name("Ingest")
-    give_data_credentials(mount_storage(ingested, pvc))
+    )
 
     # Found before hours of training go by: an account that may not look is told so now.
     deployed_now = champion(

@@ -9,7 +9,7 @@ from kfp_image_classification.components.step.options import described_by
 
 
 @dsl.pipeline(name="parallel-ingest")
-@described_by(ingest_part)
+@described_by(ingest_part, list_parts)
 def parallel_ingest(
     dataset: str,
     data_dir: str,
@@ -20,6 +20,7 @@ def parallel_ingest(
     record_format: str,
     ingest_parts: int,
     pvc: str,
+    known: str = "",
 ):
     """Writes the parts of a data set at the same time; with one part, no step starts."""
     with dsl.If(ingest_parts > 1, name="in-parts"):
@@ -33,6 +34,7 @@ def parallel_ingest(
             record_format=record_format,
             ingest_parts=ingest_parts,
             pvc=pvc,
+            known=known,
         )
         listed.set_display_name("List parts").set_caching_options(False)
         give_data_credentials(mount_storage(listed, pvc))

@@ -1,6 +1,6 @@
-"""Looks whether a service is asked about what its model knows, and trains anew where it is not.
+"""Looks whether a service is asked about what its model knows, and whether there is more to learn; then trains anew.
 
-prepare data -> ingest -> champion, the deployed model -> monitor -> (drift, new labels, or always?) -> all of e2e.py
+find champion -> new data -> prepare data -> ingest -> champion, measured -> monitor -> (a reason?) -> all of e2e.py
 """
 
 from typing import List
@@ -9,12 +9,13 @@ from kfp import dsl
 
 from kfp_image_classification.components.cluster.data_credentials import give_data_credentials
 from kfp_image_classification.components.cluster.storage import mount_storage
-from kfp_image_classification.components.ingest import ingest, prepare_data
+from kfp_image_classification.components.ingest import find_new_data
 from kfp_image_classification.components.monitor import monitor
+from kfp_image_classification.components.select import find_champion
 from kfp_image_classification.components.step.options import described_by
-from kfp_image_classification.pipelines.champion import champion
+from kfp_image_classification.pipelines.champion import champion_measured
+from kfp_image_classification.pipelines.data_set import data_set
 from kfp_image_classification.pipelines.e2e import e2e
-from kfp_image_classification.pipelines.parallel_ingest import parallel_ingest
 
 # ruff: noqa: B006 - KFP reads the defaults, it never changes them
 
@@ -30,7 +31,7 @@ def retrain(
     feedback: str = "",
     labelled_dir: str = "",
     retrain_on: str = "drift",
-    min_labels: int = 100,
+    min_new_images: float = 100.0,
     push_to: str = "",
     data_dir: str = "",
     validation_share: float = 0.1,
@@ -82,44 +83,32 @@ def retrain(
     mlflow_experiment: str = "image-classification",
     kfp_ui: str = "",
 ):
-    """Compares what a service was asked lately with what its model knows; on drift, trains, selects and deploys anew.
+    """Compares what a service is asked, and what there is to learn from, with what its model knows; may train anew.
 
     The new model must beat the deployed one on the new data set's validation images, and can begin as a canary.
 
     Args:
         service_name: The service that is watched, and whose model a new one must beat.
     """
-    in_parts = parallel_ingest(
-        dataset=dataset,
-        data_dir=data_dir,
-        validation_share=validation_share,
-        image_size=image_size,
-        workers=workers,
-        seed=seed,
-        record_format=record_format,
-        ingest_parts=ingest_parts,
-        pvc=pvc,
-    ).set_display_name("Ingest in parts")
-
-    prepared = (
-        prepare_data(
-            dataset=dataset,
-            data_dir=data_dir,
-            validation_share=validation_share,
-            image_size=image_size,
-            workers=workers,
-            seed=seed,
-            record_format=record_format,
-            ingest_parts=ingest_parts,
-            pvc=pvc,
+    deployed_now = (
+        find_champion(
+            deploy_backend=deploy_backend, service_name=service_name, namespace=service_namespace, force=False
         )
-        .set_display_name("Prepare data")
+        .set_display_name("Find champion")
         .set_caching_options(False)
-        .after(in_parts)
     )
-    give_data_credentials(mount_storage(prepared, pvc))
 
-    ingested = ingest(
+    fresh = (
+        find_new_data(deployed=deployed_now.outputs["found"], dataset=dataset, data_dir=data_dir)
+        .set_display_name("New data")
+        .set_caching_options(False)
+    )
+    give_data_credentials(mount_storage(fresh, pvc))
+
+    # What the model was trained on, where the volume has it: the source may have grown since, and is not read then.
+    ingested = data_set(
+        pvc,
+        known=fresh.outputs["fingerprint"],
         dataset=dataset,
         data_dir=data_dir,
         validation_share=validation_share,
@@ -128,23 +117,16 @@ def retrain(
         seed=seed,
         record_format=record_format,
         ingest_parts=ingest_parts,
-        fingerprint=prepared.output,
-    ).set_display_name("Ingest")
-    give_data_credentials(mount_storage(ingested, pvc))
+    )
 
-    deployed_now = champion(
-        shards=ingested.outputs["shards"],
-        deploy_backend=deploy_backend,
-        service_name=service_name,
-        namespace=service_namespace,
-        force=False,
-        pvc=pvc,
+    measured = champion_measured(
+        uri=deployed_now.outputs["Output"], shards=ingested.outputs["shards"], pvc=pvc
     ).set_display_name("Champion")
 
     watched = (
         monitor(
             shards=ingested.outputs["shards"],
-            evaluation=deployed_now.output,
+            evaluation=measured.output,
             events=events,
             service_name=service_name,
             hours=hours,
@@ -154,7 +136,9 @@ def retrain(
             labelled_dir=labelled_dir,
             dataset=dataset,
             retrain_on=retrain_on,
-            min_labels=min_labels,
+            min_new_images=min_new_images,
+            new_images=fresh.outputs["new_images"],
+            known_images=fresh.outputs["known_images"],
             push_to=push_to,
         )
         .set_display_name("Monitor")

@@ -34,6 +34,7 @@ class DeployedModel(BaseModel):
         model_type: Name of the model variant.
         dataset: Name of the data set it was trained on.
         dataset_fingerprint: Identifies the content of that data set.
+        dataset_images: Images of all its splits; None when it is not known.
         git_revision: Commit of this package that trained it, where known.
         val_accuracy: Validation accuracy that select went by; None when it is not known.
     """
@@ -45,6 +46,7 @@ class DeployedModel(BaseModel):
     model_type: str = ""
     dataset: str = ""
     dataset_fingerprint: str = ""
+    dataset_images: int | None = None
     git_revision: str = ""
     val_accuracy: float | None = None
 
@@ -73,8 +75,8 @@ class DeployedModel(BaseModel):
         values = {name: value for name, value in values.items() if value is not None}
         try:
             return cls.model_validate(values)
-        except ValidationError:  # an accuracy that somebody wrote by hand
-            return cls.model_validate({**values, "val_accuracy": None})
+        except ValidationError:  # a number that somebody wrote by hand
+            return cls.model_validate({**values, "val_accuracy": None, "dataset_images": None})
 
 
 def champion(service: Mapping[str, Any]) -> DeployedModel:

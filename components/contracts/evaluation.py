@@ -81,7 +81,8 @@ class NoChampion(BaseModel):
         holds_back: Whether nothing is to be deployed for that reason.
     """
 
-    model_config = ConfigDict(frozen=True)
+    # Told from what find_champion writes of a model, which has no field of it.
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reason: str = ""
     holds_back: bool = False

@@ -38,6 +38,7 @@ class ModelCard(BaseModel):
         class_names: In the order of the logits.
         dataset: Name of the data set.
         dataset_fingerprint: Identifies its content.
+        dataset_images: Images of all its splits; None in cards of earlier versions.
         options: Parameters of the training.
         run: The pipeline run.
         git_revision: Commit of this package, where known.
@@ -54,6 +55,7 @@ class ModelCard(BaseModel):
     class_names: list[str]
     dataset: str
     dataset_fingerprint: str
+    dataset_images: int | None = None
     options: dict[str, Any]
     run: str
     git_revision: str

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 import httpx
 import tenacity
 
+from kfp_image_classification.components.contracts.buckets import BUCKETS, BucketUnusable, open_buckets
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 
 COLUMNS = ("file", "label", "probability", "error")
@@ -52,21 +53,24 @@ class Folder:
 
 
 class Bucket:
-    """A place that fsspec knows: `s3://bucket/path`, `gs://bucket/path` and more."""
+    """A folder of a bucket, `s3://bucket/path` or `gs://bucket/path`."""
 
     def __init__(self, url: str) -> None:
         """Connects.
 
         Raises:
-            InvalidInput: When the packages for it are not installed, or there is no such place.
+            InvalidInput: When it is no kind of bucket that is known, its package is not installed, or there is no such
+                place.
         """
+        scheme, _, path = url.partition("://")
+        if scheme not in BUCKETS or not path.strip("/"):
+            raise InvalidInput(f"--input {url!r}: give a folder, s3://BUCKET/PATH or gs://BUCKET/PATH")
+        self._root = path.strip("/")
         try:
-            from fsspec.core import url_to_fs
-
-            self._files, self._root = url_to_fs(url)
+            self._files = open_buckets(scheme)
             is_there = self._files.exists(self._root)
-        except (ImportError, ValueError) as error:
-            raise InvalidInput(f"--input {url!r}: cannot be read from here: {error}") from None
+        except BucketUnusable as error:
+            raise InvalidInput(f"--input {url!r}: {error}") from None
         except Exception as error:  # each kind of bucket has errors of its own
             raise InvalidInput(f"--input {url!r}: {type(error).__name__}: {error}") from None
         if not is_there:
@@ -77,7 +81,7 @@ class Bucket:
 
     def read(self, name: str) -> bytes:
         try:
-            content: bytes = self._files.cat_file(f"{self._root.rstrip('/')}/{name}")
+            content: bytes = self._files.cat_file(f"{self._root}/{name}")
         except Exception as error:
             raise OSError(f"{type(error).__name__}: {error}") from None
         return content

@@ -43,7 +43,7 @@ def main() -> None:
         prog="python -m kfp_image_classification.components.deploy.predict", description=__doc__
     )
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="PNG or JPEG file")
-    parser.add_argument("--input", help="folder of images, or a bucket such as s3://bucket/path")
+    parser.add_argument("--input", help="folder of images, s3://BUCKET/PATH or gs://BUCKET/PATH")
     parser.add_argument(
         "--output", type=Path, help="with --input: the CSV to write; where it is there, the run goes on"
     )

@@ -8,6 +8,7 @@ _COMPONENTS = {
     "prepare_data": "prepare_component",
     "list_parts": "list_parts_component",
     "ingest_part": "part_component",
+    "find_new_data": "new_data_component",
 }
 
 

@@ -73,6 +73,18 @@ def kept_dataset(fingerprint: str, datasets: Path | None) -> Dataset:
     return dataset
 
 
+def find_known(fingerprint: str, datasets: Path, log: logging.Logger) -> Dataset | None:
+    """The data set of a fingerprint, if it is on the volume and whole; whatever it was made from."""
+    folder = datasets / fingerprint
+    if not _FINGERPRINT.match(fingerprint) or not folder.is_dir():
+        return None
+    note_use(folder)
+    if dataset := _whole(folder):
+        log.info("%s is on the volume, and whole: the source is not read", folder)
+        return dataset
+    return None
+
+
 def find_kept(options: IngestOptions, datasets: Path, log: logging.Logger) -> Dataset | None:
     """The data set of these options, if it is on the volume and whole."""
     for mark in sorted(datasets.glob(f"*/{RECIPES}/{recipe(options)}")):

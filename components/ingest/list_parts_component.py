@@ -19,6 +19,7 @@ def list_parts(
     record_format: str = "auto",
     ingest_parts: int = 2,
     pvc: str = "",
+    known: str = "",
 ) -> List[str]:
     """Lists the parts of a data set that are to be written, for a ParallelFor of ingest_part.
 
@@ -26,6 +27,7 @@ def list_parts(
 
     Args:
         pvc: The volume's claim, to be named when the volume cannot be written.
+        known: As prepare_data takes it.
 
     Returns:
         What ingest_part takes as `part`; a single `none` when nothing is left to do. On a volume, where files can be
@@ -35,7 +37,7 @@ def list_parts(
     import secrets
 
     from kfp_image_classification.components.cluster.storage import datasets_directory
-    from kfp_image_classification.components.ingest.kept_datasets import find_kept
+    from kfp_image_classification.components.ingest.kept_datasets import find_kept, find_known
     from kfp_image_classification.components.ingest.options import IngestOptions
     from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.options import options_from
@@ -47,6 +49,8 @@ def list_parts(
         log = stage_log("list-parts")
         options = options_from(IngestOptions, arguments)
         datasets = datasets_directory(pvc)
+        if datasets and known and find_known(known, datasets, log):
+            return ["none"]
         if datasets and find_kept(options, datasets, log):
             log.info("%s is on the volume already", options.dataset)
             return ["none"]

@@ -17,6 +17,7 @@ def prepare_data(
     record_format: str = "auto",
     ingest_parts: int = 1,
     pvc: str = "",
+    known: str = "",
 ) -> str:
     """Makes sure that a data set is on the volume, whole: finds the one of an earlier run, or makes it.
 
@@ -25,6 +26,8 @@ def prepare_data(
 
     Args:
         pvc: The volume's claim, to be named when the volume cannot be written.
+        known: Fingerprint of a data set that is taken as it is, where it is on the volume and whole: that of the
+            deployed model, from find_new_data, whatever the source has now. Empty to look at the source.
 
     Returns:
         The data set's fingerprint, for ingest; empty without a volume.
@@ -33,7 +36,7 @@ def prepare_data(
     from pathlib import Path
 
     from kfp_image_classification.components.cluster.storage import datasets_directory
-    from kfp_image_classification.components.ingest.kept_datasets import keep_dataset
+    from kfp_image_classification.components.ingest.kept_datasets import find_known, keep_dataset
     from kfp_image_classification.components.ingest.options import IngestOptions
     from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.options import options_from
@@ -48,6 +51,9 @@ def prepare_data(
         if datasets is None:
             log.info("no volume is mounted: ingest keeps the shards in its artifact")
             return ""
+
+        if known and (found := find_known(known, datasets, log)):
+            return found.manifest.fingerprint
 
         def make(folder: Path) -> None:
             from kfp_image_classification.components.step.lean_import import import_without

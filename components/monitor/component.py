@@ -21,7 +21,9 @@ def monitor(
     labelled_dir: str = "",
     dataset: str = "",
     retrain_on: str = "drift",
-    min_labels: int = 100,
+    min_new_images: float = 100.0,
+    new_images: int = 0,
+    known_images: int = 0,
     push_to: str = "",
 ) -> str:
     """Compares what a service was asked and answered lately with what its model knows.

@@ -88,7 +88,20 @@ def labelled_images(seen: Seen, labels: Labels) -> list[Labelled]:
     ]
 
 
-def write_image_list(labelled: Sequence[Labelled], place: str, base_list: str) -> str:
+@dataclass(frozen=True)
+class WrittenList:
+    """A list that ingest reads.
+
+    Attributes:
+        place: Path or URL.
+        new: Images in it that the one before does not have.
+    """
+
+    place: str
+    new: int
+
+
+def write_image_list(labelled: Sequence[Labelled], place: str, base_list: str) -> WrittenList:
     """Writes images and a list of them, which ingest reads as `image_list:...`.
 
     The list's name is of its content, so that a data set with more images is another one; images that are there already
@@ -99,9 +112,6 @@ def write_image_list(labelled: Sequence[Labelled], place: str, base_list: str) -
         place: Folder, or folder of a bucket.
         base_list: A list that the new one begins with; empty for none.
 
-    Returns:
-        Path or URL of the list.
-
     Raises:
         InvalidInput: When the folder or the base list cannot be used.
         StageFailed: When it does not take the files.
@@ -110,22 +120,24 @@ def write_image_list(labelled: Sequence[Labelled], place: str, base_list: str) -
     lines = _base_lines(base_list) if base_list else []
     try:
         has_splits = any(line["split"] for line in lines)
+        known = {line["image"] for line in lines}
         there = {file.name for file in folder.files()}
         lines += [
             {"image": _place(place, name), "label": one.label, "split": _split(name) if has_splits else ""}
             for one in labelled
             for name in [_written(folder, one, there)]
         ]
+        by_image = {line["image"]: line for line in lines}
         text = io.StringIO()
         writer = csv.DictWriter(text, ["image", "label", "split"], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({line["image"]: line for line in lines}.values())
+        writer.writerows(by_image.values())
         content = text.getvalue().encode()
         name = f"list-{hashlib.sha256(content).hexdigest()[:12]}.csv"
         folder.write(name, content)
     except FolderFailed as error:
         raise StageFailed(f"labelled_dir: {error}") from None
-    return _place(place, name)
+    return WrittenList(_place(place, name), len(by_image) - len(known))
 
 
 def _split(name: str) -> str:

@@ -18,7 +18,7 @@ from kfp_image_classification.components.contracts.event_folder import event_fol
 from kfp_image_classification.components.contracts.preprocessing import decode_image
 from kfp_image_classification.components.monitor.drift import Sample, compared, confidence_counts
 from kfp_image_classification.components.monitor.feedback import hits, labelled_images, read_labels, write_image_list
-from kfp_image_classification.components.monitor.findings import Findings, live_accuracy, retrains
+from kfp_image_classification.components.monitor.findings import Findings, decided, live_accuracy
 from kfp_image_classification.components.monitor.monitor_page import monitor_page
 from kfp_image_classification.components.monitor.options import LIST_PREFIX, MonitorOptions
 from kfp_image_classification.components.monitor.prometheus_text import prometheus_text, push
@@ -35,7 +35,7 @@ class Look:
         metrics: Numbers, by name.
         prometheus: The same for Prometheus.
         page: An HTML document.
-        words: What was found, in a sentence.
+        words: What was found and what follows, in a sentence.
         warnings: What did not work, and stops nothing.
     """
 
@@ -80,23 +80,27 @@ def look(shards: Path, evaluation: Path, options: MonitorOptions) -> Look:
     samples = [*_pixel_samples(manifest, seen), *_answer_samples(manifest, evaluation, seen)]
     right, known = hits(seen, labels)
     labelled = labelled_images(seen, labels)
+    dataset, new_labels = options.dataset, 0
+    if labelled and options.labelled_dir:
+        written = write_image_list(labelled, options.labelled_dir, options.base_list)
+        dataset, new_labels = LIST_PREFIX + written.place, written.new
     findings = Findings(
         comparisons=compared(samples, options.threshold),
         live=live_accuracy(right, known),
         live_images=known,
-        new_labels=len(labelled),
+        new_labels=new_labels,
+        new_images=options.new_images,
+        known_images=options.known_images,
     )
-    dataset = options.dataset
-    if labelled and options.labelled_dir:
-        dataset = LIST_PREFIX + write_image_list(labelled, options.labelled_dir, options.base_list)
+    decision = decided(findings, options.retrain_on, options.min_new_images)
     failed = push(findings, options.push_to, options.service_name) if options.push_to else ""
     return Look(
-        retrain=retrains(findings, options.retrain_on, options.min_labels),
+        retrain=decision.retrain,
         dataset=dataset,
         metrics=_metrics(findings, seen),
         prometheus=prometheus_text(findings),
-        page=monitor_page(findings, seen, samples, manifest.class_names, options.threshold),
-        words=findings.words,
+        page=monitor_page(findings, decision, seen, samples, manifest.class_names, options.threshold),
+        words=f"{findings.words}; {decision.words}",
         warnings=[failed] if failed else [],
     )
 
@@ -127,7 +131,11 @@ def _answer_samples(manifest: DatasetManifest, evaluation: Path, seen: Seen) -> 
 
 
 def _metrics(findings: Findings, seen: Seen) -> dict[str, float]:
-    found: dict[str, float] = {"requests": seen.requests, "drifted": len(findings.drifted)}
+    found: dict[str, float] = {
+        "requests": seen.requests,
+        "drifted": len(findings.drifted),
+        "new_images": findings.all_new,
+    }
     for one in findings.comparisons:
         if one.verdict != "too few":
             found[f"{one.name}_index"] = one.index

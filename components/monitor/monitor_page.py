@@ -8,14 +8,15 @@ from markupsafe import Markup
 
 from kfp_image_classification.components.contracts.data_report import BINS
 from kfp_image_classification.components.monitor.drift import CONFIDENCE_EDGES, Comparison, Sample
-from kfp_image_classification.components.monitor.findings import Findings
+from kfp_image_classification.components.monitor.findings import Decision, Findings
 from kfp_image_classification.components.monitor.seen import Seen
 from kfp_image_classification.components.report import html_report
-from kfp_image_classification.components.report.html_report import Section, Series, Tile
+from kfp_image_classification.components.report.html_report import Figure, Section, Series, Tile
 
 MOST_CLASSES = 30
 # Smaller ones only tell how many images there are.
 LEAST_CHANCE = 1e-6
+SUMMARY = "What the service was asked and answered lately, beside what its model knows"
 RULE = (
     "The index is the population stability index of the shares of ranges or classes. Something has drifted when the "
     "index is at the threshold or above and chance, by a chi-square test, does not make such a difference. Nothing is "
@@ -24,12 +25,18 @@ RULE = (
 
 
 def monitor_page(
-    findings: Findings, seen: Seen, samples: Sequence[Sample], class_names: Sequence[str], threshold: float
+    findings: Findings,
+    decision: Decision,
+    seen: Seen,
+    samples: Sequence[Sample],
+    class_names: Sequence[str],
+    threshold: float,
 ) -> str:
     """Renders the page.
 
     Args:
         findings: The verdicts.
+        decision: What follows from them.
         seen: What was seen lately.
         samples: What was compared.
         class_names: In the model's order.
@@ -47,8 +54,10 @@ def monitor_page(
             sections.append(Section("Answers", _classes_table(sample, class_names)))
     if seen.unused:
         sections.append(Section("Not used", html_report.table(["what", "how many"], seen.unused.most_common())))
-    opening = html_report.banner(tone, _sentence(findings.words)) + html_report.tiles(_tiles(findings, seen, threshold))
-    return html_report.page("Monitor", findings.words, sections, opening)
+    opening = html_report.banner(tone, f"{_sentence(findings.words)} {_sentence(decision.words)}") + html_report.tiles(
+        _tiles(findings, seen, threshold)
+    )
+    return html_report.page("Monitor", SUMMARY, sections, opening)
 
 
 def _tiles(findings: Findings, seen: Seen, threshold: float) -> list[Tile]:
@@ -58,9 +67,13 @@ def _tiles(findings: Findings, seen: Seen, threshold: float) -> list[Tile]:
     if worst and worst.verdict != "too few":
         tone = "bad" if worst.verdict == "drift" else "good"
         tiles.append(Tile("largest index", f"{worst.index:.2f}", f"{worst.name}; threshold {threshold:g}", tone))
+    if findings.all_new:
+        labelled = [f"{findings.new_labels:,} are labelled requests"] if findings.new_labels else []
+        known = [f"the model was trained on {findings.known_images:,}"] if findings.known_images else []
+        tiles.append(Tile("new images", f"{findings.all_new:,}", "; ".join([*labelled, *known])))
     if findings.live:
         low, high = findings.live.low, findings.live.high
-        detail = f"{100 * low:.1f} to {100 * high:.1f}, of {findings.live_images:,} answers with a label"
+        detail = f"{100 * low:.1f} to {100 * high:.1f}%, of {findings.live_images:,} answers with a label"
         tiles.append(Tile("live accuracy", f"{findings.live.value:.1%}", detail))
     return tiles
 
@@ -70,10 +83,10 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> Markup:
     rows = [
         [
             one.name,
-            "-" if one.verdict == "too few" else f"{one.index:.3f}",
-            "-" if one.verdict == "too few" else _chance(one.p_value),
+            Figure("-" if one.verdict == "too few" else f"{one.index:.3f}"),
+            Figure("-" if one.verdict == "too few" else _chance(one.p_value)),
             one.images,
-            "the data set is too small" if one.needed is None else f"{one.needed:,}",
+            Figure("the data set is too small" if one.needed is None else f"{one.needed:,}"),
             words[one.verdict],
         ]
         for one in comparisons
@@ -99,7 +112,7 @@ def _confidence_table(sample: Sample) -> Markup:
     known, lately = (counts / max(1, counts.sum()) for counts in (sample.reference, sample.lately))
     ranges = [f"{100 * low:g} to {100 * high:g}%" for low, high in itertools.pairwise(CONFIDENCE_EDGES)]
     rows = [
-        [words, f"{before:.1%}", f"{now:.1%}", int(images)]
+        [words, _share(before), _share(now), int(images)]
         for words, before, now, images in zip(ranges, known, lately, sample.lately, strict=True)
     ]
     return html_report.table(["sure by", "for validation images", "lately", "answers lately"], rows)
@@ -108,9 +121,13 @@ def _confidence_table(sample: Sample) -> Markup:
 def _classes_table(sample: Sample, class_names: Sequence[str]) -> Markup:
     known, lately = (counts / max(1, counts.sum()) for counts in (sample.reference, sample.lately))
     order = np.argsort(-np.abs(known - lately), kind="stable")[:MOST_CLASSES]
-    rows = [[class_names[at], f"{known[at]:.1%}", f"{lately[at]:.1%}", int(sample.lately[at])] for at in order]
+    rows = [[class_names[at], _share(known[at]), _share(lately[at]), int(sample.lately[at])] for at in order]
     table = html_report.table(["class", "answered for validation images", "lately", "images lately"], rows)
     return table + html_report.note("Those that differ most come first.")
+
+
+def _share(share: float) -> Figure:
+    return Figure(f"{share:.1%}")
 
 
 def _sentence(words: str) -> str:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 # As ingest names a data set that is a list of images.
 LIST_PREFIX = "image_list:"
 
-RetrainOn = Literal["drift", "labels", "always"]
+RetrainOn = Literal["drift", "new_data", "always"]
 
 
 class MonitorOptions(BaseModel):
@@ -26,8 +26,11 @@ class MonitorOptions(BaseModel):
             outlive the run. Empty for none.
         dataset: The data set that the model was trained on, as ingest takes it: what to train on anew where no image
             has a label. Where it is `image_list:` with a CSV file, the new data set begins with its images.
-        retrain_on: When to train anew: on `drift`; on `labels`, which is drift or enough new labels; or `always`.
-        min_labels: New labels that are enough.
+        retrain_on: When to train anew: on `drift`; on `new_data`, which is drift or enough new images; or `always`.
+        min_new_images: New images that are enough, those of the source and labelled requests together; below 1 it is
+            their share of the images that the model was trained on.
+        new_images: Images that the source has beyond those that the model was trained on, from find_new_data.
+        known_images: Images that the model was trained on, from find_new_data; 0 where that is not known.
         push_to: Address of a Prometheus Pushgateway that is told the findings; empty for none.
     """
 
@@ -42,7 +45,9 @@ class MonitorOptions(BaseModel):
     labelled_dir: str = ""
     dataset: str = ""
     retrain_on: RetrainOn = "drift"
-    min_labels: int = Field(default=100, ge=1)
+    min_new_images: float = Field(default=100, gt=0, allow_inf_nan=False)
+    new_images: int = Field(default=0, ge=0)
+    known_images: int = Field(default=0, ge=0)
     push_to: str = Field(default="", pattern=r"^$|^https?://[^\s/?#]+(/[^\s?#]*)?$")
 
     @property

@@ -21,6 +21,7 @@ def prometheus_text(findings: Findings) -> str:
         lines += [f'classifier_drifted{{of="{one.name}"}} {int(one.verdict == "drift")}' for one in told]
     if findings.live:
         lines += ["# TYPE classifier_live_accuracy gauge", f"classifier_live_accuracy {findings.live.value:.6g}"]
+    lines += ["# TYPE classifier_new_images gauge", f"classifier_new_images {findings.all_new}"]
     lines += ["# TYPE classifier_monitored_images gauge"]
     lines += [f"classifier_monitored_images {max((one.images for one in findings.comparisons), default=0)}"]
     return "\n".join([*lines, ""])

@@ -8,7 +8,8 @@ from datetime import datetime
 import numpy as np
 
 from kfp_image_classification.components.contracts.event_folder import EventFolder, FolderFailed
-from kfp_image_classification.components.contracts.payload_events import NotAnEvent, PayloadEvent, from_file
+from kfp_image_classification.components.contracts.payload_events import NotAnEvent, PayloadEvent
+from kfp_image_classification.components.contracts.payload_files import FormatUnusable, from_file
 from kfp_image_classification.components.contracts.pixel_sums import PixelSums
 from kfp_image_classification.components.monitor.payloads import Image, UnreadablePayload, answers_of, images_of
 from kfp_image_classification.components.step.errors import StageFailed
@@ -78,7 +79,7 @@ class LogReader:
             service: Whose events count; empty for all.
 
         Raises:
-            StageFailed: When the folder cannot be listed.
+            StageFailed: When the folder cannot be listed, or a file's format cannot be read from here.
         """
         try:
             files = folder.files()
@@ -92,6 +93,8 @@ class LogReader:
             except (FolderFailed, NotAnEvent):
                 self.seen.unused["files that hold no whole events"] += 1
                 continue
+            except FormatUnusable as error:
+                raise StageFailed(f"events: {file.name}: {error}") from None
             for event in reversed(events):
                 if event.time >= since and service in ("", event.service):
                     self._take(event)

@@ -92,6 +92,10 @@ class Dot:
     words: str
 
 
+class Figure(str):
+    """A number that is written in its own way, such as a percentage; a table sets it as the numbers."""
+
+
 @dataclass(frozen=True)
 class Tile:
     """A number to be seen first; `tone` is `good`, `bad` or empty."""
@@ -115,7 +119,7 @@ def section_of(document: str, heading: str) -> Section | None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], highlighted_row: int | None = None) -> Markup:
-    """A table; numbers are set right-aligned, floats with four decimals."""
+    """A table; numbers and figures are set right-aligned, floats with four decimals."""
     cells = [[_cell(value) for value in row] for row in rows]
     return Markup(_MACROS.table(columns, cells, highlighted_row))
 
@@ -309,5 +313,5 @@ def _number(value: float, unit: str) -> str:
 
 def _cell(value: object) -> tuple[str, bool]:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value), False
+        return str(value), isinstance(value, Figure)
     return (f"{value:,}" if isinstance(value, int) else f"{value:.4f}"), True

@@ -81,7 +81,10 @@ def selection_of(ranking: Leaderboard, models: Sequence[Any]) -> Selection:
             SELECTED_URI: ranking.champion.uri,
             BEATEN_URI: ranking.best.uri,
             "val_accuracy": ranking.champion.validation.accuracy.value,
-            **card.model_dump(include={"model_type", "run", "dataset", "dataset_fingerprint", "git_revision"}),
+            **card.model_dump(
+                include={"model_type", "run", "dataset", "dataset_fingerprint", "dataset_images", "git_revision"},
+                exclude_none=True,  # KFP refuses metadata without a value
+            ),
         }
         return Selection(directory, metadata)
     winner = next(model for model in models if model.uri == ranking.best.uri)

@@ -13,6 +13,7 @@ from kfp_image_classification.components.contracts.measures import (
 )
 from kfp_image_classification.components.report import html_report
 
+NONE = html_report.Figure("-")
 RULE = (
     "Models whose difference on the same validation images is within chance count as equal: of these the one with "
     "fewer parameters is taken, then the one that answers faster by a quarter or more, then the better one. The test "
@@ -113,10 +114,10 @@ class Leaderboard(BaseModel):
         return self.candidates[0]
 
 
-def words_of(measure: MeasureName, scores: SplitScores) -> str:
+def words_of(measure: MeasureName, scores: SplitScores) -> html_report.Figure:
     """A score with its interval; a dash where it was not measured."""
     score = scores.measured().get(measure)
-    return score_words(measure, score) if score else "-"
+    return html_report.Figure(score_words(measure, score)) if score else NONE
 
 
 def leaderboard_page(leaderboard: Leaderboard) -> str:
@@ -141,7 +142,7 @@ def leaderboard_page(leaderboard: Leaderboard) -> str:
             words_of("accuracy", candidate.validation),
             words_of("accuracy", candidate.test),
             candidate.parameters,
-            f"{1000 * candidate.answer_seconds:.2f}",
+            html_report.Figure(f"{1000 * candidate.answer_seconds:.2f}"),
             round(candidate.images_per_second),
             round(candidate.bytes / 1000),
             words_of("macro_f1", candidate.test),
@@ -150,10 +151,10 @@ def leaderboard_page(leaderboard: Leaderboard) -> str:
     ]
     if champion := leaderboard.champion:
         scores = [words_of(name, champion.validation) for name in (*extra, "accuracy")]
-        rows.append([f"deployed: {champion.name}", *scores, "-", champion.parameters, "-", "-", "-", "-"])
+        rows.append([f"deployed: {champion.name}", *scores, NONE, champion.parameters, NONE, NONE, NONE, NONE])
     return html_report.page(
         "Leaderboard",
-        leaderboard.decision,
+        f"Models by their validation {TITLES[by]}",
         [
             html_report.Section(
                 "Models",
@@ -162,6 +163,7 @@ def leaderboard_page(leaderboard: Leaderboard) -> str:
                 + html_report.note(f"Compared by validation {TITLES[by]}. {RULE}"),
             )
         ],
+        html_report.banner("good" if leaderboard.passed else "warn", leaderboard.decision),
     )
 
 

@@ -53,6 +53,8 @@ class TrainingResult:
             "model_type": self.card.model_type,
             "parameters": self.card.parameters,
             "dataset_fingerprint": self.card.dataset_fingerprint,
+            # KFP refuses metadata without a value, as there is of images in a model of an earlier version.
+            **self.card.model_dump(include={"dataset", "dataset_images"}, exclude_none=True),
             "git_revision": self.card.git_revision,
             "run": self.card.run,
             "images_per_second": self.history[-1]["images_per_second"],

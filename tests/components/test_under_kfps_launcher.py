@@ -15,7 +15,7 @@ from kfp_image_classification.components.deploy import deploy
 from kfp_image_classification.components.deploy.kserve.storage_uri import kserve_storage_uri
 from kfp_image_classification.components.deploy.local_server import stop_server
 from kfp_image_classification.components.evaluate import evaluate, measure_champion
-from kfp_image_classification.components.ingest import ingest
+from kfp_image_classification.components.ingest import find_new_data, ingest
 from kfp_image_classification.components.select import find_champion, select
 from kfp_image_classification.components.train import train
 
@@ -112,6 +112,30 @@ def test_no_champion_in_the_beginning(runs: list[Run], tmp_path: Path) -> None:
     shards = recorded(runs[0], "shards", "system.Dataset", None)
     measured = runs[0].step(measure_champion, {"champion": [imported], "shards": [shards]}).artifacts["metrics"]
     assert list(written(runs[0], measured)) == ["no-champion.json"]
+
+
+def test_new_data_since_the_deployed_model(runs: list[Run], tmp_path: Path) -> None:
+    for number in range(6):
+        image = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.touch()
+    dataset, known = f"image_folder:{tmp_path / 'images'}", {"dataset_fingerprint": "f1", "dataset_images": 4}
+    for found, new in (
+        (runs[0].step(find_champion, service_name="digits", deploy_backend="local").artifacts["found"], [6, 0, ""]),
+        (recorded_file(runs[0], DeployedModel.of_artifact("/m", known, "r1")), [2, 4, "f1"]),
+    ):
+        step = runs[0].step(find_new_data, {"deployed": [found]}, dataset=dataset)
+        assert list(step.parameters.values()) == new
+        assert list(step.parameters) == ["new_images", "known_images", "fingerprint"]
+
+
+def recorded_file(run: Run, model: DeployedModel) -> Artifact:
+    """What find_champion leaves of a model."""
+    uri = f"{run.prefix}/earlier/found"
+    stored = run.store / uri.removeprefix("minio://")
+    stored.parent.mkdir(parents=True)
+    stored.write_text(model.model_dump_json())
+    return {"name": "9", "type": {"schemaTitle": "system.Artifact"}, "uri": uri, "metadata": {}}
 
 
 def test_launcher_refuses_an_output_elsewhere(runs: list[Run]) -> None:

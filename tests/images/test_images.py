@@ -19,7 +19,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 # What each image is to run: the package with its dependencies, or without them.
 ROOTS = {
     "python-launcher": [*PROJECT["dependencies"], *EXTRAS["mlflow"]],
-    "python-tensorflow": [*PROJECT["dependencies"], *EXTRAS["tensorflow"]],
+    "python-tensorflow": [*PROJECT["dependencies"], *EXTRAS["tensorflow"], *EXTRAS["parquet"]],
     "python-tensorflow-gpu": [
         *PROJECT["dependencies"],
         *EXTRAS["tensorflow"],
@@ -95,8 +95,8 @@ def test_requirements_are_what_the_image_needs(image: str) -> None:
         # 3.35 GB with TensorFlow; what counts for it is in the model, as ONNX.
         ("python-server", {"tensorflow", "keras", "kfp", "kubernetes", "pandas", "fastapi", "cloudevents"}),
         ("python-server-tensorflow", {"kfp", "kubernetes", "pandas", "tensorflow-datasets", "scikit-learn"}),
-        ("python-tensorflow", {"pandas", "matplotlib", "pyarrow", "libclang", "nvidia-cudnn-cu12"}),
-        ("python-tensorflow-gpu", {"pandas", "matplotlib", "pyarrow", "libclang"}),
+        ("python-tensorflow", {"pandas", "matplotlib", "libclang", "nvidia-cudnn-cu12"}),
+        ("python-tensorflow-gpu", {"pandas", "matplotlib", "libclang"}),
     ],
 )
 def test_images_are_lean(image: str, absent: set[str]) -> None:

@@ -5,10 +5,12 @@ import inspect
 import io
 import itertools
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -23,7 +25,7 @@ from kfp_image_classification.components.train.launchers.machine import free_por
 from kfp_image_classification.pipelines.e2e import e2e
 from kfp_image_classification.pipelines.retrain import retrain
 
-TRAINED_ON, ASKED = 600, 700
+TRAINED_ON, ASKED = 600, 600
 SMALL = ["--models", "cnn", "--workers", "1", "--epochs", "6", "--validation-share", "0.2", "--gate", "0.3"]
 Pixels = Callable[[np.ndarray], np.ndarray]
 
@@ -75,11 +77,10 @@ def program(module: str, ready: str, *options: str) -> Iterator[str]:
         process.wait(30)
 
 
-def asked(directory: Path, images: np.ndarray, changes: list[Pixels], name: str) -> None:
-    """Serves the last run's model, and asks it about each image, changed in one of the ways by turns."""
-    model = (directory / "runs" / "latest" / "model").resolve()
-    with program("collector", "/healthz", f"--output={directory / name}") as collector:
-        options = ["--model_name=digits", f"--model_dir={model}", "--enable_grpc=false", "--drain_seconds=0"]
+def asked(service: str, model: Path, images: np.ndarray, changes: list[Pixels], log: Path) -> None:
+    """Serves a model under a name, asks it about each image, changed in one of the ways by turns, and keeps the payloads."""
+    with program("collector", "/healthz", f"--output={log}", "--format=parquet") as collector:
+        options = [f"--model_name={service}", f"--model_dir={model}", "--enable_grpc=false", "--drain_seconds=0"]
         with (
             program("server", "/v2/health/ready", *options, f"--logger_url={collector}") as server,
             httpx.Client() as client,
@@ -87,9 +88,9 @@ def asked(directory: Path, images: np.ndarray, changes: list[Pixels], name: str)
             for number, (image, change) in enumerate(zip(images, itertools.cycle(changes), strict=False)):
                 encoded = base64.b64encode(png(change(image))).decode()
                 answer = client.post(
-                    f"{server}/v1/models/digits:predict",
+                    f"{server}/v1/models/{service}:predict",
                     json={"instances": [{"b64": encoded}]},
-                    headers={"ce-id": f"{name}-{number}"},
+                    headers={"ce-id": f"{log.name}-{number}"},
                 )
                 answer.raise_for_status()
 
@@ -99,55 +100,107 @@ def found(printed: str) -> str:
     return str(words)
 
 
+def served_now(folder: Path) -> Path:
+    return (folder / "runs" / "latest" / "model").resolve(strict=True)
+
+
 def test_it_has_the_parameters_of_the_pipeline_that_it_runs() -> None:
     inner, own = (inspect.signature(pipeline.pipeline_func).parameters for pipeline in (e2e, retrain))
     wanted = {name: parameter.default for name, parameter in inner.items() if name != "force"}
     assert {name: own[name].default for name in wanted} == wanted
 
 
+@dataclass(frozen=True)
+class Deployed:
+    """A model of some digits, deployed by a run in a folder.
+
+    Attributes:
+        folder: Where runs are.
+        images: The list that it was trained on.
+        model: Its files.
+    """
+
+    folder: Path
+    images: Path
+    model: Path
+
+    def as_service(self, name: str) -> str:
+        """Lets another service serve the same model: each demonstration begins with it, and ends with its own."""
+        served = self.folder / "runs" / ".served"
+        shutil.copy(served / "digits.json", served / f"{name}.json")
+        return f"--service-name={name}"
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory, digits: tuple[np.ndarray, np.ndarray]) -> Deployed:
+    folder = tmp_path_factory.mktemp("demonstration")
+    (folder / "images").mkdir()
+    add_images(folder, *digits, 0, TRAINED_ON)
+    run(folder, "e2e", "--service-name=digits", f"--dataset=image_list:{folder / 'list.csv'}")
+    return Deployed(folder, folder / "list.csv", served_now(folder))
+
+
+def add_images(folder: Path, images: np.ndarray, labels: np.ndarray, start: int, stop: int) -> None:
+    """Puts digits beside a list, and their lines into it."""
+    path = folder / "list.csv"
+    lines = path.read_text().splitlines() if path.exists() else ["image,label"]
+    for number in range(start, stop):
+        (folder / "images" / f"{number}.png").write_bytes(png(images[number]))
+        lines.append(f"images/{number}.png,{labels[number]}")
+    path.write_text("\n".join(lines))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "drift",
-    [lambda image: 255 - image, lambda image: np.ascontiguousarray(np.rot90(image) // 3)],
+    ("name", "drift"),
+    [
+        ("inverted", lambda image: 255 - image),
+        ("rotated-and-darker", lambda image: np.ascontiguousarray(np.rot90(image) // 3)),
+    ],
     ids=["inverted", "rotated-and-darker"],
 )
-def test_alarm_new_model_and_no_alarm(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray], drift: Pixels) -> None:
-    images, labels = digits
-    (tmp_path / "images").mkdir()
-    lines = ["image,label"]
-    for number in range(TRAINED_ON):
-        (tmp_path / "images" / f"{number}.png").write_bytes(png(images[number]))
-        lines.append(f"images/{number}.png,{labels[number]}")
-    (tmp_path / "list.csv").write_text("\n".join(lines))
-    of_service = ["--service-name", "digits", "--dataset"]
-    run(tmp_path, "e2e", *of_service, f"image_list:{tmp_path / 'list.csv'}")
-    new, new_labels = images[TRAINED_ON : TRAINED_ON + ASKED], labels[TRAINED_ON : TRAINED_ON + ASKED]
-
-    asked(tmp_path, new[:300], [lambda image: image], "as-before")
-    calm = run(tmp_path, "retrain", *of_service, f"image_list:{tmp_path / 'list.csv'}", "--events", "as-before")
-    assert found(calm).startswith("no drift")
-    # Nothing was deployed by that run: the model is still the first run's.
-    latest = tmp_path / "runs" / "latest"
-    assert not (latest / "model").exists()
-    first = next(path for path in sorted((tmp_path / "runs").iterdir()) if (path / "model").exists())
-    latest.unlink()
-    latest.symlink_to(first.name)
-
-    asked(tmp_path, new, [drift], "drifted")
-    feedback = tmp_path / "labels.csv"
-    feedback.write_text("\n".join(["id,label", *(f"drifted-{at},{label}" for at, label in enumerate(new_labels))]))
+def test_alarm_new_model_and_no_alarm(
+    deployed: Deployed, digits: tuple[np.ndarray, np.ndarray], name: str, drift: Pixels
+) -> None:
+    folder, service = deployed.folder, deployed.as_service(name)
+    new, labels = (one[TRAINED_ON : TRAINED_ON + ASKED] for one in digits)
+    asked(name, deployed.model, new, [drift], folder / f"{name}-drifted")
+    feedback = folder / f"{name}.csv"
+    feedback.write_text("\n".join(["id,label", *(f"{name}-drifted-{at},{label}" for at, label in enumerate(labels))]))
     alarm = run(
-        tmp_path,
+        folder,
         "retrain",
-        *of_service,
-        f"image_list:{tmp_path / 'list.csv'}",
-        *("--events", "drifted", "--feedback", str(feedback), "--labelled-dir", str(tmp_path / "labelled")),
+        service,
+        f"--dataset=image_list:{deployed.images}",
+        *(f"--events={name}-drifted", f"--feedback={feedback}", f"--labelled-dir={folder / name}"),
     )
-    assert found(alarm).startswith("drift: brightness")
-    (new_list,) = (tmp_path / "labelled").glob("list-*.csv")
-    assert (latest / "model").exists()
+    assert re.match("drift: brightness.*; trains anew, as it has drifted$", found(alarm))
     assert "deployed" in alarm
+    (new_list,) = (folder / name).glob("list-*.csv")
 
-    asked(tmp_path, new, [drift, lambda image: image], "mixed")
-    after = run(tmp_path, "retrain", *of_service, f"image_list:{new_list}", "--events", "mixed")
-    assert found(after).startswith("no drift")
+    asked(name, served_now(folder), new, [drift, lambda image: image], folder / f"{name}-mixed")
+    after = run(folder, "retrain", service, f"--dataset=image_list:{new_list}", f"--events={name}-mixed")
+    assert found(after) == "no drift; does not train anew"
+    # Nothing was trained or deployed by that run.
+    assert not (folder / "runs" / "latest" / "model").exists()
+
+
+@pytest.mark.slow
+def test_list_that_has_grown(deployed: Deployed, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    """Too few new images are told, and left; enough are a reason to train anew. Nobody has asked the service."""
+    shutil.copytree(deployed.folder / "images", tmp_path / "images")
+    shutil.copy(deployed.images, tmp_path)
+    add_images(tmp_path, *digits, TRAINED_ON, TRAINED_ON + 90)
+    options = [
+        deployed.as_service("growing"),
+        f"--dataset=image_list:{tmp_path / 'list.csv'}",
+        f"--events={tmp_path / 'log'}",
+        "--retrain-on=new_data",
+        "--min-new-images=0.2",
+    ]
+    few = run(deployed.folder, "retrain", *options)
+    assert found(few).endswith("; does not train anew, as 90 images are new, and it takes 120")
+    add_images(tmp_path, *digits, TRAINED_ON + 90, TRAINED_ON + 120)
+    enough = run(deployed.folder, "retrain", *options, "--epochs=1")
+    assert found(enough).endswith("; trains anew, as 120 images are new; 120 are enough")
+    assert (deployed.folder / "runs" / "latest" / "report.html").exists()

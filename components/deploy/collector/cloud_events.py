@@ -64,6 +64,6 @@ def _time(text: Any) -> datetime:
     """When the event was; now, where it does not say so in a form that is known."""
     try:
         time = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (TypeError, ValueError, OverflowError):
         return datetime.now(UTC)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -21,6 +21,12 @@ import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from kfp_image_classification.components.contracts.event_folder import event_folder
+from kfp_image_classification.components.contracts.payload_files import (
+    FORMATS,
+    FileFormat,
+    FormatUnusable,
+    check_usable,
+)
 from kfp_image_classification.components.deploy.collector.cloud_events import from_request
 from kfp_image_classification.components.deploy.collector.event_log import EventLog, Limits
 from kfp_image_classification.components.deploy.server.refused import Refused
@@ -91,11 +97,12 @@ def main() -> None:
     log = logging.getLogger("collector")
     try:
         folder = event_folder(arguments.output, "output")
+        _check_format(arguments.format)
         listening = _listen(arguments.host, arguments.port)
     except (InvalidInput, StageFailed) as error:
         sys.exit(f"error: {error}")
     limits = Limits(arguments.file_bytes, arguments.file_seconds, arguments.max_waiting_bytes, arguments.max_bytes)
-    events = EventLog(folder, limits, log)
+    events = EventLog(folder, FORMATS[arguments.format], limits, log)
     config = uvicorn.Config(
         CollectorServer(events, arguments.max_body_bytes, log),
         lifespan="off",
@@ -123,6 +130,13 @@ class _UvicornServer(uvicorn.Server):
         yield
 
 
+def _check_format(name: FileFormat) -> None:
+    try:
+        check_usable(name)
+    except FormatUnusable as error:
+        raise InvalidInput(f"format = {name!r}: {error}") from None
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
         listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -142,6 +156,7 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--output", required=True, help="folder, s3://BUCKET/PATH or gs://BUCKET/PATH")
+    parser.add_argument("--format", default="jsonl", choices=[*FORMATS], help="of the files: JSON lines, or Parquet")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on; :: for IPv6")
     parser.add_argument("--port", default=8080, type=int, help="port to listen on")
     sizes = {

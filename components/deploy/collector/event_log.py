@@ -5,6 +5,7 @@ there, and when the bound is reached no more are accepted: who sends them counts
 """
 
 import logging
+import re
 import secrets
 import threading
 import time
@@ -12,12 +13,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from kfp_image_classification.components.contracts.event_folder import EventFolder, FolderFailed
-from kfp_image_classification.components.contracts.payload_events import LINES_SUFFIX, PayloadEvent, to_lines
+from kfp_image_classification.components.contracts.payload_events import PayloadEvent
+from kfp_image_classification.components.contracts.payload_files import FORMATS, Format
 from kfp_image_classification.components.deploy.collector.collector_metrics import EVENTS, KEPT_BYTES, WAITING_BYTES
 
 RETRY_SECONDS = 5.0
 # What an event takes beside its body.
 OVERHEAD = 500
+# As `_name` makes them, in every format: the log goes on when its format changes, and what others put there stays.
+_OWN_FILE = re.compile(
+    rf"\d{{8}}/\d\d/\d{{8}}T\d{{6}}-[0-9a-f]{{8}}({'|'.join(re.escape(one.suffix) for one in FORMATS.values())})"
+)
 
 
 @dataclass(frozen=True)
@@ -42,12 +48,14 @@ class EventLog:
 
     Args:
         folder: Where to.
+        file_format: In which form.
         limits: How much.
         log: Told when the folder fails, and when it works again.
     """
 
-    def __init__(self, folder: EventFolder, limits: Limits, log: logging.Logger) -> None:
+    def __init__(self, folder: EventFolder, file_format: Format, limits: Limits, log: logging.Logger) -> None:
         self._folder = folder
+        self._format = file_format
         self._limits = limits
         self._log = log
         self._lock = threading.Lock()
@@ -106,7 +114,7 @@ class EventLog:
         if not events:
             return True
         try:
-            self._folder.write(_name(), to_lines(events))
+            self._folder.write(_name(self._format.suffix), self._format.content(events))
             EVENTS.labels("kept").inc(len(events))
             written = True
         except FolderFailed as error:
@@ -124,7 +132,7 @@ class EventLog:
 
     def _delete_oldest(self) -> None:
         try:
-            files = [file for file in self._folder.files() if file.name.endswith(LINES_SUFFIX)]
+            files = [file for file in self._folder.files() if _OWN_FILE.fullmatch(file.name)]
             total = sum(file.size for file in files)
             gone = []
             for file in files[:-1]:
@@ -147,6 +155,6 @@ class EventLog:
         self._failing = True
 
 
-def _name() -> str:
+def _name(suffix: str) -> str:
     """One that no other collector of the same folder has; by the hour, so that no folder gets too many."""
-    return f"{datetime.now(UTC):%Y%m%d/%H/%Y%m%dT%H%M%S}-{secrets.token_hex(4)}{LINES_SUFFIX}"
+    return f"{datetime.now(UTC):%Y%m%d/%H/%Y%m%dT%H%M%S}-{secrets.token_hex(4)}{suffix}"

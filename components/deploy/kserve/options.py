@@ -16,7 +16,7 @@ _QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
 _QUALIFIED_NAME = re.compile(r"([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?)?")
 _HTTP_URL = r"^https?://[^\s/?#]+(/[^\s?#]*)?$"
-_LOG_URL = r"^(https?|s3)://[^\s/?#]+(/[^\s?#]*)?$"
+_LOG_URL = r"^(https?|s3|gs)://[^\s/?#]+(/[^\s?#]*)?$"
 
 
 def _quantity(value: Any) -> str:
@@ -56,17 +56,25 @@ class _Settings(BaseModel):
 
 
 class LoggerStorage(_Settings):
-    """With which credentials, and where in a bucket, KServe's agent writes what it logs.
+    """How KServe's agent keeps in a bucket what it logs.
+
+    The agent uploads one object after the other, and predictions wait when a hundred events do: so it is told to put
+    several into each. What it has gathered when its pod ends is lost.
 
     Attributes:
         path: The folder's name, the last part of the path to the files.
-        key: Name of the Secret with the credentials; empty for KServe's default, `agent-logger-secret`.
-        service_account: Service account that has that Secret; empty for KServe's default, `logger-sa`.
+        service_account: Service account that lists the Secret with the credentials; empty for KServe's default,
+            `logger-sa`.
+        format: Of the files: `json`, or `parquet`, which does not say when an event was.
+        batch_size: Events in a file; KServe 0.16 makes a file of each.
+        batch_seconds: How long an event waits for others, at most.
     """
 
     path: str = Field(default="log", pattern=r"^[^/\s][^\s]*$")
-    key: str = Field(default="", pattern=f"^$|{_DNS_NAME}")
     service_account: str = Field(default="", pattern=f"^$|{_DNS_NAME}")
+    format: Literal["json", "parquet"] = "json"
+    batch_size: int = Field(default=20, ge=1, le=1000)
+    batch_seconds: int = Field(default=10, ge=1)
 
 
 class Logger(_Settings):
@@ -74,8 +82,8 @@ class Logger(_Settings):
 
     Attributes:
         mode: What is sent.
-        url: Where to, such as `http://collector.kubeflow.svc.cluster.local`, or `s3://bucket/path`.
-        storage: Of a bucket, in S3 alone; KServe 0.16 and newer.
+        url: Where to, such as `http://collector.kubeflow.svc.cluster.local`, `s3://bucket/path` or `gs://bucket/path`.
+        storage: Of a bucket; KServe 0.16 and newer.
     """
 
     mode: Literal["all", "request", "response"] = "all"
@@ -85,7 +93,7 @@ class Logger(_Settings):
     @model_validator(mode="after")
     def _bucket_has_storage(self) -> "Logger":
         if self.storage and self.url.startswith("http"):
-            raise ValueError("storage is for a bucket; give url as s3://BUCKET/PATH, or leave it")
+            raise ValueError("storage is for a bucket; give url as s3://BUCKET/PATH or gs://BUCKET/PATH, or leave it")
         return self
 
     def manifest(self) -> dict[str, Any]:
@@ -93,16 +101,20 @@ class Logger(_Settings):
         if self.url.startswith("http"):
             return {"mode": self.mode, "url": self.url}
         storage = self.storage or LoggerStorage()
-        given = {"key": storage.key, "serviceAccountName": storage.service_account}
+        account = {"serviceAccountName": storage.service_account} if storage.service_account else {}
         return {
             "mode": self.mode,
             "url": self.url,
-            # Without a path, KServe's agent writes nothing (cmd/agent/main.go).
+            # Without a path, KServe's agent writes nothing (cmd/agent/main.go). Without a key, its webhook takes no
+            # storage (validateLogger in pkg/apis/serving/v1beta1/component.go); nobody reads it: this is the default.
             "storage": {
                 "path": storage.path,
-                "parameters": {"format": "json"},
-                **{name: value for name, value in given.items() if value},
+                "parameters": {"format": storage.format},
+                "key": "credentials",
+                **account,
             },
+            "batchSize": storage.batch_size,
+            "batchInterval": f"{storage.batch_seconds}s",
         }
 
 

@@ -147,6 +147,7 @@ def _model_card(model: keras.Model, job: TrainingJob, dataset: Dataset) -> Model
         class_names=manifest.class_names,
         dataset=manifest.name,
         dataset_fingerprint=manifest.fingerprint,
+        dataset_images=sum(split.examples for split in manifest.splits.values()),
         options=job.options.model_dump(),
         run=job.run,
         git_revision=_git_revision(),

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from kfp_image_classification.components.contracts.buckets import open_buckets
 from kfp_image_classification.components.contracts.model_card import read_model_card
 
 Predict = Callable[..., SimpleNamespace]
@@ -120,8 +121,11 @@ def test_killed_run_goes_on(server: Any, archive: Path, pngs: dict[str, bytes], 
     [
         (["--input", "{empty}", "--output", "{csv}"], "--input: there is no image, no file that ends in .png, .jpg"),
         (["--input", "{empty}/none", "--output", "{csv}"], "there is no such folder"),
-        (["--input", "nothing://a/b", "--output", "{csv}"], "--input 'nothing://a/b': cannot be read from here: "),
-        (["--input", "memory://none", "--output", "{csv}"], "--input 'memory://none': there is no such place"),
+        (
+            ["--input", "ftp://a/b", "--output", "{csv}"],
+            "--input 'ftp://a/b': give a folder, s3://BUCKET/PATH or gs://",
+        ),
+        (["--input", "s3://", "--output", "{csv}"], "--input 's3://': give a folder, s3://BUCKET/PATH or gs://"),
         (["--input", "{archive}", "--output", "{other}"], "is another file, and is left alone"),
         (["--input", "{archive}", "--output", "{empty}/none/a.csv"], "No such file or directory"),
         (["--input", "{archive}"], "give image files, or --input and --output"),
@@ -150,13 +154,38 @@ def test_server_that_is_gone(archive: Path, tmp_path: Path, score: Predict) -> N
     assert (done.code, "does not answer" in done.err) == (1, True)
 
 
-def test_bucket(server: Any, pngs: dict[str, bytes], tmp_path: Path, score: Predict) -> None:
-    """One that fsspec keeps in memory stands for those in a cloud."""
-    import fsspec
+def test_bucket(
+    server: Any,
+    pngs: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    score: Predict,
+) -> None:
+    """In an S3 server."""
+    from moto.server import ThreadedMotoServer
 
-    files = fsspec.filesystem("memory")
-    for label in ("0", "1"):
-        files.pipe(f"/bucket/digits/{label}/a.png", pngs[label])
-    output = tmp_path / "scores.csv"
-    assert score(server, "memory://bucket/digits", output).out == f"2 images in {output}\n"
-    assert list(rows(output)) == ["0/a.png", "1/a.png"]
+    s3 = ThreadedMotoServer(port=0)
+    s3.start()
+    try:
+        host, port = s3.get_host_and_port()
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "someone",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        }.items():
+            monkeypatch.setenv(name, value)
+        files = open_buckets("s3")
+        files.mkdir("archive")
+        for label in ("0", "1"):
+            files.pipe(f"archive/digits/{label}/a.png", pngs[label])
+        output = tmp_path / "scores.csv"
+        assert score(server, "s3://archive/digits/", output).out == f"2 images in {output}\n"
+        assert list(rows(output)) == ["0/a.png", "1/a.png"]
+        none = score(server, "s3://archive/none", output)
+        assert (none.code, "--input 's3://archive/none': there is no such place" in " ".join(none.err.split())) == (
+            2,
+            True,
+        )
+    finally:
+        s3.stop()

@@ -67,7 +67,11 @@ def test_backend(monkeypatch: pytest.MonkeyPatch, backend: str, in_pod: bool, to
         ({"service": {"autoscaling_target": 2}}, "service.autoscaling_target = 2: has no effect"),
         ({"service": {"logger": {"mode": "some", "url": "http://x"}}}, "service.logger.mode = 'some'"),
         ({"service": {"logger": {"url": "message-dumper"}}}, "service.logger.url = 'message-dumper'"),
-        ({"service": {"logger": {"url": "gs://log/digits"}}}, "service.logger.url = 'gs://log/digits'"),
+        ({"service": {"logger": {"url": "abfs://log/digits"}}}, "service.logger.url = 'abfs://log/digits'"),
+        (
+            {"service": {"logger": {"url": "s3://x", "storage": {"format": "csv"}}}},
+            "service.logger.storage.format = 'csv'",
+        ),
         ({"service": {"logger": {"url": "http://x", "storage": {}}}}, "storage is for a bucket"),
         ({"service": {"batcher": {"max_batch_size": 0}}}, "service.batcher.max_batch_size = 0"),
         (

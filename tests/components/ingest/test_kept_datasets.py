@@ -19,7 +19,7 @@ from kfp_image_classification.components.contracts.dataset_manifest import (
     Split,
     file_sha256,
 )
-from kfp_image_classification.components.ingest.kept_datasets import keep_dataset, kept_dataset
+from kfp_image_classification.components.ingest.kept_datasets import find_known, keep_dataset, kept_dataset
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.step.stage_log import stage_log
@@ -222,6 +222,18 @@ def test_a_source_that_changes_is_read_again(datasets: Path, tmp_path: Path) -> 
     more = Maker("more")
     assert keep_dataset(options, datasets, more, LOG).directory != first.directory
     assert more.made == 1
+
+
+def test_a_known_data_set_is_taken_whatever_it_was_made_from(datasets: Path) -> None:
+    made = keep_dataset(OPTIONS, datasets, Maker(), LOG)
+    fingerprint = made.manifest.fingerprint
+    found = find_known(fingerprint, datasets, LOG)
+    assert found is not None
+    assert found.directory == made.directory
+    assert find_known("f" * 16, datasets, LOG) is None
+    assert find_known("../etc", datasets, LOG) is None
+    (made.directory / "train.gz").write_text("altered")
+    assert find_known(fingerprint, datasets, LOG) is None
 
 
 def test_a_source_that_making_downloads_is_known_from_then_on(datasets: Path, tmp_path: Path) -> None:

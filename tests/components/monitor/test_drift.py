@@ -12,7 +12,8 @@ from kfp_image_classification.components.monitor.drift import (
     confidence_counts,
     images_needed,
 )
-from kfp_image_classification.components.monitor.findings import Findings, live_accuracy, retrains
+from kfp_image_classification.components.monitor.findings import Decision, Findings, decided, live_accuracy
+from kfp_image_classification.components.monitor.options import RetrainOn
 from kfp_image_classification.components.monitor.prometheus_text import prometheus_text
 
 EVEN = np.full(10, 50)
@@ -92,21 +93,52 @@ def test_what_is_said(comparisons: list[Comparison], words: str) -> None:
     assert Findings(comparisons).words == words
 
 
+DRIFT, STEADY = [comparison("drift")], [comparison("steady")]
+
+
 @pytest.mark.parametrize(
-    ("verdict", "labels", "retrain_on", "expected"),
+    ("findings", "retrain_on", "enough", "retrain", "words"),
     [
-        ("drift", 0, "drift", True),
-        ("steady", 500, "drift", False),
-        ("steady", 100, "labels", True),
-        ("steady", 99, "labels", False),
-        ("drift", 0, "labels", True),
-        ("too few", 0, "labels", False),
-        ("too few", 0, "always", True),
+        (Findings(DRIFT), "drift", 100, True, "trains anew, as it has drifted"),
+        (Findings(STEADY, new_images=500), "drift", 100, False, "does not train anew"),
+        (Findings(DRIFT), "new_data", 100, True, "trains anew, as it has drifted"),
+        (
+            Findings(STEADY, new_images=60, new_labels=40),
+            "new_data",
+            100,
+            True,
+            "trains anew, as 100 images are new, 40 of them labelled requests; 100 are enough",
+        ),
+        (
+            Findings(STEADY, new_images=99),
+            "new_data",
+            100,
+            False,
+            "does not train anew, as 99 images are new, and it takes 100",
+        ),
+        (
+            Findings(STEADY, new_images=500, known_images=5000),
+            "new_data",
+            0.1,
+            True,
+            "trains anew, as 500 images are new; 500 are enough",
+        ),
+        (
+            Findings(STEADY, new_images=499, known_images=5000),
+            "new_data",
+            0.1,
+            False,
+            "does not train anew, as 499 images are new, and it takes 500",
+        ),
+        # Nobody knows what it was trained on: a share of nothing is an image.
+        (Findings(STEADY), "new_data", 0.1, False, "does not train anew, as 0 images are new, and it takes 1"),
+        (Findings([comparison("too few")]), "always", 100, True, "trains anew, as it always does"),
     ],
 )
-def test_when_to_train_anew(verdict: str, labels: int, retrain_on: str, expected: bool) -> None:
-    findings = Findings([comparison(verdict)], new_labels=labels)
-    assert retrains(findings, retrain_on, 100) is expected  # type: ignore[arg-type]
+def test_when_to_train_anew(
+    findings: Findings, retrain_on: RetrainOn, enough: float, retrain: bool, words: str
+) -> None:
+    assert decided(findings, retrain_on, enough) == Decision(retrain, words)
 
 
 def test_prometheus_is_told_nothing_from_too_little_data() -> None:

@@ -20,7 +20,8 @@ from kfp_image_classification.components.contracts.evaluation import (
     answers_written,
 )
 from kfp_image_classification.components.contracts.event_folder import event_folder
-from kfp_image_classification.components.contracts.payload_events import PayloadEvent, to_lines
+from kfp_image_classification.components.contracts.payload_events import PayloadEvent
+from kfp_image_classification.components.contracts.payload_files import to_lines, to_parquet
 from kfp_image_classification.components.contracts.records import read_batches
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sources.opening import open_source
@@ -68,7 +69,7 @@ def write_log(
     hours_ago: float = 1,
     service: str = "digits",
 ) -> None:
-    """An event each for two images at a time, in two files."""
+    """An event each for two images at a time, in two files, one of each format."""
     time = datetime.now(UTC) - timedelta(hours=hours_ago)
     events = []
     for start in range(0, len(pixels), 2):
@@ -83,7 +84,7 @@ def write_log(
             events.append(PayloadEvent(f"r-{start // 2}", kind, time, service, json.dumps(body).encode()))  # type: ignore[arg-type]
     storage = event_folder(str(folder), "events")
     storage.write("a.jsonl.gz", to_lines(events[: len(events) // 2]))
-    storage.write("b.jsonl.gz", to_lines(events[len(events) // 2 :]))
+    storage.write("b.parquet", to_parquet(events[len(events) // 2 :]))
 
 
 def looked(digits: Dataset, evaluation: Path, folder: Path, **options: object) -> Look:
@@ -113,7 +114,7 @@ def test_drift_is_found_in_pixels_and_answers(
     assert found.words.startswith("drift" if drifted else "no drift")
     assert found.retrain is bool(drifted)
     assert found.metrics["requests"] == IMAGES / 2
-    assert found.words.split(" (")[0].split(",")[0].capitalize() in found.page
+    assert found.words.split(" (")[0].split(";")[0].split(",")[0].capitalize() in found.page
 
 
 def test_nothing_is_said_from_too_little_data(digits: Dataset, evaluation: Path, asked, tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_only_what_counts_is_read(digits: Dataset, evaluation: Path, asked, tmp_
     body = b'{"instances": [{"b64": "AAAA"}]}'
     storage.write("odd.jsonl.gz", to_lines([PayloadEvent("o", "request", datetime.now(UTC), "digits", body)]))
     found = looked(digits, evaluation, tmp_path, service_name="digits")
-    assert found.words == "no drift"
+    assert found.words == "no drift; does not train anew"
     assert found.metrics["requests"] == IMAGES / 2 + 1
     assert "files that hold no whole events" in found.page
     assert "images that cannot be decoded" in found.page
@@ -175,7 +176,16 @@ def test_labels_that_come_later(digits: Dataset, evaluation: Path, asked, tmp_pa
     assert source.class_names == digits.manifest.class_names
     assert looked(digits, evaluation, tmp_path / "log", **options).dataset == found.dataset
     assert not found.retrain
-    assert looked(digits, evaluation, tmp_path / "log", **options, retrain_on="labels").retrain
+    by_data = {**options, "retrain_on": "new_data", "min_new_images": IMAGES + 5}
+    assert not looked(digits, evaluation, tmp_path / "log", **by_data, new_images=4).retrain
+    enough = looked(digits, evaluation, tmp_path / "log", **by_data, new_images=5, known_images=5000)
+    assert enough.retrain
+    assert enough.words.endswith("trains anew, as 405 images are new, 400 of them labelled requests; 405 are enough")
+    assert "the model was trained on 5,000" in enough.page
+    # What is in the list that the look goes on from is not new, and without a folder no label becomes data.
+    again = {**options, "dataset": found.dataset}
+    assert looked(digits, evaluation, tmp_path / "log", **again).metrics["new_images"] == 0
+    assert looked(digits, evaluation, tmp_path / "log", **{**options, "labelled_dir": ""}).metrics["new_images"] == 0
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The collector: a real process, real HTTP, and what lies in its folder in the end."""
 
 import base64
-import gzip
 import json
 import os
 import signal
@@ -19,7 +18,8 @@ import pytest
 import tenacity
 
 from kfp_image_classification.components.contracts.event_folder import event_folder
-from kfp_image_classification.components.contracts.payload_events import NotAnEvent, PayloadEvent, from_file, to_lines
+from kfp_image_classification.components.contracts.payload_events import PayloadEvent
+from kfp_image_classification.components.contracts.payload_files import FORMATS, from_file
 from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.train.launchers.machine import free_ports
 
@@ -118,8 +118,16 @@ def test_what_is_no_event_is_refused_in_words(start: Start) -> None:
     assert httpx.put(collector.url).status_code == 405
 
 
-def test_files_end_by_size_and_by_time_and_the_oldest_go(start: Start) -> None:
-    collector = start("--file_bytes=100000", "--file_seconds=0.3", "--max_bytes=250000")
+@pytest.mark.parametrize("name", FORMATS)
+def test_files_end_by_size_and_by_time_and_the_oldest_go(start: Start, name: str, tmp_path: Path) -> None:
+    """The oldest of whatever format, but nobody else's files."""
+    old, foreign = (
+        tmp_path / "log" / path for path in ("20261126/12/20261126T120000-0a1b2c3d.jsonl.gz", "own.parquet")
+    )
+    old.parent.mkdir(parents=True)
+    old.write_bytes(FORMATS["jsonl"].content([]))
+    foreign.write_bytes(FORMATS["parquet"].content([]))
+    collector = start("--file_bytes=100000", "--file_seconds=0.3", "--max_bytes=250000", f"--format={name}")
     noise = os.urandom(120_000)
     for number in range(4):
         assert httpx.post(collector.url, headers={**HEADERS, "ce-id": f"r-{number}"}, content=noise).status_code == 200
@@ -129,10 +137,14 @@ def test_files_end_by_size_and_by_time_and_the_oldest_go(start: Start) -> None:
     while "small" not in [event.id for event in kept(collector.folder)]:
         assert time.monotonic() < until
         time.sleep(0.1)
+    files = [path for path in collector.folder.rglob("2*/*/*") if path.is_file()]
+    assert {path.name.partition(".")[2] for path in files} == {FORMATS[name].suffix.removeprefix(".")}
+    assert sum(path.stat().st_size for path in files) <= 250_000
+    assert not old.exists()
+    assert foreign.exists()
     ids = [event.id for event in kept(collector.folder)]
     assert ids[-1] == "small"
     assert "r-0" not in ids
-    assert sum(path.stat().st_size for path in collector.folder.rglob("*.gz")) <= 250_000
     assert stopped(collector) == 0
 
 
@@ -175,59 +187,7 @@ def test_model_server_and_collector(start: Start, start_server, trained: SimpleN
     assert response.body == answer.content
 
 
-KSERVE_NOW = {  # KServe 0.21, pkg/logger/types.go
-    "url": {"Scheme": "s3", "Host": "bucket", "Path": "/log"},
-    "bytes": base64.b64encode(BODY).decode(),
-    "contentType": "application/json",
-    "reqType": f"{TYPE}request",
-    "id": "k-1",
-    "sourceUri": {"Scheme": "http", "Host": "localhost:9081"},
-    "inferenceService": "digits",
-    "occurrenceTime": "2026-11-26T12:00:00Z",
-}
-KSERVE_BEFORE = {  # KServe 0.16: no names for JSON, no time, and always a list
-    "Url": {},
-    "Bytes": base64.b64encode(BODY).decode(),
-    "ReqType": f"{TYPE}response",
-    "Id": "k-2",
-    "InferenceService": "digits",
-}
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (KSERVE_NOW, [PayloadEvent("k-1", "request", datetime(2026, 11, 26, 12, tzinfo=UTC), "digits", BODY)]),
-        ([KSERVE_BEFORE], [PayloadEvent("k-2", "response", NOW, "digits", BODY)]),
-        (
-            [{**KSERVE_NOW, "occurrenceTime": "0001-01-01T00:00:00Z"}],
-            [PayloadEvent("k-1", "request", NOW, "digits", BODY)],
-        ),
-        ([], []),
-    ],
-)
-def test_files_of_kserves_logger_are_read(content: object, expected: list[PayloadEvent]) -> None:
-    assert [*from_file("log/ns/digits/k-1-request.json", json.dumps(content).encode(), NOW)] == expected
-
-
 EVENT = PayloadEvent("a", "request", NOW, "s", b"x")
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("a.parquet", b"PAR1"),
-        ("a.json", b"{"),
-        ("a.json", b"[1]"),
-        ("a.json", b'{"id": "1"}'),
-        ("a.jsonl.gz", b"{}"),
-        ("a.jsonl.gz", to_lines([EVENT])[:-9]),
-        ("a.jsonl.gz", gzip.compress(b'{"id": 1, "kind": "other"}\n')),
-    ],
-)
-def test_what_is_no_log_is_told(name: str, content: bytes) -> None:
-    with pytest.raises(NotAnEvent):
-        list(from_file(name, content, NOW))
 
 
 @pytest.mark.parametrize("place", ["ftp://x/y", "s3://", "gs:///"])
@@ -253,11 +213,13 @@ def test_bucket_is_a_folder_too(monkeypatch: pytest.MonkeyPatch) -> None:
         httpx.put(f"http://{host}:{port}/log").raise_for_status()
         folder = event_folder("s3://log/digits", "output")
         assert folder.files() == []
-        for name in ("a/1.jsonl.gz", "a/2.jsonl.gz"):
-            folder.write(name, to_lines([EVENT]))
+        for name in ("a/1.jsonl.gz", "a/2.jsonl.gz", "a/3.parquet"):
+            folder.write(name, FORMATS["parquet" if name.endswith("parquet") else "jsonl"].content([EVENT]))
         folder.delete(["a/1.jsonl.gz"])
-        (file,) = folder.files()
-        assert (file.name, [*from_file(file.name, folder.read(file.name), file.written)]) == ("a/2.jsonl.gz", [EVENT])
-        assert abs((datetime.now(UTC) - file.written).total_seconds()) < 60
+        files = {file.name: file for file in folder.files()}
+        assert files.keys() == {"a/2.jsonl.gz", "a/3.parquet"}
+        for name, file in files.items():
+            assert [*from_file(name, folder.read(name), file.written)] == [EVENT]
+            assert abs((datetime.now(UTC) - file.written).total_seconds()) < 60
     finally:
         server.stop()

@@ -266,6 +266,9 @@ def _wrong_numbers(component: Object) -> str | None:
         return "'MaxReplicas' cannot be less than 0"
     if most and least > most:
         return "'MinReplicas' cannot be greater than MaxReplicas"
-    if (component.get("logger") or {}).get("mode", "all") not in ("all", "request", "response"):
+    logger = component.get("logger") or {}
+    if logger.get("mode", "all") not in ("all", "request", "response"):
         return "invalid logger type"
+    if "storage" in logger and not {"path", "parameters", "key"} <= logger["storage"].keys():
+        return "invalid logger storage configuration"
     return None

@@ -63,6 +63,10 @@ REFUSED: list[tuple[str, list[Callable[[Object], None]]]] = [
     ("parallelism cannot be less than 0", [predictor(containerConcurrency=-1)]),
     ("'MinReplicas' cannot be less than 0", [predictor(minReplicas=-1)]),
     ("'MinReplicas' cannot be greater than MaxReplicas", [predictor(minReplicas=3, maxReplicas=2)]),
+    (
+        "invalid logger storage configuration",
+        [predictor(logger={"url": "s3://a/b", "storage": {"path": "log", "parameters": {}}})],
+    ),
     ("[rps] is not a supported metric", [annotated(autoscaler="hpa"), predictor(scaleMetric="rps")]),
     (
         "the target utilization percentage should be a [1-100] integer",

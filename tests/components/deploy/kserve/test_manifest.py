@@ -173,6 +173,7 @@ MANIFESTS = {
     "memory": new(scale_metric="memory", scale_target=100),
     "knative": new(deployment_mode="Knative", scale_metric="concurrency", container_concurrency=1),
     "knative rps": new(deployment_mode="Serverless", scale_metric="rps", scale_target=1, autoscaling_target=5),
+    "log in a bucket": new(logger={"url": "gs://payloads/digits", "storage": {"path": "digits"}}),
     "canary": canary(),
     "taken over": manifest.taken_over(canary()),
     "promoted": manifest.promoted(manifest.taken_over(canary())),
@@ -344,21 +345,36 @@ def test_champion() -> None:
     assert champion(live) == DeployedModel()
 
 
+BUCKET_LOGGER = {
+    "mode": "all",
+    "url": "s3://payloads/digits",
+    "storage": {"path": "log", "parameters": {"format": "json"}, "key": "credentials"},
+    "batchSize": 20,
+    "batchInterval": "10s",
+}
+WRITER = {"path": "digits", "service_account": "writer", "format": "parquet", "batch_size": 5.0, "batch_seconds": 60.0}
+
+
 @pytest.mark.parametrize(
     ("storage", "expected"),
     [
-        (None, {"path": "log", "parameters": {"format": "json"}}),
+        (None, BUCKET_LOGGER),
         (
-            {"path": "digits", "key": "s3-writer", "service_account": "logger"},
+            WRITER,
             {
-                "path": "digits",
-                "parameters": {"format": "json"},
-                "key": "s3-writer",
-                "serviceAccountName": "logger",
+                **BUCKET_LOGGER,
+                "storage": {
+                    "path": "digits",
+                    "parameters": {"format": "parquet"},
+                    "key": "credentials",
+                    "serviceAccountName": "writer",
+                },
+                "batchSize": 5,
+                "batchInterval": "60s",
             },
         ),
     ],
 )
-def test_logger_of_a_bucket(storage: dict[str, str] | None, expected: dict[str, object]) -> None:
+def test_logger_of_a_bucket(storage: dict[str, object] | None, expected: dict[str, object]) -> None:
     logger = Logger.model_validate({"url": "s3://payloads/digits", "storage": storage})
-    assert logger.manifest() == {"mode": "all", "url": "s3://payloads/digits", "storage": expected}
+    assert logger.manifest() == expected
