@@ -173,6 +173,8 @@ def served(model: Path, log: Path) -> Iterator[Server]:
     server = Server(model, log)
     try:
         server.wait_for("1")
+        while server.process.children() and "workers answer" not in log.read_text(encoding="utf-8"):
+            time.sleep(0.05)
         yield server
     finally:
         server.stop()

@@ -77,8 +77,8 @@ class Service:
         """Answers at a connection that another process has accepted."""
         await self._rest.adopt(connection)
 
-    def on_connections(self, told: Callable[[int], None]) -> None:
-        """Has somebody told how many connections there are, whenever that has changed."""
+    def on_connections(self, told: Callable[[int, int], None]) -> None:
+        """Has somebody told how many connections were adopted, and how many there are, when that has changed."""
         self._rest.told = told
 
     def leave(self) -> None:
@@ -113,8 +113,9 @@ class _UvicornServer(uvicorn.Server):
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )
-        self.told: Callable[[int], None] | None = None
-        self._told = 0
+        self.told: Callable[[int, int], None] | None = None
+        self._told = (0, 0)
+        self._adopted = 0
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -132,13 +133,14 @@ class _UvicornServer(uvicorn.Server):
                 ),
                 connection,
             )
+        self._adopted += 1
 
     async def on_tick(self, counter: int) -> bool:
         """uvicorn's, ten times a second."""
-        count = len(self.server_state.connections)
-        if self.told is not None and count != self._told:
-            self._told = count
-            self.told(count)
+        counts = self._adopted, len(self.server_state.connections)
+        if self.told is not None and counts != self._told:
+            self._told = counts
+            self.told(*counts)
         return await super().on_tick(counter)
 
 

@@ -44,7 +44,12 @@ PAUSE_SECONDS = 0.1
 class _Worker:
     process: subprocess.Popen[bytes]
     channel: Channel
-    connections: int = 0
+    handed: int = 0
+    closed: int = 0
+
+    @property
+    def connections(self) -> int:
+        return self.handed - self.closed
 
 
 class Supervisor:
@@ -148,7 +153,8 @@ class Supervisor:
         while message := (await worker.channel.receive()).text:
             kind, _, rest = message.partition(" ")
             if kind == OPEN:
-                worker.connections = int(rest)
+                adopted, connections = map(int, rest.split())
+                worker.closed = adopted - connections
             elif kind == LOOKED:
                 self._looked.release()
         self._answering.remove(worker)
@@ -167,7 +173,7 @@ class Supervisor:
             with connection:
                 if self._answering:
                     worker = min(self._answering, key=lambda worker: worker.connections)
-                    worker.connections += 1
+                    worker.handed += 1
                     await worker.channel.send(CONNECTION, connection)
 
     async def _follow(self, seconds: float) -> None:

@@ -50,8 +50,8 @@ async def work(options: argparse.Namespace, log: logging.Logger) -> None:
     reports = await asyncio.start_unix_server(service.reports.answer, sock=socket.socket(fileno=place["reports"]))
     telling = set[asyncio.Task[None]]()
 
-    def tell(connections: int) -> None:
-        task = asyncio.create_task(channel.send(f"{OPEN} {connections}"))
+    def tell(adopted: int, connections: int) -> None:
+        task = asyncio.create_task(channel.send(f"{OPEN} {adopted} {connections}"))
         telling.add(task)
         task.add_done_callback(telling.discard)
 
