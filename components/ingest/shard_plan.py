@@ -20,9 +20,9 @@ from kfp_image_classification.components.ingest.sources.source import Examples, 
 from kfp_image_classification.components.ingest.split_plan import SplitPlan, plan_splits
 
 # Several shards a worker, so that shuffling their order in each epoch mixes the data; more when they would grow large:
-# whoever reads a shard holds the whole of it.
+# whoever reads a shard holds the whole of it, and of raw ones, which are inflated, one a core.
 MIN_SHARDS_PER_WORKER = 4
-MAX_SHARD_BYTES = 16 * 2**20
+MAX_SHARD_BYTES: dict[RecordLayout, int] = {RAW: 4 * 2**20, ENCODED: 16 * 2**20}
 # Images up to this size are kept as pixels: larger ones, such as photographs, take several times their files' bytes.
 LARGEST_RAW = 64 * 64 * 3
 # So many examples tell how large an image file is.
@@ -100,9 +100,16 @@ def record_layout(options: IngestOptions, image_shape: ImageShape) -> RecordLayo
     return RAW if options.record_format == "raw" else ENCODED
 
 
-def shard_count(examples: int, image_bytes: int, workers: int) -> int:
-    """A multiple of the workers: several shards for each, none of them empty and none much larger than 16 MiB."""
-    wanted = max(MIN_SHARDS_PER_WORKER, math.ceil(examples * image_bytes / workers / MAX_SHARD_BYTES))
+def shard_count(examples: int, image_bytes: int, workers: int, layout: RecordLayout) -> int:
+    """A multiple of the workers: several shards for each, none of them empty and none much too large.
+
+    Args:
+        examples: How many lie in them.
+        image_bytes: Of one, as it is read.
+        workers: How many share them.
+        layout: How images are kept.
+    """
+    wanted = max(MIN_SHARDS_PER_WORKER, math.ceil(examples * image_bytes / workers / MAX_SHARD_BYTES[layout]))
     return workers * min(wanted, examples // workers)
 
 
@@ -118,7 +125,7 @@ def _planned(
     splits: SplitPlan, name: SplitName, layout: RecordLayout, image_bytes: int, options: IngestOptions
 ) -> list[PlannedShard]:
     ((examples, indices),) = splits.parts(name)
-    count = shard_count(len(indices), image_bytes, options.workers)
+    count = shard_count(len(indices), image_bytes, options.workers, layout)
     ending = "tfrecord.gz" if layout == RAW else "tfrecord"
     planned, before = [], 0
     for index, some in enumerate(np.array_split(indices, count)):

@@ -6,7 +6,14 @@ import pytest
 from PIL import Image
 
 from kfp_image_classification.components.contracts import records
-from kfp_image_classification.components.contracts.dataset_manifest import ENCODED, RAW, SPLITS, Dataset, SplitName
+from kfp_image_classification.components.contracts.dataset_manifest import (
+    ENCODED,
+    RAW,
+    SPLITS,
+    Dataset,
+    RecordLayout,
+    SplitName,
+)
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.preview import preview_page
 from kfp_image_classification.components.ingest.shard_plan import record_layout, shard_count
@@ -73,11 +80,18 @@ def test_own_test_split_is_used(tmp_path: Path, ingest_options: IngestOptions) -
 
 
 @pytest.mark.parametrize(
-    ("examples", "image_bytes", "workers", "expected"),
-    [(3600, 784, 2, 8), (3600, 784, 3, 12), (5, 784, 2, 4), (2, 784, 2, 2), (1_000_000, 110_000, 4, 6560)],
+    ("examples", "image_bytes", "workers", "layout", "expected"),
+    [
+        (3600, 784, 2, RAW, 8),
+        (3600, 784, 3, RAW, 12),
+        (5, 784, 2, RAW, 4),
+        (2, 784, 2, RAW, 2),
+        (50_000, 3_072, 2, RAW, 38),
+        (1_000_000, 110_000, 4, ENCODED, 6560),
+    ],
 )
-def test_shard_count(examples: int, image_bytes: int, workers: int, expected: int) -> None:
-    assert shard_count(examples, image_bytes, workers) == expected
+def test_shard_count(examples: int, image_bytes: int, workers: int, layout: RecordLayout, expected: int) -> None:
+    assert shard_count(examples, image_bytes, workers, layout) == expected
 
 
 def test_shards_are_equally_large(digits: Dataset) -> None:
