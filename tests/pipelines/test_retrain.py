@@ -78,7 +78,7 @@ def program(module: str, ready: str, *options: str) -> Iterator[str]:
 
 
 def asked(service: str, model: Path, images: np.ndarray, changes: list[Pixels], log: Path) -> None:
-    """Serves a model under a name, and asks it about each image, changed in one of the ways by turns; keeps what went to and fro."""
+    """Serves a model, and asks it about each image, changed in one of the ways by turns; keeps what went to and fro."""
     with program("collector", "/healthz", f"--output={log}", "--format=parquet") as collector:
         options = [f"--model_name={service}", f"--model_dir={model}", "--enable_grpc=false", "--drain_seconds=0"]
         with (
