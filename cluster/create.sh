@@ -27,7 +27,7 @@ main() {
   fi
   if [ "${IMAGES:-1}" = 1 ]; then
     # All but the one for GPUs, which a cluster of containers does not have.
-    local used=(python-tensorflow python-launcher python-server python-server-tensorflow)
+    local used=(python-tensorflow python-launcher python-server python-server-tensorflow python-collector)
     images/build.sh "${used[@]}"
     images/import.sh "${used[@]}"
   fi

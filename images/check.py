@@ -39,6 +39,7 @@ MODULES = {
     ],
     "python-server": ["components.deploy.server.server", "components.deploy.server.grpc_server"],
     "python-server-tensorflow": ["components.deploy.server.server", "components.deploy.server.grpc_server"],
+    "python-collector": ["components.deploy.collector.collector"],
 }
 FILES = {
     "components.deploy.server": "page.html",
@@ -56,6 +57,10 @@ def main(image: str) -> None:
     if "server" in image:
         import_module(f"{PACKAGE}.components.deploy.server.grpc_server")._kserve_messages()
         import_module("onnxruntime")
+    if image == "python-collector":
+        import_module(f"{PACKAGE}.components.contracts.payload_files").check_usable("parquet")
+        for package in ("s3fs", "gcsfs", "httptools", "uvloop"):
+            import_module(package)
     installed = find_spec("tensorflow") is not None
     assert installed == ("tensorflow" in image), f"TensorFlow is {'' if installed else 'not '}installed"
     print(f"{image}: ok")

@@ -31,4 +31,5 @@ lock python-tensorflow --extra tensorflow --extra buckets --extra parquet pyproj
 extra tensorflow tensorflow~ | sed 's/^tensorflow/&[and-cuda]/' |
   lock python-tensorflow-gpu --extra tensorflow --extra buckets pyproject.toml -
 extra server | lock python-server -
+{ extra collector; extra buckets; extra parquet; } | lock python-collector -
 { extra server; extra tensorflow tensorflow~; } | lock python-server-tensorflow -

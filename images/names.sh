@@ -10,7 +10,7 @@ image_names() {
       return 1
     fi
   done
-  python3 -c 'from components.cluster import images as i; print(i.TENSORFLOW_IMAGE, i.TENSORFLOW_GPU_IMAGE, i.LAUNCHER_IMAGE, i.SERVER_IMAGE, i.SERVER_TENSORFLOW_IMAGE, sep="\n")' |
+  python3 -c 'from components.cluster import images as i; print(i.TENSORFLOW_IMAGE, i.TENSORFLOW_GPU_IMAGE, i.LAUNCHER_IMAGE, i.SERVER_IMAGE, i.SERVER_TENSORFLOW_IMAGE, i.COLLECTOR_IMAGE, sep="\n")' |
     while read -r image; do
       if [ $# -eq 0 ] || [[ " $* " == *" $(image_folder "$image") "* ]]; then
         echo "$image"

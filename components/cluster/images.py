@@ -14,3 +14,5 @@ LAUNCHER_IMAGE = f"{_PREFIX}python-launcher:{_TAG}"
 SERVER_IMAGE = f"{_PREFIX}python-server:{_TAG}"
 # For models that ONNX Runtime cannot serve; everything else is better off with the other, a seventh of its size.
 SERVER_TENSORFLOW_IMAGE = f"{_PREFIX}python-server-tensorflow:{_TAG}"
+# Keeps payload logs; the model server needs neither the packages for buckets nor those for Parquet.
+COLLECTOR_IMAGE = f"{_PREFIX}python-collector:{_TAG}"

@@ -26,6 +26,7 @@ ROOTS = {
         *(line.replace("tensorflow", "tensorflow[and-cuda]") for line in EXTRAS["tensorflow"] if "tensorflow~" in line),
     ],
     "python-server": EXTRAS["server"],
+    "python-collector": [*EXTRAS["collector"], *EXTRAS["buckets"], *EXTRAS["parquet"]],
     "python-server-tensorflow": [
         *EXTRAS["server"],
         *(line for line in EXTRAS["tensorflow"] if line.startswith("tensorflow~")),
@@ -95,6 +96,7 @@ def test_requirements_are_what_the_image_needs(image: str) -> None:
         # 3.35 GB with TensorFlow; what counts for it is in the model, as ONNX.
         ("python-server", {"tensorflow", "keras", "kfp", "kubernetes", "pandas", "fastapi", "cloudevents"}),
         ("python-server-tensorflow", {"kfp", "kubernetes", "pandas", "tensorflow-datasets", "scikit-learn"}),
+        ("python-collector", {"tensorflow", "kfp", "kubernetes", "pandas", "onnxruntime", "grpcio-tools"}),
         ("python-tensorflow", {"pandas", "matplotlib", "libclang", "nvidia-cudnn-cu12"}),
         ("python-tensorflow-gpu", {"pandas", "matplotlib", "libclang"}),
     ],
@@ -111,27 +113,40 @@ def test_what_was_looked_through_is_what_is_installed() -> None:
     }
 
 
-def test_the_model_server_imports_nothing_that_its_image_lacks() -> None:
-    """Every import of the server's modules, and of those of the package that they import."""
-    code = (
-        "import sys\n"
-        "class Absent:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ABSENT: raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Absent())\n"
-        "import kfp_image_classification.components.deploy.server.server\n"
-        "import kfp_image_classification.components.deploy.server.payload_log\n"
-        "from kfp_image_classification.components.deploy.server import grpc_server\n"
-        "grpc_server._kserve_messages()\n"
-        "import onnxruntime, httpx, uvloop, httptools"
-    )
-    present = set(pinned(REPOSITORY / "images" / "python-server" / "requirements.txt"))
+SERVER = """
+import kfp_image_classification.components.deploy.server.server
+import kfp_image_classification.components.deploy.server.payload_log
+from kfp_image_classification.components.deploy.server import grpc_server
+grpc_server._kserve_messages()
+import onnxruntime, httpx, uvloop, httptools
+"""
+COLLECTOR = """
+import kfp_image_classification.components.deploy.collector.collector
+from kfp_image_classification.components.contracts.event_folder import event_folder
+from kfp_image_classification.components.contracts.payload_files import check_usable
+check_usable("parquet")
+event_folder("s3://a/b", "output")
+import gcsfs, uvloop, httptools
+"""
+
+
+@pytest.mark.parametrize(("image", "code"), [("python-server", SERVER), ("python-collector", COLLECTOR)])
+def test_a_server_imports_nothing_that_its_image_lacks(image: str, code: str) -> None:
+    """Every import of its modules, and of those of the package that they import."""
+    present = set(pinned(REPOSITORY / "images" / image / "requirements.txt"))
     absent = {
         module
         for module, packages in metadata.packages_distributions().items()
         if not any(canonicalize_name(package) in {*present, "kfp-image-classification"} for package in packages)
     }
-    script = f"ABSENT = {absent!r}\n{code}"
+    script = (
+        "import sys\n"
+        f"ABSENT = {absent!r}\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ABSENT: raise ModuleNotFoundError(name)\n"
+        f"sys.meta_path.insert(0, Absent())\n{code}"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -145,6 +160,7 @@ def test_every_image_has_its_folder() -> None:
             images.LAUNCHER_IMAGE,
             images.SERVER_IMAGE,
             images.SERVER_TENSORFLOW_IMAGE,
+            images.COLLECTOR_IMAGE,
         )
     }
     assert named == {path.parent.name for path in (REPOSITORY / "images").glob("*/Dockerfile")} == set(ROOTS)

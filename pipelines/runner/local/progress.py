@@ -21,6 +21,8 @@ _CACHED = re.compile(r"Task ([\w-]+) cache hit \(key=(\w+)\)")
 _FAILED = re.compile(r"Task '[\w-]+' finished with status FAILURE")
 _STAGE_LINE = re.compile(r"\[([\w-]+)(?: [^\]]+)?\] (.*)")
 _TOOK = re.compile(r"took ([\d.]+) s$")
+# What KFP adds to a name that a step of the same run has already; the step itself does not know of it.
+_AGAIN = re.compile(r"-\d+$")
 # In what KFP's executor tells of its input, as JSON: where the step is to describe its outputs.
 _OUTPUT_FILE = re.compile(r'"outputFile": ("(?:[^"\\]|\\.)*")')
 _EPOCH_SIZE = re.compile(r"worker-0 \| .* (\d+) steps an epoch, global batch (\d+)")
@@ -124,7 +126,7 @@ class Progress:
 
     def _take_cached(self, stage: str, key: str, thread: int) -> str:
         self._in_thread[thread] = None
-        model = ""
+        stage, model = _AGAIN.sub("", stage), ""
         entry = next(self._cache.glob(f"{key}*.json"), None)
         outputs: dict[str, Any] = json.loads(entry.read_text(encoding="utf-8")) if entry else {}
         if stage == "train" and outputs:
@@ -139,14 +141,15 @@ class Progress:
 
     def _place(self, line: str, thread: int) -> None:
         """Finds out which step a thread has started: its outputs are the first thing that it tells of itself."""
-        stage, started = self._starting[thread]
+        task, started = self._starting[thread]
+        stage = _AGAIN.sub("", task)
         if _FAILED.search(line) and (step := self.find(stage, self._model_in_thread.get(thread, ""))):
             step.state, step.started = "failed", started
         told = _OUTPUT_FILE.match(line)
         if not told:
             return
         folder = Path(json.loads(told[1])).parent
-        if folder.name != stage:  # a parameter of the step that happens to have this name
+        if folder.name != task:  # a parameter of the step that happens to have this name
             return
         iteration = re.search(r"-iteration-(\d+)$", folder.parent.name)
         model = self._of_iteration(stage, int(iteration[1])) if iteration else ""
@@ -154,6 +157,8 @@ class Progress:
         if step is None:
             self.steps.append(step := RunningStep(stage, model))
         step.state, step.started, step.folder = "running", started, folder
+        step.seconds, step.tells_input = None, True  # it may have run before, as another task
+        step.lines.clear()
         self._in_thread[thread] = step
         self._model_in_thread[thread] = model
         del self._starting[thread]

@@ -81,6 +81,17 @@ def test_failed_step_keeps_its_last_lines(progress: Progress, lines: list[str], 
     assert {step.state for step in others} == {"skipped"}
 
 
+def test_step_that_a_pipeline_has_twice_is_the_later_one(progress: Progress) -> None:
+    """As in retrain, which looks at a data set and then trains on another; KFP numbers the second of a name."""
+    for task, seconds in (("ingest", 2.5), ("ingest-2", 3.5)):
+        feed(progress, MAIN, executing(task), *started(f"/runs/1/p/{task}", "shards"))
+        assert feed(progress, MAIN, "    [ingest] x: 10 train") == ["[ingest] x: 10 train"]
+        feed(progress, MAIN, f"    [ingest] took {seconds} s")
+    ingest = progress.finished()[0]
+    assert (ingest.state, ingest.seconds, ingest.folder) == ("done", 3.5, Path("/runs/1/p/ingest-2"))
+    assert [title for title, state in states(progress).items() if state != "skipped"] == ["ingest"]
+
+
 def test_cached_steps_are_known_by_their_cache_entries(progress: Progress, tmp_path: Path) -> None:
     model = {"uri": "/runs/0/p/for-loop-1-iteration-0/train/model", "metadata": {"model_type": "resnet"}}
     (tmp_path / "abc123def456789.json").write_text(json.dumps({"model": model}))
