@@ -8,6 +8,7 @@ from typing import List
 
 from kfp import dsl, kubernetes
 
+from kfp_image_classification.components.cluster.data_credentials import give_data_credentials
 from kfp_image_classification.components.cluster.storage import RUN_ID_FIELD, RUN_ID_VARIABLE, mount_storage
 from kfp_image_classification.components.deploy import deploy
 from kfp_image_classification.components.evaluate import evaluate

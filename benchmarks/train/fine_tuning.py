@@ -86,7 +86,7 @@ _SHARES = {"validation_share": VALIDATION}
 
 
 def _images(source: Source, split: str) -> Split:
-    examples = source.splits[split]  # type: ignore[index]
+    examples = source.splits[split]
     return np.stack([*examples.read(0, len(examples))]), examples.labels().astype(np.int64)
 
 
@@ -102,7 +102,7 @@ def _dataset(
         renamed = np.array([names.index(source.class_names[label]) for label in labels[order]], np.int32)
         chosen[split] = PixelExamples(pixels[order], renamed)
     options = IngestOptions(dataset="cifar10", **_SHARES, workers=workers, seed=0)
-    write_dataset(Source("cifar10", "1", [*names], SHAPE, chosen), options, folder, stage_log("bench"))  # type: ignore[arg-type]
+    write_dataset(Source("cifar10", "1", [*names], SHAPE, chosen), options, folder, stage_log("bench"))
     return Dataset(folder)
 
 
