@@ -133,7 +133,8 @@ def _write(found: FoundWeights, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(found.content)
-        partial.replace(folder / found.name)
+        # By its content: another job that has this folder keeps its own, until this one is refused.
+        partial.replace(folder / f"{found.sha256}-{found.name}")
     except OSError as error:
         raise StageFailed(f"{folder}: the initial weights cannot be written there: {error}") from None
     finally:

@@ -57,7 +57,7 @@ def begin_with(
         file = start_file(job)
         read = read_weights(file, job.start, architecture, model.input_shape[1:], model.output_shape[-1])
         values = np.concatenate([value.ravel() for value in read])
-        print(f"begins with {len(values):,} weights of {file.name}", flush=True)
+        print(f"begins with {len(values):,} weights of {_name(file, job.start)}", flush=True)
     # Only added up to zeros: each worker has the same bits in the end.
     total = sum_over_workers(tf.constant(values)).numpy()
     for variable, value in zip(taken, np.split(total, np.cumsum(sizes)[:-1]), strict=True):
@@ -79,7 +79,8 @@ def start_file(job: TrainingJob) -> Path:
             shutil.copyfile(imagenet_weights(job.options.architecture), partial)
             partial.replace(kept)
         return kept
-    return next(path for path in folder.iterdir() if not path.name.endswith(".partial"))
+    assert job.start
+    return next(folder.glob(f"{job.start.sha256}-*"))
 
 
 def imagenet_weights(architecture: str) -> Path:
@@ -141,7 +142,7 @@ def read_weights(file: Path, start: StartedFrom, architecture: str, image_shape:
             read = _models(file, architecture, image_shape, wanted, start.new_head)
         except Exception as error:  # a damaged file can fail anywhere, and a foreign one does
             raise InvalidInput(
-                f"{start.parameter} = {start.source!r}: {file.name} cannot be read as weights of {architecture} "
+                f"{start.parameter} = {start.source!r}: {_name(file, start)} cannot be read as weights of {architecture} "
                 f"({_line(error)})"
             ) from None
         for model in read:
@@ -200,6 +201,11 @@ def read_start(job: TrainingJob) -> StartedFrom | None:
         return job.start
     digest = hashlib.sha256(start_file(job).read_bytes()).hexdigest()
     return job.start.model_copy(update={"sha256": digest})
+
+
+def _name(file: Path, start: StartedFrom) -> str:
+    """A file's name as it was before it came into the job's folder."""
+    return file.name.removeprefix(f"{start.sha256}-")
 
 
 def _line(error: BaseException) -> str:

@@ -137,7 +137,7 @@ def test_chief_reads_for_all(digits: Dataset, tmp_path: Path) -> None:
     """Two workers after one another, with a sum that remembers what the chief gave."""
     donor = build_model("cnn_small", (28, 28, 1), 10, "float32")
     (tmp_path / "start").mkdir()
-    donor.save(tmp_path / "start" / "model.keras")
+    donor.save(tmp_path / "start" / "5ha-model.keras")
     options = TrainOptions(
         model_type="cnn_small", workers=2, epochs=1, batch_size=32, learning_rates="0:1e-3", seed=0, weights="a.keras"
     )
@@ -148,7 +148,8 @@ def test_chief_reads_for_all(digits: Dataset, tmp_path: Path) -> None:
         return tf.add_n(given)
 
     for is_chief in (True, False):
-        job = TrainingJob(options=options, dataset="", directory=str(tmp_path), start=WEIGHTS)
+        start = WEIGHTS.model_copy(update={"sha256": "5ha"})
+        job = TrainingJob(options=options, dataset="", directory=str(tmp_path), start=start)
         model = build_model("cnn_small", (28, 28, 1), 10, "float32")
         before = model.get_weights()
         begin_with(model, job, is_chief, total)
