@@ -25,7 +25,8 @@ print(*(line for line in extras[sys.argv[1]] if line.startswith(sys.argv[2])), s
 ' "$1" "${2:-}"
 }
 
-lock python-launcher --extra mlflow pyproject.toml
+# Train reads initial weights from buckets.
+lock python-launcher --extra mlflow --extra buckets pyproject.toml
 lock python-tensorflow --extra tensorflow --extra buckets --extra parquet pyproject.toml
 # NVIDIA's libraries are in no other lock: an environment for development does without these gigabytes.
 extra tensorflow tensorflow~ | sed 's/^tensorflow/&[and-cuda]/' |

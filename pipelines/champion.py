@@ -1,11 +1,21 @@
 """The deployed model, found and measured on the images of today, as a pipeline of its own to be used as a step."""
 
+from typing import List, NamedTuple
+
 from kfp import dsl
 
 from kfp_image_classification.components.cluster.storage import mount_storage
 from kfp_image_classification.components.evaluate import measure_champion
 from kfp_image_classification.components.select import find_champion
 from kfp_image_classification.components.step.options import described_by
+from kfp_image_classification.components.train import take_deployed
+
+
+class Champion(NamedTuple):
+    """The deployed model: its metrics, and what a training needs that begins with it."""
+
+    metrics: dsl.Metrics
+    model: dsl.Model
 
 
 # KFP 2.17 imports from a URI that is a constant or an input of the pipeline around it, not from another step's output
@@ -25,6 +35,18 @@ def champion_measured(uri: str, shards: dsl.Input[dsl.Dataset], pvc: str) -> dsl
     return measured.outputs["metrics"]
 
 
+@dsl.pipeline(name="initial-model")
+def initial_model_taken(uri: str) -> dsl.Model:
+    """Takes the model at a URI for trainings that begin with it.
+
+    Args:
+        uri: What find_champion says that they begin with.
+    """
+    imported = dsl.importer(artifact_uri=uri, artifact_class=dsl.Model, reimport=False)
+    taken = take_deployed(found=imported.output).set_display_name("Take deployed")
+    return taken.outputs["model"]
+
+
 @dsl.pipeline(name="champion")
 @described_by(find_champion, measure_champion)
 def champion(
@@ -33,16 +55,28 @@ def champion(
     service_name: str,
     namespace: str,
     force: bool,
+    initial_model: str,
+    models: List[str],
     pvc: str,
-) -> dsl.Metrics:
+) -> Champion:
     """Finds the deployed model and measures it.
 
     Args:
         pvc: On a cluster, the claim of the volume with the data set.
     """
     found = (
-        find_champion(deploy_backend=deploy_backend, service_name=service_name, namespace=namespace, force=force)
+        find_champion(
+            shards=shards,
+            deploy_backend=deploy_backend,
+            service_name=service_name,
+            namespace=namespace,
+            force=force,
+            initial_model=initial_model,
+            models=models,
+        )
         .set_display_name("Find champion")
         .set_caching_options(False)
     )
-    return champion_measured(uri=found.outputs["Output"], shards=shards, pvc=pvc).output
+    measured = champion_measured(uri=found.outputs["Output"], shards=shards, pvc=pvc)
+    taken = initial_model_taken(uri=found.outputs["initial_uri"])
+    return Champion(metrics=measured.output, model=taken.output)

@@ -8,6 +8,7 @@ from typing import List
 
 from kfp import dsl, kubernetes
 
+from kfp_image_classification.components.cluster.data_credentials import give_data_credentials
 from kfp_image_classification.components.cluster.storage import RUN_ID_FIELD, RUN_ID_VARIABLE, mount_storage
 from kfp_image_classification.components.deploy import deploy
 from kfp_image_classification.components.evaluate import evaluate
@@ -42,6 +43,10 @@ def e2e(
     gradient_clip: float = 0.0,
     label_smoothing: float = 0.0,
     class_weights: str = "equal",
+    weights: str = "none",
+    initial_model: str = "",
+    freeze_epochs: int = 0,
+    fine_tuning_rate: float = 0.1,
     augmentation: str = "none",
     mixup: float = 0.0,
     keep: str = "best",
@@ -119,12 +124,15 @@ def e2e(
         service_name=service_name,
         namespace=service_namespace,
         force=force,
+        initial_model=initial_model,
+        models=models,
         pvc=pvc,
     ).set_display_name("Champion")
 
     with dsl.ParallelFor(models, name="each-model") as model_type:
         trained = train(
             shards=ingested.outputs["shards"],
+            deployed=deployed_now.outputs["model"],
             model_type=model_type,
             backend=train_backend,
             workers=workers,
@@ -136,6 +144,10 @@ def e2e(
             gradient_clip=gradient_clip,
             label_smoothing=label_smoothing,
             class_weights=class_weights,
+            weights=weights,
+            initial_model=initial_model,
+            freeze_epochs=freeze_epochs,
+            fine_tuning_rate=fine_tuning_rate,
             augmentation=augmentation,
             mixup=mixup,
             keep=keep,
@@ -156,7 +168,7 @@ def e2e(
             worker_gpus=worker_gpus,
             job=job,
         ).set_display_name("Train")
-        mount_storage(trained, pvc)
+        give_data_credentials(mount_storage(trained, pvc))
         evaluated = evaluate(model=trained.outputs["model"], shards=ingested.outputs["shards"]).set_display_name(
             "Evaluate"
         )
@@ -166,7 +178,7 @@ def e2e(
         select(
             models=dsl.Collected(trained.outputs["model"]),
             evaluations=dsl.Collected(evaluated.outputs["metrics"]),
-            champion=deployed_now.output,
+            champion=deployed_now.outputs["metrics"],
             select_by=select_by,
             gate=gate,
             min_recall=min_recall,

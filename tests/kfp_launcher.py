@@ -109,7 +109,9 @@ class Run:
             merged = _merged(output, (told.get(name) or {}).get("artifacts", [{}])[0])
             self._upload(name, merged["uri"], _local_path(mount, merged["uri"]))
             recorded[name] = _recorded(merged)
-        files = {name: json.loads(path.read_text()) for name, path in results.items() if path.exists()}
+        texts = {name: path.read_text() for name, path in results.items() if path.exists()}
+        is_text = {name: spec.outputs[name].type == "String" for name in texts}
+        files = {name: text if is_text[name] else json.loads(text) for name, text in texts.items()}
         return Step(recorded, {**files, **given})
 
     def _execute(self, spec: Any, executor_input: dict[str, Any], pod: Path, mount: Path) -> None:

@@ -6,7 +6,8 @@ that made it, and during a canary both versions keep their own. On one machine, 
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ REVISION_ANNOTATION = f"{_PREFIX}/revision"
 SERVED_VARIABLE = "SERVED_MODELS"
 # The predictor that this one took the place of, as JSON: what `rollback` goes back to.
 REPLACES_ANNOTATION = f"{_PREFIX}/replaces"
+
+# In place of a path or URI, as the `initial_model` of a training: the model that the service has now.
+DEPLOYED = "deployed"
+# That setting of one of `models`, in either form.
+_BEGINS_WITH_IT = re.compile(rf'\binitial_model"?\s*[=:]\s*"?{DEPLOYED}\b')
 
 
 class DeployedModel(BaseModel):
@@ -114,6 +120,16 @@ def last_served(service_name: str) -> list[DeployedModel]:
         return [DeployedModel.model_validate(model) for model in models]
     except (KeyError, OSError, ValueError, TypeError):
         return []
+
+
+def begins_with_deployed(initial_model: str, models: Iterable[str]) -> bool:
+    """Whether any training of a pipeline begins with the deployed model.
+
+    Args:
+        initial_model: As the pipeline takes it, for all models.
+        models: As the pipeline takes them; one may have an `initial_model` of its own.
+    """
+    return initial_model == DEPLOYED or any(_BEGINS_WITH_IT.search(model) for model in models)
 
 
 def _annotation(name: str) -> str:

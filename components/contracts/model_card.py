@@ -1,12 +1,16 @@
 """What travels with an exported model: what it is, where it came from, and examples of what it must answer."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from kfp_image_classification.components.step.errors import StageFailed
 
+StartParameter = Literal["weights", "initial_model"]
+
+# The Keras model beside the versions, for further training.
+KERAS_MODEL = "model.keras"
 # TensorFlow Serving leaves this folder of a version alone.
 MODEL_CARD = "assets.extra/model.json"
 ONNX_MODEL = "assets.extra/model.onnx"
@@ -28,6 +32,39 @@ class Example(BaseModel):
     probabilities: list[float]
 
 
+class StartedFrom(BaseModel):
+    """Which weights a training began with, where it did not draw its own.
+
+    Attributes:
+        parameter: As what they were given: `weights`, all layers but the head, or `initial_model`, all layers.
+        source: Where they came from: `imagenet`, a path or a URI.
+        sha256: Of the file that was read.
+        new_head: Whether the last layer began with weights of its own.
+        model_type: Of the model that they are from, where that is known.
+        run: The pipeline run that trained it, where that is known.
+        dataset: What it was trained on, where that is known.
+    """
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    parameter: StartParameter
+    source: str
+    sha256: str = ""
+    new_head: bool = True
+    model_type: str = ""
+    run: str = ""
+    dataset: str = ""
+
+    @property
+    def words(self) -> str:
+        """The same for people."""
+        known = {"": self.model_type, "of run ": self.run, "trained on ": self.dataset}
+        told = ", ".join(f"{before}{value}" for before, value in known.items() if value)
+        digest = f", SHA-256 {self.sha256}" if self.sha256 else ""
+        layers = "all layers but the head, which is new" if self.new_head else "all layers"
+        return f"{self.parameter} = {self.source}{f' ({told})' if told else ''}{digest}: {layers}"
+
+
 class ModelCard(BaseModel):
     """The metadata of one version of a model.
 
@@ -45,6 +82,7 @@ class ModelCard(BaseModel):
         versions: Of Python and the packages that made the model.
         examples: For smoke predictions.
         onnx_sha256: Of the same model as ONNX, from pixels to logits; empty where there is none.
+        started_from: Which weights the training began with; None where it drew its own.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
@@ -62,6 +100,7 @@ class ModelCard(BaseModel):
     versions: dict[str, str]
     examples: list[Example]
     onnx_sha256: str = ""
+    started_from: StartedFrom | None = None
 
 
 def model_versions(model_directory: str | Path) -> list[Path]:

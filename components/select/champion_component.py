@@ -1,3 +1,5 @@
+from typing import List
+
 from kfp import dsl
 
 from kfp_image_classification.components.cluster.images import LAUNCHER_IMAGE
@@ -9,15 +11,24 @@ from kfp_image_classification.components.step.options import described_by
 @described_by(ChampionOptions)
 def find_champion(
     found: dsl.Output[dsl.Artifact],
+    initial_uri: dsl.OutputPath(str),  # type: ignore[valid-type]
+    shards: dsl.Input[dsl.Dataset] = None,
     deploy_backend: str = "auto",
     service_name: str = "",
     namespace: str = "",
     force: bool = False,
+    initial_model: str = "",
+    models: List[str] = [],  # noqa: B006 - KFP reads the default, it never changes it
 ) -> str:
     """Finds the deployed model, which new ones have to beat.
 
     Args:
         found: What is known of it; a note where there is none.
+        initial_uri: URI of what trainings begin with: of the model, where any begins with the deployed one; else of the
+            shards, so that what is made of it, and the trainings, can come from the cache.
+        shards: The data set that new models are trained on.
+        initial_model: As train takes it.
+        models: As the pipelines take them; one may have an `initial_model` of its own.
 
     Returns:
         URI of its files, to be imported as a Model; of the note where there is none.
@@ -25,6 +36,7 @@ def find_champion(
     arguments = locals()
     from pathlib import Path
 
+    from kfp_image_classification.components.contracts.deployed_model import begins_with_deployed
     from kfp_image_classification.components.contracts.evaluation import NoChampion
     from kfp_image_classification.components.select.champion import find_champion_model
     from kfp_image_classification.components.select.options import ChampionOptions
@@ -39,6 +51,11 @@ def find_champion(
         model = find_champion_model(options, stage_log("find-champion"))
         if isinstance(model, NoChampion):
             model.write(Path(found.path))
+            uri = str(found.uri)
         else:
             Path(found.path).write_text(model.model_dump_json(), encoding="utf-8")
-        return str(found.uri if isinstance(model, NoChampion) else model.model_uri)
+            uri = model.model_uri
+        is_begun_with = begins_with_deployed(initial_model, models) and not isinstance(model, NoChampion)
+        Path(initial_uri).parent.mkdir(parents=True, exist_ok=True)
+        Path(initial_uri).write_text(uri if is_begun_with or shards is None else shards.uri, encoding="utf-8")
+        return uri

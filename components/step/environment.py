@@ -30,6 +30,8 @@ _TAKEN = re.compile(
     r"TF_CONFIG$|TF_CPP_|TF_FORCE_GPU_ALLOW_GROWTH$|TF_GPU_ALLOCATOR$|MPLCONFIGDIR$|"
     r"PYTHON(HOME|PLATLIBDIR|USERBASE|NOUSERSITE|DONTWRITEBYTECODE|PYCACHEPREFIX|FAULTHANDLER)$"
 )
+# The folder that a user's own KERAS_HOME names: for what keras.applications downloads, and nothing else.
+PRETRAINED_VARIABLE = "PRETRAINED_HOME"
 # Where CUDA is installed is a fact, and no choice of how to compute.
 _CUDA_FOLDER = re.compile(r"--xla_gpu_cuda_data_dir=\S+")
 
@@ -49,6 +51,8 @@ def own_environment(environment: Mapping[str, str], cores: int) -> dict[str, str
     free = written_down(environment)
     own = {name: value for name, value in environment.items() if free or _is_taken(name)}
     own = {name: value for name, value in own.items() if not name.startswith("KERAS_")}
+    if (home := environment.get("KERAS_HOME", os.devnull)) != os.devnull:
+        own[PRETRAINED_VARIABLE] = home
     own.pop("TF_USE_LEGACY_KERAS", None)
     if not free and (folder := _CUDA_FOLDER.findall(environment.get("XLA_FLAGS", ""))):
         own["XLA_FLAGS"] = " ".join(folder)

@@ -158,6 +158,8 @@ def _card_tags(card: ModelCard) -> list[RunTag]:
         "dataset_fingerprint": card.dataset_fingerprint,
         **{f"version.{package}": version for package, version in card.versions.items()},
     }
+    if card.started_from:
+        tags["started_from"] = card.started_from.words
     if card.git_revision:
         tags["mlflow.source.git.commit"] = card.git_revision
     return [RunTag(name, value) for name, value in tags.items()]

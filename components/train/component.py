@@ -24,6 +24,7 @@ def train(
     metrics: dsl.Output[dsl.Metrics],
     curves: dsl.Output[dsl.HTML],
     task_config: dsl.TaskConfig,
+    deployed: dsl.Input[dsl.Model] = None,
     model_type: str = "cnn",
     backend: str = "auto",
     workers: int = 2,
@@ -35,6 +36,10 @@ def train(
     gradient_clip: float = 0.0,
     label_smoothing: float = 0.0,
     class_weights: str = "equal",
+    weights: str = "none",
+    initial_model: str = "",
+    freeze_epochs: int = 0,
+    fine_tuning_rate: float = 0.1,
     seed: int = 0,
     augmentation: str = "none",
     mixup: float = 0.0,
@@ -70,6 +75,7 @@ def train(
         curves: A page with the learning curves.
         task_config: Filled in by KFP with what is set on the task (resources, volumes, tolerations ...), for the
             workers' pods.
+        deployed: What take_deployed took: the model that the service has now, for `initial_model` = `deployed`.
         peer_seconds: How long a worker waits for all others at the start: on a cluster at least `start_seconds` of
             `job`, in which a pod may start; 0 for a minute longer than that.
         work_dir: Folder for checkpoints, logs and TensorBoard; empty for the run's folder on the shared volume, and
@@ -81,13 +87,15 @@ def train(
 
     from kfp_image_classification.components.cluster.local_backend import refuse_in_pod, train_backend_problem
     from kfp_image_classification.components.cluster.storage import run_id
+    from kfp_image_classification.components.contracts.dataset_manifest import Dataset
     from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.options import options_from
     from kfp_image_classification.components.step.process_start import start_process
     from kfp_image_classification.components.step.stage_log import stage_log
     from kfp_image_classification.components.train.launchers.job_options import JobOptions
     from kfp_image_classification.components.train.launchers.pod_template import TaskSettings
-    from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
+    from kfp_image_classification.components.train.options import TrainingJob, TrainOptions, check_fit
+    from kfp_image_classification.components.train.starting_point import starting_point
 
     start_process()
     stage = f"train {model_type}"
@@ -99,8 +107,11 @@ def train(
 
         directory = job_directory(options, shards.path, Path(model.path), work_dir)
         run = run or run_id()
-        training = TrainingJob(options=options, dataset=shards.path, directory=str(directory), run=run)
         log = stage_log(stage)
+        manifest = Dataset(shards.path).manifest
+        check_fit(options, manifest)
+        start = starting_point(options, manifest, directory, log, Path(deployed.path) if deployed else None)
+        training = TrainingJob(options=options, dataset=shards.path, directory=str(directory), run=run, start=start)
         result = run_job(training, Path(model.path), log, job_options, TaskSettings.of(task_config))
 
         result.fill(model, metrics, curves, dataset_uri=shards.uri, work_dir=training.directory)

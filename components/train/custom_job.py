@@ -10,7 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from kfp_image_classification.components.cluster.images import TENSORFLOW_GPU_IMAGE, TENSORFLOW_IMAGE
-from kfp_image_classification.components.train.options import TrainingJob
+from kfp_image_classification.components.contracts.deployed_model import DEPLOYED
+from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
 
 
@@ -39,6 +41,19 @@ class Machine(BaseModel):
     @property
     def resolved_image(self) -> str:
         return self.image or (TENSORFLOW_GPU_IMAGE if self.gpus else TENSORFLOW_IMAGE)
+
+
+def refuse_deployed(options: TrainOptions) -> None:
+    """Refuses what only a service of KServe, or of this machine, can tell.
+
+    Raises:
+        InvalidInput: When the training is to begin with the deployed model.
+    """
+    if options.initial_model == DEPLOYED:
+        raise InvalidInput(
+            "initial_model = 'deployed': nobody notes on Vertex AI which model an endpoint has; give the gs:// URI of "
+            "its Model artifact"
+        )
 
 
 def worker_pool_specs(job: TrainingJob, machine: Machine) -> list[dict[str, Any]]:

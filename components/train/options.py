@@ -7,12 +7,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 from kfp_image_classification.components.cluster.kubernetes_client import in_cluster
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset, DatasetManifest
+from kfp_image_classification.components.contracts.deployed_model import DEPLOYED
 from kfp_image_classification.components.contracts.measures import TOP_FROM_CLASSES, MeasureName
+from kfp_image_classification.components.contracts.model_card import StartedFrom
 from kfp_image_classification.components.step.errors import InvalidInput, run_checks
 from kfp_image_classification.components.train.class_weights import EQUAL, class_weights, parse_class_weights
 from kfp_image_classification.components.train.learning_rate import Schedule
 from kfp_image_classification.components.train.model_settings import EXPECTED, ModelSettings
-from kfp_image_classification.components.train.variants import AUGMENTATIONS, SMALLEST_SIDE, check_model
+from kfp_image_classification.components.train.variants import AUGMENTATIONS, BACKBONES, SMALLEST_SIDE, check_model
+from kfp_image_classification.components.train.weight_source import IMAGENET, NONE, check_source
 
 TrainBackend = Literal["auto", "local", "tfjob", "trainjob"]
 Devices = Literal["auto", "cpu", "gpu"]
@@ -35,6 +38,10 @@ SETTINGS = (
     "patience",
     "compute_dtype",
     "gradient_dtype",
+    "weights",
+    "initial_model",
+    "freeze_epochs",
+    "fine_tuning_rate",
 )
 
 
@@ -68,6 +75,31 @@ def _class_weights(text: str) -> str:
     return text
 
 
+def _weights(weights: str, others: ValidationInfo) -> str:
+    model = ModelSettings.parse(others.data["model_type"]).architecture if "model_type" in others.data else ""
+    if weights == IMAGENET and model and model not in BACKBONES:
+        raise ValueError(f"there are none of {model}; give a path, or one of the models {', '.join(BACKBONES)}")
+    return check_source(weights) if weights not in (NONE, IMAGENET) else weights
+
+
+def _initial_model(source: str, others: ValidationInfo) -> str:
+    if source and others.data.get("weights", NONE) != NONE:
+        raise ValueError(
+            f"weights = {others.data['weights']!r} is given, too; weights takes all layers but the head from "
+            "somewhere, initial_model all: give one of them"
+        )
+    return check_source(source, only_models=True) if source not in ("", DEPLOYED) else source
+
+
+def _freeze_epochs(count: int, others: ValidationInfo) -> int:
+    given = others.data
+    if count and given.get("weights") == NONE and given.get("initial_model") == "":
+        raise ValueError("there are no weights to keep; give weights or initial_model, or 0")
+    if count > given.get("epochs", count):
+        raise ValueError(f"the training has {given['epochs']} epochs; give at most so many")
+    return count
+
+
 def _decay(decay: float, others: ValidationInfo) -> float:
     optimizer = others.data.get("optimizer")
     if decay and optimizer == "adam":
@@ -81,9 +113,11 @@ class TrainOptions(BaseModel):
     """Parameters of train.
 
     Attributes:
-        model_type: The model variant: `cnn`, `cnn_dropout`, `cnn_batchnorm`, `cnn_small` or `resnet`; or the import
-            path of a function of your own, `my_package.models:build`. Settings of this model alone may follow, as in
-            `resnet:batch_size=64,learning_rates=cosine:2e-3`, or all as JSON, `{"model": "resnet", "batch_size": 64}`.
+        model_type: The model variant: `cnn`, `cnn_dropout`, `cnn_batchnorm`, `cnn_small` or `resnet`; a backbone of
+            keras.applications: `mobilenet_v3_small`, `efficientnet_v2_b0`, `resnet50_v2` or `convnext_tiny`; or the
+            import path of a function of your own, `my_package.models:build`. Settings of this model alone may follow,
+            as in `resnet:batch_size=64,learning_rates=cosine:2e-3`, or all as JSON, `{"model": "resnet", "batch_size":
+            64}`.
         backend: What runs the workers: `tfjob` or `trainjob`, pods of a cluster; `local`, processes beside this step;
             `auto`, a TFJob when this is a pod, else local processes.
         workers: Workers that train each model in step.
@@ -101,6 +135,14 @@ class TrainOptions(BaseModel):
         label_smoothing: Share of each label that is spread over all classes, from 0 to below 1.
         class_weights: How much the images of each class count in the loss: `equal`; `balanced`, each class as much as
             any other, however few images it has; or a JSON object, such as `{"cat": 2}`, where others count 1.
+        weights: What all layers but the head begin with: `none`, random numbers; `imagenet`, downloaded, for backbones
+            of keras.applications; or a path, s3:// or gs:// URI of an earlier run's Model artifact or of a .keras,
+            .weights.h5 or .h5 file.
+        initial_model: What all layers begin with: a path, s3:// or gs:// URI of an earlier run's Model artifact or of a
+            .keras file; or `deployed`, the model that the service has now, for models of its architecture. Other
+            classes get a new head. Empty for none.
+        freeze_epochs: With either, epochs in which the head alone is trained, before all layers are.
+        fine_tuning_rate: What the learning rate is multiplied by after freeze_epochs, when all layers are trained.
         seed: Decides initial weights, dropout, augmentation and the order of the images.
         augmentation: Random changes to the training images: `none`, `shift`, `shift_flip` (for photographs), or
             `photo`: crops of another size and shape, mirrored, in other light and colours.
@@ -143,6 +185,10 @@ class TrainOptions(BaseModel):
     gradient_clip: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     class_weights: Annotated[str, AfterValidator(_class_weights)] = EQUAL
+    weights: Annotated[str, AfterValidator(_weights)] = NONE
+    initial_model: Annotated[str, AfterValidator(_initial_model)] = ""
+    freeze_epochs: Annotated[int, AfterValidator(_freeze_epochs)] = Field(default=0, ge=0)
+    fine_tuning_rate: float = Field(default=0.1, gt=0, le=1)
     seed: int = Field(ge=0, lt=2**31)
     augmentation: Annotated[str, AfterValidator(_known_augmentation)] = "none"
     mixup: float = Field(default=0.0, ge=0, le=10)
@@ -190,6 +236,7 @@ class TrainingJob(BaseModel):
         dataset: Folder of the data set's manifest.
         directory: The job's own folder, the same for all workers: checkpoints, logs, TensorBoard, the model.
         run: Name of the pipeline run, for the model's metadata.
+        start: The weights that it begins with, which lie in its folder (`START_DIRECTORY`); None for none.
         gpus: How many GPUs the launcher gave each worker.
         shares_gpu: Whether it gave the same GPU to several.
     """
@@ -200,12 +247,14 @@ class TrainingJob(BaseModel):
     dataset: str
     directory: str
     run: str = ""
+    start: StartedFrom | None = None
     gpus: int = 0
     shares_gpu: bool = False
 
     def identity(self) -> str:
         """What must be the same for a job to continue from another's checkpoints, as text."""
-        return self.identity_of(self.options, self.dataset)
+        identity = self.identity_of(self.options, self.dataset)
+        return f"{identity} {self.start.sha256}" if self.start else identity
 
     def for_devices(self, gpus: int) -> "TrainingJob":
         """The job of workers that have so many GPUs each, or none: a pod may see those that others were given."""

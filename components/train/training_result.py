@@ -62,6 +62,7 @@ class TrainingResult:
             "epoch": self.kept_epoch["epoch"],
             "seconds": self.seconds,
             "restarts": [asdict(restart) for restart in self.restarts],
+            **({"started_from": self.card.started_from.words} if self.card.started_from else {}),
         }
 
     def fill(self, model: Any, metrics: Any, curves: Any, **metadata: str) -> None:

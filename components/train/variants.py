@@ -4,8 +4,17 @@ from kfp_image_classification.components.step.errors import InvalidInput
 
 ImageShape = tuple[int, int, int]
 
+# Functions of `worker/backbones.py`: those for which there are weights of ImageNet.
+BACKBONES = ("mobilenet_v3_small", "efficientnet_v2_b0", "resnet50_v2", "convnext_tiny")
 # Each model variant, a function of `worker/models.py`, with the height and width in pixels that its images need.
-SMALLEST_SIDE = {"cnn": 18, "cnn_small": 8, "resnet": 16, "cnn_dropout": 18, "cnn_batchnorm": 18}
+SMALLEST_SIDE = {
+    "cnn": 18,
+    "cnn_small": 8,
+    "resnet": 16,
+    "cnn_dropout": 18,
+    "cnn_batchnorm": 18,
+    **dict.fromkeys(BACKBONES, 32),
+}
 AUGMENTATIONS = ("none", "shift", "shift_flip", "photo")
 
 

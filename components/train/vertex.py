@@ -26,6 +26,10 @@ def plan_custom_job(
     gradient_clip: float = 0.0,
     label_smoothing: float = 0.0,
     class_weights: str = "equal",
+    weights: str = "none",
+    initial_model: str = "",
+    freeze_epochs: int = 0,
+    fine_tuning_rate: float = 0.1,
     seed: int = 0,
     augmentation: str = "none",
     mixup: float = 0.0,
@@ -53,21 +57,28 @@ def plan_custom_job(
         The `worker_pool_specs` of CustomTrainingJobOp.
     """
     arguments = locals()
+    from pathlib import Path
+
     from kfp_image_classification.components.contracts.dataset_manifest import Dataset
     from kfp_image_classification.components.step.errors import reported
     from kfp_image_classification.components.step.options import options_from
-    from kfp_image_classification.components.train.custom_job import Machine, worker_pool_specs
+    from kfp_image_classification.components.step.stage_log import stage_log
+    from kfp_image_classification.components.train.custom_job import Machine, refuse_deployed, worker_pool_specs
     from kfp_image_classification.components.train.job_folder import claim_directory
     from kfp_image_classification.components.train.options import TrainingJob, TrainOptions, check_fit
+    from kfp_image_classification.components.train.starting_point import starting_point
 
     with reported(f"plan {model_type}"):
         options = options_from(TrainOptions, arguments)
         machine = options_from(Machine, arguments)
-        check_fit(options, Dataset(shards.path).manifest)
+        manifest = Dataset(shards.path).manifest
+        check_fit(options, manifest)
+        refuse_deployed(options)
         if options.exchange == "auto":
             # Nobody says that a replica of a CustomJob can be reached at another port than TF_CONFIG's.
             options = options.model_copy(update={"exchange": "ring"})
-        training = TrainingJob(options=options, dataset=shards.path, directory=job.path, run=run)
+        start = starting_point(options, manifest, Path(job.path), stage_log(f"plan {model_type}"))
+        training = TrainingJob(options=options, dataset=shards.path, directory=job.path, run=run, start=start)
         claim_directory(training)
         return worker_pool_specs(training, machine)
 

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin
 
 import docstring_parser
 
+from kfp_image_classification.components.contracts.deployed_model import begins_with_deployed
 from kfp_image_classification.components.deploy.options import DeployOptions
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.monitor.options import MonitorOptions
@@ -21,6 +22,7 @@ from kfp_image_classification.components.track.options import track_options
 from kfp_image_classification.components.train.launchers.job_options import JobOptions, check_backend
 from kfp_image_classification.components.train.model_settings import ModelSettings, own_package
 from kfp_image_classification.components.train.options import TrainOptions, check_batch
+from kfp_image_classification.components.train.starting_point import find_named
 from kfp_image_classification.components.train.variants import check_model
 
 KFP_PLACEHOLDER = "{{$"
@@ -112,8 +114,9 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         [
             lambda: _check_texts(parameters),
             lambda: _check_models(models),
+            lambda: _check_deployed(parameters),
             lambda: _options(IngestOptions, parameters),
-            *(partial(_train_options, parameters, model) for model in models),
+            *(partial(train_options, parameters, model) for model in models),
             lambda: check_backend(_options(JobOptions, parameters), parameters["train_backend"]),
             # The service's own parameters are checked, and told, as those of deploy.
             lambda: _select_options(parameters),
@@ -142,14 +145,15 @@ def check_data_set(parameters: Mapping[str, Any]) -> None:
         options = _options(IngestOptions, parameters)
         source = open_source(options, dry=True)
     models = [ModelSettings.parse(model) for model in parameters["models"]]
-    checks: list[Callable[[], None]] = [
+    checks: list[Callable[[], object]] = [
         partial(check_model, model.architecture, source.image_shape) for model in models
     ]
     checks += [partial(_check_findable, model.architecture) for model in models if model.is_own]
+    checks += [partial(find_named, train_options(parameters, model)) for model in parameters["models"]]
     checks.append(lambda: check_classes(_select_options(parameters), source.class_names))
     if source.splits:
         images = count_to_train(source, options)
-        checks += [partial(check_batch, _train_options(parameters, model), images) for model in parameters["models"]]
+        checks += [partial(check_batch, train_options(parameters, model), images) for model in parameters["models"]]
     run_checks(checks)
 
 
@@ -191,6 +195,14 @@ def _check_models(models: list[str]) -> None:
         raise InvalidInput(f"models = {models!r}: each model can be named once")
 
 
+def _check_deployed(parameters: Mapping[str, Any]) -> None:
+    if parameters.get("force") and begins_with_deployed(parameters["initial_model"], parameters["models"]):
+        raise InvalidInput(
+            "initial_model = 'deployed': with force = true nobody looks which model is deployed; give its folder or "
+            "URI, or force = false"
+        )
+
+
 def check_mlflow_server(parameters: Mapping[str, Any]) -> None:
     """Asks the MLflow server, if one is to be used, before a local run: hours of training must not end without it.
 
@@ -205,7 +217,12 @@ def check_mlflow_server(parameters: Mapping[str, Any]) -> None:
     check_server(parameters["mlflow_uri"])
 
 
-def _train_options(parameters: Mapping[str, Any], model: str) -> TrainOptions:
+def train_options(parameters: Mapping[str, Any], model: str) -> TrainOptions:
+    """What train will make of the parameters for one of the models.
+
+    Raises:
+        InvalidInput: With all their problems.
+    """
     return _options(TrainOptions, parameters, model_type=model, backend=parameters["train_backend"])
 
 

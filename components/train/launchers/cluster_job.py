@@ -43,7 +43,9 @@ def cluster_job(
         ]
     )
     client = api_client()
-    name = job_name(run_id() or job.directory, job.options.model_type, job.identity())
+    # As its folder: see job_directory.
+    identity = TrainingJob.identity_of(job.options, job.dataset)
+    name = job_name(run_id() or job.directory, job.options.model_type, identity)
     claim_directory(job)
     job = share_dataset(job).for_devices(pods.gpus)
     pods = PodTemplate(job, options, task, pods.run_id, pods.mount_path)

@@ -4,7 +4,7 @@ import contextlib
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ class CheckpointUnreadable(Exception):
 
 
 class Checkpoints:
-    """The last few states of model, optimizer, best epoch and position in one folder.
+    """The last few states of model, optimizers, best epoch and position in one folder.
 
     A checkpoint counts when it can be read to its end: its index gets its name last, and TensorFlow keeps a checksum of
     every tensor.
@@ -47,7 +47,7 @@ class Checkpoints:
         self,
         directory: Path,
         model: "keras.Model",
-        optimizer: "keras.optimizers.Optimizer",
+        optimizers: Sequence["keras.optimizers.Optimizer"],
         best: tf.Module,
         check: Callable[[], None] = lambda: None,
     ) -> None:
@@ -56,7 +56,7 @@ class Checkpoints:
         Args:
             directory: The folder.
             model: Whose state is saved and restored.
-            optimizer: The same.
+            optimizers: The same, of each phase of the training.
             best: The same, of the best epoch so far.
             check: Asked before a checkpoint gets its name; raises when this process must not write any more.
         """
@@ -65,7 +65,7 @@ class Checkpoints:
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._totals = tf.Variable([0.0, 0.0], trainable=False)
         self._checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=optimizer, best=best, step=self._step, epoch_totals=self._totals
+            model=model, optimizers=[*optimizers], best=best, step=self._step, epoch_totals=self._totals
         )
 
     def restore(self) -> Position | None:

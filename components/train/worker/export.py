@@ -31,12 +31,19 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
-from kfp_image_classification.components.contracts.model_card import MODEL_CARD, ONNX_MODEL, Example, ModelCard
+from kfp_image_classification.components.contracts.model_card import (
+    KERAS_MODEL,
+    MODEL_CARD,
+    ONNX_MODEL,
+    Example,
+    ModelCard,
+)
 from kfp_image_classification.components.contracts.preprocessing import ImageShape, decode_images, model_input
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.step.literal_path import literal_path
 from kfp_image_classification.components.step.whole_file import publish_folder
 from kfp_image_classification.components.train.options import TrainingJob
+from kfp_image_classification.components.train.worker.initial_weights import read_start
 from kfp_image_classification.components.train.worker.models import build_model
 from kfp_image_classification.components.train.worker.onnx_export import write_onnx
 
@@ -82,7 +89,7 @@ def _export(
     served = partial / VERSION
     served.mkdir(parents=True, exist_ok=True)
     save_served_graph(model, manifest.image_shape, manifest.class_names, served)
-    model.save(partial / "model.keras")
+    model.save(partial / KERAS_MODEL)
     card = _model_card(model, job, dataset)
     pixels = np.stack([tf.io.decode_png(base64.b64decode(example.png)) for example in card.examples])
     card = card.model_copy(update={"onnx_sha256": write_onnx(model, pixels, served / ONNX_MODEL)})
@@ -156,6 +163,7 @@ def _model_card(model: keras.Model, job: TrainingJob, dataset: Dataset) -> Model
             **{name: version(name) for name in ("tensorflow", "keras", "kfp-image-classification")},
         },
         examples=_examples(model, dataset),
+        started_from=read_start(job),
     )
 
 

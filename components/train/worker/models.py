@@ -8,11 +8,13 @@ Machine Learning Patterns" (Manning, 2023), with logits in place of the softmax.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import keras
 from keras import Sequential, layers
 
 from kfp_image_classification.components.contracts.preprocessing import ImageShape
+from kfp_image_classification.components.train.worker.backbones import KERAS_BACKBONES, build_backbone
 from kfp_image_classification.components.train.worker.own_models import build_own_model
 
 BuildModel = Callable[[ImageShape, int], keras.Model]
@@ -149,5 +151,6 @@ def cnn_batchnorm(image_shape: ImageShape, classes: int) -> keras.Model:
 
 
 MODELS: dict[str, BuildModel] = {
-    build.__name__: build for build in (cnn, cnn_small, resnet, cnn_dropout, cnn_batchnorm)
+    **{build.__name__: build for build in (cnn, cnn_small, resnet, cnn_dropout, cnn_batchnorm)},
+    **{name: partial(build_backbone, name) for name in KERAS_BACKBONES},
 }

@@ -17,6 +17,7 @@ from kfp_image_classification.components.train.worker.compiled_step import (
     waits_for_replicas,
 )
 from kfp_image_classification.components.train.worker.losses import Objective
+from kfp_image_classification.components.train.worker.trained_part import TrainedPart, whole
 
 # About a second of steps a call: long enough to hide a call's cost, short enough to notice a preemption in time.
 SECONDS_PER_CALL = 1.0
@@ -61,6 +62,8 @@ def build_train_steps(
     global_batch: int,
     sum_over_workers: SumOverWorkers,
     with_xla: bool = False,
+    part: TrainedPart | None = None,
+    first_step: int = 0,
 ) -> TrainSteps:
     """Builds the function that takes a number of steps.
 
@@ -72,28 +75,31 @@ def build_train_steps(
         global_batch: Images of a step, of all workers together.
         sum_over_workers: Sums a tensor (float32 [n]) that each worker holds once.
         with_xla: Whether XLA is to compile them, if it can; where it cannot, the log says why.
+        part: What of the model is trained; None for all of it.
+        first_step: Steps that were taken before the optimizer's first one.
 
     Returns:
         A function of the batches, the number of steps (int32), and anything to be summed over the workers on the way
         (float32 [n]). It returns the sums over all workers: of the losses, of the correct images, and of those.
     """
     replicas = strategy.num_replicas_in_sync
+    trained = part or whole(model)
 
     def gradients_of(pixels: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group if objective.mixup else 0
-        batch = objective.mixed(model_input(pixels), labels, optimizer.iterations.value, replica)
+        batch = objective.mixed(model_input(pixels), labels, optimizer.iterations.value + first_step, replica)
         with tf.GradientTape() as tape:
-            logits = _logits(model, batch.images, training=True)
+            logits = _in_float32(trained.logits(batch.images))
             losses = objective.losses(logits, batch)
             # Gradients are summed over the replicas, so each counts its part of the global batch.
-            loss = tf.reduce_sum(losses) / global_batch + sum(model.losses) / replicas
-        gradients = tape.gradient(loss, model.trainable_variables)
+            loss = tf.reduce_sum(losses) / global_batch + sum(trained.losses()) / replicas
+        gradients = tape.gradient(loss, trained.variables)
         return gradients, tf.stack([tf.reduce_sum(losses), _correct(logits, labels)])
 
     def step_with(gradients_of: Step) -> Step:
         def replica_step(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
             gradients, results = gradients_of(pixels, labels)
-            optimizer.apply(gradients, model.trainable_variables)
+            optimizer.apply(gradients, trained.variables)
             return results
 
         return replica_step
@@ -103,9 +109,10 @@ def build_train_steps(
         print("xla: the model is trained without, as its synchronized layers wait for the other replicas", flush=True)
     elif with_xla:
         # Where there are other replicas, only what is before their sum.
-        part = compiled_part(gradients_of)
-        ways = [(compiled_whole(step), None)] if replicas == 1 else []
-        step = _compiled(strategy, model, optimizer, global_batch // replicas, [*ways, (step_with(part), part)]) or step
+        before_sum = compiled_part(gradients_of)
+        ways: list[tuple[Step, Step | None]] = [(compiled_whole(step), None)] if replicas == 1 else []
+        ways.append((step_with(before_sum), before_sum))
+        step = _compiled(strategy, model, optimizer, global_batch // replicas, ways) or step
 
     @tf.function
     def train_steps(batches: Iterator[Any], count: tf.Tensor, carried: tf.Tensor) -> tf.Tensor:
@@ -152,7 +159,7 @@ def build_validation(model: keras.Model, select_by: MeasureName, sum_over_worker
 
     @tf.function(reduce_retracing=True)
     def measure(pixels: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        logits = _logits(model, model_input(pixels), training=False)
+        logits = _in_float32(model(model_input(pixels), training=False))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         totals = [tf.reduce_sum(losses), _correct(logits, labels), tf.cast(tf.size(labels), tf.float32)]
         if select_by == "top5":
@@ -184,9 +191,9 @@ def build_validation(model: keras.Model, select_by: MeasureName, sum_over_worker
     return validate
 
 
-def _logits(model: keras.Model, images: tf.Tensor, training: bool) -> tf.Tensor:
-    # In float32 also from layers that compute in bfloat16: a loss needs more digits.
-    return tf.cast(model(images, training=training), tf.float32)
+def _in_float32(logits: tf.Tensor) -> tf.Tensor:
+    # Also from layers that compute in bfloat16: a loss needs more digits.
+    return tf.cast(logits, tf.float32)
 
 
 def _correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

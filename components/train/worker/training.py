@@ -28,7 +28,6 @@ from kfp_image_classification.components.train.attempts import OwnAttempt
 from kfp_image_classification.components.train.class_weights import class_weights
 from kfp_image_classification.components.train.history import forget_epochs_after
 from kfp_image_classification.components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY, PROGRESS_FILE
-from kfp_image_classification.components.train.learning_rate import Schedule
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions, check_fit
 from kfp_image_classification.components.train.worker.best_epoch import BestEpoch
 from kfp_image_classification.components.train.worker.checkpoints import Checkpoints, Position, TimedCheckpoints
@@ -37,6 +36,7 @@ from kfp_image_classification.components.train.worker.coordination import PeersU
 from kfp_image_classification.components.train.worker.devices import ComputeDevices, find_devices
 from kfp_image_classification.components.train.worker.epoch_log import EpochLog
 from kfp_image_classification.components.train.worker.export import export_model, is_exported
+from kfp_image_classification.components.train.worker.initial_weights import begin_with
 from kfp_image_classification.components.train.worker.input_pipeline import (
     VALIDATION_PART,
     WHOLE_SHARE_BYTES,
@@ -48,8 +48,8 @@ from kfp_image_classification.components.train.worker.input_pipeline import (
 from kfp_image_classification.components.train.worker.losses import Objective
 from kfp_image_classification.components.train.worker.lost_peers import leave_when_a_peer_is_lost
 from kfp_image_classification.components.train.worker.models import build_model
-from kfp_image_classification.components.train.worker.optimizers import build_optimizer
 from kfp_image_classification.components.train.worker.phase_times import PhaseTimes
+from kfp_image_classification.components.train.worker.phases import Phase, phase_at, plan_phases, rates_of
 from kfp_image_classification.components.train.worker.preemption import Preempted, PreemptionNotice
 from kfp_image_classification.components.train.worker.steps import (
     Pace,
@@ -254,20 +254,22 @@ class _Training:
         self._devices = devices
         keras.utils.set_random_seed(self._options.seed)
         manifest = share.dataset.manifest
-        schedule = Schedule.parse(self._options.learning_rates)
-        self._rates = schedule.rates(self._options.epochs, size.epoch_steps)
+        frozen_epochs = self._options.freeze_epochs if job.start else 0
+        frozen_steps = frozen_epochs * size.epoch_steps
+        self._rates = rates_of(self._options, size.epoch_steps, frozen_steps)
         with strategy.scope():
             self.model = build_model(
                 self._options.architecture, manifest.image_shape, len(manifest.class_names), self._options.compute_dtype
             )
-            self._optimizer = build_optimizer(self._options, self._rates)
-            self._optimizer.build(self.model.trainable_variables)
-            self._optimizer.average_also(self.model.non_trainable_variables)
-            self.model.compile(optimizer=self._optimizer)
+            self._phases = plan_phases(self.model, self._options, self._rates, frozen_steps)
+        self._frozen_epochs = frozen_epochs
         check = progress.attempt.check if progress.attempt else lambda: None
         self._best = BestEpoch(self.model, self._options.select_by, keeps_weights=self._options.keep == "best")
-        checkpoints = Checkpoints(self._directory / "checkpoints", self.model, self._optimizer, self._best, check)
+        optimizers = [phase.optimizer for phase in self._phases]
+        checkpoints = Checkpoints(self._directory / "checkpoints", self.model, optimizers, self._best, check)
         self._position, attempt = _restored(checkpoints, strategy, cluster, progress.attempt)
+        if job.start and not self._position.step:
+            begin_with(self.model, job, cluster.is_chief, partial(collective_sum, strategy))
         self._checkpoints = TimedCheckpoints(checkpoints, self._options.checkpoint_seconds, cluster.is_chief)
         _tell_resumption(self._position, self._directory)
         if cluster.is_chief:
@@ -279,23 +281,15 @@ class _Training:
         sum_over_workers: SumOverWorkers = partial(collective_sum, strategy)
         if with_sockets:
             progress.enter("connect")
-            self._exchange = TensorExchange.join(job, cluster, attempt, self._optimizer.summed_shapes)
+            self._exchange = TensorExchange.join(job, cluster, attempt, optimizers[-1].summed_shapes)
             progress.enter("build")
             progress.watch.lets_sums_speak_first()
             leave_when_a_peer_is_lost(cluster.workers, self._options.hang_seconds, progress.watch)
-            self._optimizer.sum = self._exchange.sum
+            for optimizer in optimizers:
+                optimizer.sum = self._exchange.sum
             sum_over_workers = self._exchange.sum_one
-        self._train_steps = build_train_steps(
-            strategy,
-            self.model,
-            self._optimizer,
-            _objective(self._options, share),
-            size.global_batch,
-            sum_over_workers,
-            with_xla=is_wanted(self._options.xla, devices.gpus),
-        )
-        # Each worker drops other features than its peers, and after a restart not those it dropped before.
-        _place_random_layers(self.model, [self._options.seed + cluster.index, self._position.step])
+        self._strategy, self._sum_over_workers = strategy, sum_over_workers
+        self._enter(phase_at(self._phases, self._position.step))
         self._validate = build_validation(self.model, self._options.select_by, sum_over_workers)
         # Made once: each data set brings functions of its own, which have to be traced.
         cache_bytes = self._options.image_cache_mb * 10**6 // VALIDATION_PART
@@ -308,6 +302,25 @@ class _Training:
         )
         self._pace = Pace(cluster.workers)
         self._log = EpochLog(self._directory, self._options.epochs) if cluster.is_chief else None
+
+    def _enter(self, phase: Phase) -> None:
+        """Gets ready for the steps of a phase, from the position on."""
+        self._phase = phase
+        self._train_steps = build_train_steps(
+            self._strategy,
+            self.model,
+            phase.optimizer,
+            _objective(self._options, self._share),
+            self._size.global_batch,
+            self._sum_over_workers,
+            with_xla=is_wanted(self._options.xla, self._devices.gpus),
+            part=phase.part,
+            first_step=phase.first_step,
+        )
+        # Each worker drops other features than its peers, and after a restart not those it dropped before.
+        _place_random_layers(self.model, self._options.seed, self._cluster, self._position)
+        if phase.words:
+            print(phase.words, flush=True)
 
     def run(self, notice: PreemptionNotice) -> None:
         """Trains to the end, which comes early where epochs no longer get better; then the model is the one to keep.
@@ -335,10 +348,15 @@ class _Training:
     def _is_done(self) -> bool:
         epochs = self._position.step // self._size.epoch_steps
         patience = self._options.patience or self._options.epochs
-        return epochs >= self._options.epochs or epochs - self._best.epoch >= patience
+        # What a new head reaches alone says nothing about what all layers will.
+        best = max(self._best.epoch, self._frozen_epochs)
+        return epochs >= self._options.epochs or epochs - best >= patience
 
     def _run_epoch(self, epoch: int, notice: PreemptionNotice) -> None:
         epoch_end = (epoch + 1) * self._size.epoch_steps
+        if self._position.step == self._phase.end_step:
+            self._progress.enter("build")
+            self._enter(phase_at(self._phases, self._position.step))
         started, first_step = time.monotonic(), self._position.step
         told_to_go = self._take_steps(epoch_end, notice)
         if self._position.step < epoch_end:
@@ -459,10 +477,10 @@ def _check_finite(loss: float, step: int, rate: float) -> None:
         raise NonFiniteLoss(f"the loss is {loss} by step {step} at learning rate {rate:g}; lower learning_rates")
 
 
-def _place_random_layers(model: keras.Model, state: list[int]) -> None:
-    for variable in model.variables:
-        if variable.name == RANDOM_STATE:
-            variable.assign(state)
+def _place_random_layers(model: keras.Model, seed: int, cluster: Cluster, position: Position) -> None:
+    states = [variable for variable in model.variables if variable.name == RANDOM_STATE]
+    for index, state in enumerate(states):  # with the same, all layers would draw alike
+        state.assign([seed + cluster.index + index * cluster.workers, position.step])
 
 
 def _wait_for_chief(job: TrainingJob, cluster: Cluster) -> None:

@@ -14,7 +14,15 @@ from kfp_image_classification.pipelines.runner.local.run_record import State, St
 
 LAST_LINES = 20
 # Seldom have they much to do here, or anything to show.
-IN_THE_BACKGROUND = ("preflight", "prepare-data", "list-parts", "find-champion", "find-new-data", "measure-champion")
+IN_THE_BACKGROUND = (
+    "preflight",
+    "prepare-data",
+    "list-parts",
+    "find-champion",
+    "find-new-data",
+    "measure-champion",
+    "take-deployed",
+)
 
 _EXECUTING = re.compile(r"Executing task '([\w-]+)'")
 _CACHED = re.compile(r"Task ([\w-]+) cache hit \(key=(\w+)\)")

@@ -11,6 +11,8 @@ from kfp_image_classification import components
 from kfp_image_classification.components.contracts.dataset_manifest import is_whole
 from kfp_image_classification.components.ingest.recipe import source_state
 from kfp_image_classification.components.train.model_settings import ModelSettings, own_package
+from kfp_image_classification.components.train.starting_point import find_named
+from kfp_image_classification.pipelines.runner.parameters import train_options
 
 
 def forget_damaged(cache: Path) -> None:
@@ -32,6 +34,9 @@ def cache_key(parameters: Mapping[str, Any]) -> str:
         if model.is_own and (package := own_package(model.architecture)):
             for path in sorted(package.rglob("*.py")) if package.is_dir() else [package]:
                 digest.update(path.read_bytes())
+    for weights in map(find_named, (train_options(parameters, model) for model in parameters["models"])):
+        if weights:
+            digest.update(weights.content)
     for line in source_state(str(parameters["dataset"]), str(parameters["data_dir"])):
         digest.update(line)
     return digest.hexdigest()[:16]

@@ -23,6 +23,11 @@ GOOD = {"workers": 2, "epochs": 1, "batch_size": 32, "learning_rates": "0:1e-3",
         ("flowers.models:build", "flowers.models:build", {}),
         ("flowers:build:epochs=3", "flowers:build", {"epochs": "3"}),
         ("flowers:b:epochs=3", "flowers:b", {"epochs": "3"}),
+        (
+            "resnet:weights=s3://b/run 1/model,freeze_epochs=2",
+            "resnet",
+            {"weights": "s3://b/run 1/model", "freeze_epochs": "2"},
+        ),
         ('cnn:class_weights={"a": 1, "b": 2},seed=1', "cnn", {"class_weights": '{"a": 1, "b": 2}', "seed": "1"}),
         (
             '{"model": "resnet", "batch_size": 64, "class_weights": {"a": 2}}',

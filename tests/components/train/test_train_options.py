@@ -12,7 +12,8 @@ GOOD = {"model_type": "cnn", "workers": 2, "epochs": 1, "batch_size": 32, "learn
     [
         (
             {"model_type": "vgg"},
-            "model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout, cnn_small, resnet",
+            "model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout, cnn_small, convnext_tiny, "
+            "efficientnet_v2_b0, mobilenet_v3_small, resnet, resnet50_v2",
         ),
         ({"backend": "slurm"}, "backend = 'slurm': Input should be 'auto', 'local', 'tfjob' or 'trainjob'"),
         ({"workers": 0}, "workers = 0: Input should be greater than or equal to 1"),
@@ -32,6 +33,21 @@ GOOD = {"model_type": "cnn", "workers": 2, "epochs": 1, "batch_size": 32, "learn
         ({"keep": "first"}, "keep = 'first': Input should be 'best' or 'last'"),
         ({"patience": -1}, "patience = -1: Input should be greater than or equal to 0"),
         ({"augmentation": "blur"}, "augmentation = 'blur': unknown augmentation; choose from none, shift"),
+        (
+            {"weights": "imagenet"},
+            "weights = 'imagenet': there are none of cnn; give a path, or one of the models mobilenet_v3_small, ",
+        ),
+        ({"weights": ""}, "weights = '': is empty; give none, imagenet, a path or a URI"),
+        ({"weights": "ftp://a/b"}, "weights = 'ftp://a/b': ftp:// is not known here; give a path, s3://BUCKET/PATH"),
+        (
+            {"weights": "a.keras", "initial_model": "b.keras"},
+            "initial_model = 'b.keras': weights = 'a.keras' is given, too; weights takes all layers but the head",
+        ),
+        ({"initial_model": "a.weights.h5"}, "initial_model = 'a.weights.h5': has no head; give the folder of a Model"),
+        ({"freeze_epochs": 1}, "freeze_epochs = 1: there are no weights to keep; give weights or initial_model, or 0"),
+        ({"weights": "a.h5", "freeze_epochs": 2}, "freeze_epochs = 2: the training has 1 epochs; give at most so many"),
+        ({"weights": "a.h5", "freeze_epochs": -1}, "freeze_epochs = -1: Input should be greater than or equal to 0"),
+        ({"fine_tuning_rate": 0}, "fine_tuning_rate = 0: Input should be greater than 0"),
         ({"seed": -1}, "seed = -1: Input should be greater than or equal to 0"),
     ],
 )
@@ -65,10 +81,22 @@ def test_options_that_do_not_fit_the_data_set(digits: Dataset, change: dict, mes
         check_fit(TrainOptions(**{**GOOD, **change}), digits.manifest)
 
 
-def test_images_too_small_for_the_model(digits: Dataset) -> None:
-    tiny = digits.manifest.model_copy(update={"image_shape": (8, 8, 1)})
-    with pytest.raises(InvalidInput, match="needs images of at least 18 pixels"):
-        check_fit(TrainOptions(**GOOD), tiny)
+@pytest.mark.parametrize(
+    ("model", "shape", "message"),
+    [
+        ("cnn", (8, 8, 1), "model_type = 'cnn': needs images of at least 18 pixels, the data set's are 8 x 8; "),
+        (
+            "mobilenet_v3_small",
+            (28, 28, 1),
+            "model_type = 'mobilenet_v3_small': needs images of at least 32 pixels, the data set's are 28 x 28; set "
+            "image_size = 32 or more",
+        ),
+    ],
+)
+def test_images_too_small_for_the_model(model: str, shape: tuple[int, ...], message: str, digits: Dataset) -> None:
+    tiny = digits.manifest.model_copy(update={"image_shape": shape})
+    with pytest.raises(InvalidInput, match=message):
+        check_fit(TrainOptions(**{**GOOD, "model_type": model}), tiny)
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,28 @@ def test_defaults_are_good() -> None:
         ({"models": ["cnn", "cnn"]}, "models = ['cnn', 'cnn']: each model can be named once"),
         (
             {"models": ["cnn", "vgg"]},
-            "model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout, cnn_small, resnet",
+            "model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout, cnn_small, convn",
         ),
         ({"models": ["cnn:batch_size=64", "cnn:batch_size=64"]}, "models = ['cnn:batch_size=64', 'cnn:batch_size=64']"),
         ({"models": ["cnn", "cnn:batch_size=0"]}, "batch_size = '0': Input should be greater than or equal to 1"),
         ({"models": ["cnn:workers=3"]}, "model_type = 'cnn:workers=3': a model has no setting workers; choose from"),
         ({"models": ["cnn:batch_size"]}, "model_type = 'cnn:batch_size': expected a model, or one with settings"),
+        (
+            {"weights": "imagenet", "models": ["cnn"]},
+            "weights = 'imagenet': there are none of cnn; give a path, or one",
+        ),
+        (
+            {"models": ["cnn:freeze_epochs=2"]},
+            "freeze_epochs = '2': there are no weights to keep; give weights or init",
+        ),
+        (
+            {"weights": "a.h5", "initial_model": "deployed"},
+            "initial_model = 'deployed': weights = 'a.h5' is given, too; weights takes all layers but the head from",
+        ),
+        (
+            {"initial_model": "deployed", "force": True},
+            "initial_model = 'deployed': with force = true nobody looks which model is deployed; give its folder or",
+        ),
         ({"workers": 0}, "workers = 0"),
         ({"epochs": 0}, "epochs = 0"),
         ({"batch_size": 0}, "batch_size = 0"),
@@ -124,6 +140,20 @@ def test_changed_code_of_an_own_model_is_not_taken_from_the_cache(
     assert keys[0] == keys[2] != keys[1]
 
 
+def test_weights_are_looked_at_before_a_run(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=f"^weights = '{tmp_path}': {tmp_path}/model.keras cannot be read: No such"):
+        check_data_set({**DEFAULTS, "models": [f"cnn:weights={tmp_path}", "cnn_dropout"]})
+
+
+def test_changed_weights_are_not_taken_from_the_cache(tmp_path: Path) -> None:
+    file = tmp_path / "a.weights.h5"
+    keys = []
+    for content in (b"1", b"2", b"1"):
+        file.write_bytes(b"\x89HDF\r\n\x1a\n" + content)
+        keys.append(cache_key({**DEFAULTS, "models": [f"cnn:weights={file}", "cnn"]}))
+    assert keys[0] == keys[2] != keys[1]
+
+
 def test_problems_of_all_stages_are_told_together() -> None:
     with pytest.raises(InvalidInput) as error:
         check_parameters({**DEFAULTS, "workers": 0, "gate": 2, "service_name": "?", "models": ["a", "b"]})
@@ -148,7 +178,8 @@ def test_bad_input_ends_before_anything_is_made(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == [
         "error: workers = 0: Input should be greater than or equal to 1",
-        "error: model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout, cnn_small, resnet, "
+        "error: model_type = 'vgg': unknown model; choose from cnn, cnn_batchnorm, cnn_dropout, cnn_small, "
+        "convnext_tiny, efficientnet_v2_b0, mobilenet_v3_small, resnet, resnet50_v2, "
         "or give a function of your own as my_package.models:build",
     ]
     assert list(tmp_path.iterdir()) == []

@@ -23,7 +23,7 @@ def checkpoints(directory: Path, seed: int) -> tuple[Checkpoints, keras.Model]:
     model = keras.Sequential([keras.layers.Input((256,)), keras.layers.Dense(256)])
     optimizer = keras.optimizers.Adam()
     optimizer.build(model.trainable_variables)
-    return Checkpoints(directory, model, optimizer, tf.Module()), model
+    return Checkpoints(directory, model, [optimizer], tf.Module()), model
 
 
 def files(directory: Path) -> list[str]:
@@ -108,10 +108,10 @@ def test_chief_that_was_taken_for_lost_publishes_nothing(tmp_path: Path) -> None
     _, model = checkpoints(tmp_path / "checkpoints", 0)
     optimizer = keras.optimizers.Adam()
     optimizer.build(model.trainable_variables)
-    assert Checkpoints(tmp_path / "checkpoints", model, optimizer, tf.Module(), new.check).save(Position(10, (0, 0)))
+    assert Checkpoints(tmp_path / "checkpoints", model, [optimizer], tf.Module(), new.check).save(Position(10, (0, 0)))
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").iterdir()}
     with pytest.raises(Superseded, match="attempt 2 trains in"):
-        Checkpoints(tmp_path / "checkpoints", model, optimizer, tf.Module(), old.check).save(Position(10, (0, 0)))
+        Checkpoints(tmp_path / "checkpoints", model, [optimizer], tf.Module(), old.check).save(Position(10, (0, 0)))
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").iterdir()} == before
 
 

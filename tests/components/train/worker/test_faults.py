@@ -92,9 +92,9 @@ def undisturbed(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 
 def disturbed_run(
-    job: TrainingJob, model: Path, disturb: Callable[[dict[int, psutil.Process]], None]
+    job: TrainingJob, model: Path, disturb: Callable[[dict[int, psutil.Process]], None], after: str = r"epoch +3/"
 ) -> tuple[LogLines, TrainingResult]:
-    """Runs a job, and does something to its workers during the fourth epoch."""
+    """Runs a job, and does something to its workers after a line of its log: during the fourth epoch."""
     log = LogLines()
     results: list[TrainingResult | BaseException] = []
 
@@ -107,7 +107,7 @@ def disturbed_run(
     thread = threading.Thread(target=run)
     started = time.monotonic()
     thread.start()
-    log.wait_for(r"epoch +3/")
+    log.wait_for(after)
     disturb(workers(psutil.Process()))
     thread.join(300)
     assert not thread.is_alive()
