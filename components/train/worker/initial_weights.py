@@ -142,8 +142,8 @@ def read_weights(file: Path, start: StartedFrom, architecture: str, image_shape:
             read = _models(file, architecture, image_shape, wanted, start.new_head)
         except Exception as error:  # a damaged file can fail anywhere, and a foreign one does
             raise InvalidInput(
-                f"{start.parameter} = {start.source!r}: {_name(file, start)} cannot be read as weights of {architecture} "
-                f"({_line(error)})"
+                f"{start.parameter} = {start.source!r}: {_name(file, start)} cannot be read as weights of "
+                f"{architecture} ({_line(error)})"
             ) from None
         for model in read:
             if fitting := _fitting(model.weights, wanted.weights):
