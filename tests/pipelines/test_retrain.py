@@ -181,7 +181,7 @@ def test_alarm_new_model_and_no_alarm(
 
     asked(name, served_now(folder), later, [drift, lambda image: image], folder / f"{name}-mixed")
     after = run(folder, "retrain", service, f"--dataset=image_list:{new_list}", f"--events={name}-mixed")
-    assert found(after) == "no drift; does not train anew"
+    assert re.match("no drift.*; does not train anew$", found(after))
     # Nothing was trained or deployed by that run.
     assert not (folder / "runs" / "latest" / "model").exists()
 
