@@ -26,7 +26,7 @@ from kfp_image_classification.pipelines.e2e import e2e
 from kfp_image_classification.pipelines.retrain import retrain
 
 TRAINED_ON, ASKED = 600, 600
-SMALL = ["--models", "cnn", "--workers", "1", "--epochs", "6", "--validation-share", "0.4", "--gate", "0.3"]
+SMALL = ["--models", "cnn", "--workers", "1", "--epochs", "6", "--validation-share", "0.2", "--gate", "0.3"]
 Pixels = Callable[[np.ndarray], np.ndarray]
 
 
