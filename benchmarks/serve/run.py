@@ -69,6 +69,7 @@ class Server:
 
 
 OURS = "ours"
+OURS_ALONE = "ours, one worker"
 OURS_RAW = "ours, raw pixels (V2)"
 KSERVE_TENSORFLOW = "kserve + TensorFlow"
 KSERVE_ONNX = "kserve + ONNX Runtime"
@@ -106,6 +107,7 @@ def servers(model: Path, mlserver_python: Path, folder: Path, port: int) -> list
     mlserver = [str(mlserver_python.with_name("mlserver")), "start", str(folder)]
     return [
         Server(OURS, ours, v1, f"{v1}:predict"),
+        Server(OURS_ALONE, [*ours, "--workers=1"], v1, f"{v1}:predict"),
         Server(OURS_RAW, ours, v1, "/v2/models/digits/infer", "v2 raw"),
         Server(KSERVE_TENSORFLOW, [*kserve, "--backend=tensorflow"], v1, f"{v1}:predict"),
         Server(KSERVE_ONNX, [*kserve, "--backend=onnx"], v1, f"{v1}:predict"),
