@@ -61,4 +61,4 @@ def test_parts_run_side_by_side_and_again_when_they_fail(compiled: tuple[Object,
     assert condition["triggerPolicy"]["condition"] == (
         "int(inputs.parameter_values['pipelinechannel--ingest_parts']) > 1"
     )
-    assert compiled[0]["root"]["dag"]["tasks"]["prepare-data"]["dependentTasks"] == ["parallel-ingest"]
+    assert "parallel-ingest" in compiled[0]["root"]["dag"]["tasks"]["prepare-data"]["dependentTasks"]

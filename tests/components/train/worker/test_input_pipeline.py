@@ -41,26 +41,25 @@ def as_files(ingest_options: IngestOptions, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(params=["raw, in memory", "raw, from files", "encoded", *CACHE_BYTES])
 def data(
     request: pytest.FixtureRequest, digits: Dataset, as_files: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Dataset, int]:
-    """A data set, and the memory for its decoded images; windows are small enough that there are several."""
+) -> tuple[Dataset, int, int]:
+    """A data set, the memory for its decoded images and for a whole share of raw pixels; there are several windows."""
     if request.param != "raw, in memory":
-        monkeypatch.setattr(f"{MODULE}.WHOLE_SHARE_BYTES", 0)
         monkeypatch.setattr(f"{WINDOWS}.WINDOW_BYTES", 800_000 if request.param.startswith("raw") else 300_000)
     dataset = digits if request.param.startswith("raw") else as_files
-    return dataset, CACHE_BYTES.get(request.param, 0)
+    return dataset, CACHE_BYTES.get(request.param, 0), 2**26 if request.param == "raw, in memory" else 0
 
 
-Data = tuple[Dataset, int]
+Data = tuple[Dataset, int, int]
 
 
 def worker_batches(
     data: Data, index: int, count: int, first: int = 0, augmentation: str = "none"
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    dataset, cache_bytes = data
+    dataset, cache_bytes, whole = data
     shards = dataset.manifest.splits["train"].shards
     steps = steps_per_epoch(shards, 2, 50)
     own = worker_shards(shards, index, 2)
-    stream = training_batches(dataset, own, 50, steps, SEED, first, augmentation, cache_bytes)
+    stream = training_batches(dataset, own, 50, steps, SEED, first, augmentation, cache_bytes, whole_share_bytes=whole)
     return [(pixels.numpy(), labels.numpy()) for pixels, labels in islice(stream, count)]
 
 
@@ -103,7 +102,7 @@ def test_every_worker_takes_the_same_number_of_steps(digits: Dataset) -> None:
 
 
 def test_validation_reads_the_workers_shards_again_and_again(data: Data) -> None:
-    dataset, cache_bytes = data
+    dataset, cache_bytes, _ = data
     shards = dataset.manifest.splits["validation"].shards
     for index in (0, 1):
         batches = ValidationBatches(dataset, worker_shards(shards, index, 2), 64, cache_bytes)
@@ -130,13 +129,13 @@ def test_augmentation_follows_from_the_position(data: Data, augmentation: str) -
 def test_number_of_cores_and_kept_images_change_nothing(
     data: Data, augmentation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset, cache_bytes = data
+    dataset, cache_bytes, whole = data
     for module in (MODULE, WINDOWS):
         monkeypatch.setattr(f"{module}.usable_cores", lambda: 1)
-    alone = worker_batches((dataset, 0), 0, 80, 7, augmentation)
+    alone = worker_batches((dataset, 0, whole), 0, 80, 7, augmentation)
     for module in (MODULE, WINDOWS):
         monkeypatch.setattr(f"{module}.usable_cores", lambda: 8)
-    together = worker_batches((dataset, cache_bytes), 0, 80, 7, augmentation)
+    together = worker_batches((dataset, cache_bytes, whole), 0, 80, 7, augmentation)
     assert images(alone) == images(together)
 
 
@@ -146,7 +145,7 @@ def test_what_is_kept_is_not_read_again(as_files: Dataset, monkeypatch: pytest.M
     dataset = Dataset(as_files.directory)
     really = dataset.read
     monkeypatch.setattr(dataset, "read", lambda shard: (read.append(shard.file), really(shard))[1])
-    worker_batches((dataset, 2_000_000), 0, 36 * 4)
+    worker_batches((dataset, 2_000_000, 0), 0, 36 * 4)
     # Once each; the second epoch's first may be wanted while the first epoch's last are not decoded yet.
     assert len(set(read)) == 4
     assert len(read) <= 6
@@ -157,7 +156,6 @@ def test_nothing_altered_is_trained_on(
     kind: str, digits: Dataset, as_files: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Shards that look right from outside are told from their content, when their turn comes."""
-    monkeypatch.setattr(f"{MODULE}.WHOLE_SHARE_BYTES", 0)
     monkeypatch.setattr(f"{WINDOWS}.WINDOW_BYTES", 1)
     source = digits if kind.startswith("raw") else as_files
     dataset = Dataset(shutil.copytree(source.directory, tmp_path / "shards"))
@@ -168,7 +166,8 @@ def test_nothing_altered_is_trained_on(
     good = {image for shard in own if shard != own[2] for image in images(records.read_batches(source, [shard], 100))}
     trained: list[bytes] = []
     batches = (
-        [image.numpy().tobytes() for image in pixels] for pixels, _ in training_batches(dataset, own, 50, 36, SEED)
+        [image.numpy().tobytes() for image in pixels]
+        for pixels, _ in training_batches(dataset, own, 50, 36, SEED, whole_share_bytes=0)
     )
     with pytest.raises(tf.errors.OpError):
         trained.extend(image for batch in batches for image in batch)
