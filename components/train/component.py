@@ -37,7 +37,7 @@ def train(
     class_weights: str = "equal",
     weights: str = "none",
     initial_model: str = "",
-    deployed_uri: str = "",
+    deployed_uri: str = "none",
     freeze_epochs: int = 0,
     fine_tuning_rate: float = 0.1,
     seed: int = 0,
@@ -75,7 +75,7 @@ def train(
         curves: A page with the learning curves.
         task_config: Filled in by KFP with what is set on the task (resources, volumes, tolerations ...), for the
             workers' pods.
-        deployed_uri: What `initial_model` = `deployed` means: `initial_uri` of find_champion; empty for none.
+        deployed_uri: What `initial_model` = `deployed` means: `initial_uri` of find_champion; `none` for none.
         peer_seconds: How long a worker waits for all others at the start: on a cluster at least `start_seconds` of
             `job`, in which a pod may start; 0 for a minute longer than that.
         work_dir: Folder for checkpoints, logs and TensorBoard; empty for the run's folder on the shared volume, and

@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 
 from kfp_image_classification.components.contracts.dataset_manifest import DatasetManifest
-from kfp_image_classification.components.contracts.deployed_model import DEPLOYED
+from kfp_image_classification.components.contracts.deployed_model import DEPLOYED, NOTHING_DEPLOYED
 from kfp_image_classification.components.contracts.model_card import (
     ModelCard,
     StartedFrom,
@@ -28,7 +28,7 @@ def starting_point(
     manifest: DatasetManifest,
     directory: Path,
     log: logging.Logger,
-    deployed_uri: str = "",
+    deployed_uri: str = NOTHING_DEPLOYED,
 ) -> StartedFrom | None:
     """Finds the weights that the options name, and copies their file into the job's folder.
 
@@ -39,7 +39,7 @@ def starting_point(
         manifest: Of the data set.
         directory: The job's folder.
         log: Told what was found.
-        deployed_uri: Of the deployed model; empty where there is none.
+        deployed_uri: Of the deployed model; `none` where there is none.
 
     Raises:
         InvalidInput: When there are no such weights, or of another architecture.
@@ -77,7 +77,7 @@ def find_named(options: TrainOptions) -> FoundWeights | None:
 def _of_deployed(
     options: TrainOptions, manifest: DatasetManifest, directory: Path, log: logging.Logger, deployed_uri: str
 ) -> StartedFrom | None:
-    if not deployed_uri:
+    if deployed_uri in ("", NOTHING_DEPLOYED):
         log.info("initial_model = deployed: nothing is deployed; trained from the beginning")
         return None
     try:

@@ -112,7 +112,7 @@ def test_deployed_model(digits: Dataset, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "told"),
     [
-        ("", "nothing is deployed; trained from the beginning"),
+        ("none", "nothing is deployed; trained from the beginning"),
         ("/nowhere", "it cannot be read, so trained from the beginning: .* /nowhere/model.keras cannot be read"),
     ],
 )
