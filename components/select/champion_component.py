@@ -23,7 +23,7 @@ def find_champion(
 
     Args:
         found: What is known of it; a note where there is none.
-        initial_uri: The same for trainings that begin with the deployed model; `none` where none does, or there is none:
+        initial_uri: The same for trainings that begin with the deployed model; `none` where none does or none is there:
             it is a part of what trainings are cached by.
         initial_model: As train takes it.
         models: As the pipelines take them; one may have an `initial_model` of its own.
