@@ -8,14 +8,13 @@ from kfp_image_classification.components.cluster.storage import mount_storage
 from kfp_image_classification.components.evaluate import measure_champion
 from kfp_image_classification.components.select import find_champion
 from kfp_image_classification.components.step.options import described_by
-from kfp_image_classification.components.train import take_deployed
 
 
 class Champion(NamedTuple):
-    """The deployed model: its metrics, and what a training needs that begins with it."""
+    """The deployed model: its metrics, and its URI, for trainings that begin with it."""
 
     metrics: dsl.Metrics
-    model: dsl.Model
+    initial_uri: str
 
 
 # KFP 2.17 imports from a URI that is a constant or an input of the pipeline around it, not from another step's output
@@ -33,18 +32,6 @@ def champion_measured(uri: str, shards: dsl.Input[dsl.Dataset], pvc: str) -> dsl
     measured = measure_champion(champion=imported.output, shards=shards).set_display_name("Measure champion")
     mount_storage(measured, pvc)
     return measured.outputs["metrics"]
-
-
-@dsl.pipeline(name="initial-model")
-def initial_model_taken(uri: str) -> dsl.Model:
-    """Takes the model at a URI for trainings that begin with it.
-
-    Args:
-        uri: What find_champion says that they begin with.
-    """
-    imported = dsl.importer(artifact_uri=uri, artifact_class=dsl.Model, reimport=False)
-    taken = take_deployed(found=imported.output).set_display_name("Take deployed")
-    return taken.outputs["model"]
 
 
 @dsl.pipeline(name="champion")
@@ -66,7 +53,6 @@ def champion(
     """
     found = (
         find_champion(
-            shards=shards,
             deploy_backend=deploy_backend,
             service_name=service_name,
             namespace=namespace,
@@ -78,5 +64,4 @@ def champion(
         .set_caching_options(False)
     )
     measured = champion_measured(uri=found.outputs["Output"], shards=shards, pvc=pvc)
-    taken = initial_model_taken(uri=found.outputs["initial_uri"])
-    return Champion(metrics=measured.output, model=taken.output)
+    return Champion(metrics=measured.output, initial_uri=found.outputs["initial_uri"])

@@ -132,7 +132,7 @@ def e2e(
     with dsl.ParallelFor(models, name="each-model") as model_type:
         trained = train(
             shards=ingested.outputs["shards"],
-            deployed=deployed_now.outputs["model"],
+            deployed_uri=deployed_now.outputs["initial_uri"],
             model_type=model_type,
             backend=train_backend,
             workers=workers,

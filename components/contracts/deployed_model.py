@@ -27,6 +27,8 @@ REPLACES_ANNOTATION = f"{_PREFIX}/replaces"
 
 # In place of a path or URI, as the `initial_model` of a training: the model that the service has now.
 DEPLOYED = "deployed"
+# In place of its URI. Not the empty text: kfp.local 2.17 puts the item of a loop in place of an empty parameter.
+NOTHING_DEPLOYED = "none"
 # That setting of one of `models`, in either form.
 _BEGINS_WITH_IT = re.compile(rf'\binitial_model"?\s*[=:]\s*"?{DEPLOYED}\b')
 

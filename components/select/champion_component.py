@@ -12,7 +12,6 @@ from kfp_image_classification.components.step.options import described_by
 def find_champion(
     found: dsl.Output[dsl.Artifact],
     initial_uri: dsl.OutputPath(str),  # type: ignore[valid-type]
-    shards: dsl.Input[dsl.Dataset] = None,
     deploy_backend: str = "auto",
     service_name: str = "",
     namespace: str = "",
@@ -24,9 +23,8 @@ def find_champion(
 
     Args:
         found: What is known of it; a note where there is none.
-        initial_uri: URI of what trainings begin with: of the model, where any begins with the deployed one; else of the
-            shards, so that what is made of it, and the trainings, can come from the cache.
-        shards: The data set that new models are trained on.
+        initial_uri: The same for trainings that begin with the deployed model; `none` where none does or none is there:
+            it is a part of what trainings are cached by.
         initial_model: As train takes it.
         models: As the pipelines take them; one may have an `initial_model` of its own.
 
@@ -36,7 +34,7 @@ def find_champion(
     arguments = locals()
     from pathlib import Path
 
-    from kfp_image_classification.components.contracts.deployed_model import begins_with_deployed
+    from kfp_image_classification.components.contracts.deployed_model import NOTHING_DEPLOYED, begins_with_deployed
     from kfp_image_classification.components.contracts.evaluation import NoChampion
     from kfp_image_classification.components.select.champion import find_champion_model
     from kfp_image_classification.components.select.options import ChampionOptions
@@ -57,5 +55,5 @@ def find_champion(
             uri = model.model_uri
         is_begun_with = begins_with_deployed(initial_model, models) and not isinstance(model, NoChampion)
         Path(initial_uri).parent.mkdir(parents=True, exist_ok=True)
-        Path(initial_uri).write_text(uri if is_begun_with or shards is None else shards.uri, encoding="utf-8")
+        Path(initial_uri).write_text(uri if is_begun_with else NOTHING_DEPLOYED, encoding="utf-8")
         return uri

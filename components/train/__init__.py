@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-_COMPONENTS = {"train": "component", "take_deployed": "deployed_component"}
+_COMPONENTS = {"train": "component"}
 
 
 def __getattr__(name: str) -> Any:

@@ -24,7 +24,6 @@ def train(
     metrics: dsl.Output[dsl.Metrics],
     curves: dsl.Output[dsl.HTML],
     task_config: dsl.TaskConfig,
-    deployed: dsl.Input[dsl.Model] = None,
     model_type: str = "cnn",
     backend: str = "auto",
     workers: int = 2,
@@ -38,6 +37,7 @@ def train(
     class_weights: str = "equal",
     weights: str = "none",
     initial_model: str = "",
+    deployed_uri: str = "none",
     freeze_epochs: int = 0,
     fine_tuning_rate: float = 0.1,
     seed: int = 0,
@@ -75,7 +75,7 @@ def train(
         curves: A page with the learning curves.
         task_config: Filled in by KFP with what is set on the task (resources, volumes, tolerations ...), for the
             workers' pods.
-        deployed: What take_deployed took: the model that the service has now, for `initial_model` = `deployed`.
+        deployed_uri: What `initial_model` = `deployed` means: `initial_uri` of find_champion; `none` for none.
         peer_seconds: How long a worker waits for all others at the start: on a cluster at least `start_seconds` of
             `job`, in which a pod may start; 0 for a minute longer than that.
         work_dir: Folder for checkpoints, logs and TensorBoard; empty for the run's folder on the shared volume, and
@@ -110,7 +110,7 @@ def train(
         log = stage_log(stage)
         manifest = Dataset(shards.path).manifest
         check_fit(options, manifest)
-        start = starting_point(options, manifest, directory, log, Path(deployed.path) if deployed else None)
+        start = starting_point(options, manifest, directory, log, deployed_uri)
         training = TrainingJob(options=options, dataset=shards.path, directory=str(directory), run=run, start=start)
         result = run_job(training, Path(model.path), log, job_options, TaskSettings.of(task_config))
 

@@ -5,9 +5,8 @@ import secrets
 from pathlib import Path
 
 from kfp_image_classification.components.contracts.dataset_manifest import DatasetManifest
-from kfp_image_classification.components.contracts.deployed_model import DEPLOYED
+from kfp_image_classification.components.contracts.deployed_model import DEPLOYED, NOTHING_DEPLOYED
 from kfp_image_classification.components.contracts.model_card import (
-    KERAS_MODEL,
     ModelCard,
     StartedFrom,
     StartParameter,
@@ -29,7 +28,7 @@ def starting_point(
     manifest: DatasetManifest,
     directory: Path,
     log: logging.Logger,
-    deployed: Path | None = None,
+    deployed_uri: str = NOTHING_DEPLOYED,
 ) -> StartedFrom | None:
     """Finds the weights that the options name, and copies their file into the job's folder.
 
@@ -40,7 +39,7 @@ def starting_point(
         manifest: Of the data set.
         directory: The job's folder.
         log: Told what was found.
-        deployed: The folder of the deployed model, as take_deployed left it; None where there is none.
+        deployed_uri: Of the deployed model; `none` where there is none.
 
     Raises:
         InvalidInput: When there are no such weights, or of another architecture.
@@ -50,7 +49,7 @@ def starting_point(
         # The chief downloads them: this step may have neither Keras nor a way to the outside.
         return StartedFrom(parameter="weights", source=IMAGENET)
     if options.initial_model == DEPLOYED:
-        return _of_deployed(options, manifest, directory, log, deployed)
+        return _of_deployed(options, manifest, directory, log, deployed_uri)
     found = find_named(options)
     return _taken(options, found, manifest, directory, log) if found else None
 
@@ -76,13 +75,19 @@ def find_named(options: TrainOptions) -> FoundWeights | None:
 
 
 def _of_deployed(
-    options: TrainOptions, manifest: DatasetManifest, directory: Path, log: logging.Logger, deployed: Path | None
+    options: TrainOptions, manifest: DatasetManifest, directory: Path, log: logging.Logger, deployed_uri: str
 ) -> StartedFrom | None:
-    if deployed is None or not (deployed / KERAS_MODEL).is_file():
-        log.info("initial_model = deployed: there is no deployed model that can be read; trained from the beginning")
+    if deployed_uri in ("", NOTHING_DEPLOYED):
+        log.info("initial_model = deployed: nothing is deployed; trained from the beginning")
         return None
-    found = find_weights("initial_model", str(deployed))
-    assert found.card
+    try:
+        found = find_weights("initial_model", deployed_uri)
+    except InvalidInput as error:  # no reason to train nothing: whoever asked for this knew no model by its name
+        log.warning("initial_model = deployed: it cannot be read, so trained from the beginning: %s", error)
+        return None
+    if found.card is None:
+        log.warning("initial_model = deployed: %s is no Model artifact; trained from the beginning", deployed_uri)
+        return None
     for what, its, ours in (
         ("a model of", _architecture(found.card), options.architecture),
         ("for images of", found.card.image_shape, manifest.image_shape),

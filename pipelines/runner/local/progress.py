@@ -21,7 +21,6 @@ IN_THE_BACKGROUND = (
     "find-champion",
     "find-new-data",
     "measure-champion",
-    "take-deployed",
 )
 
 _EXECUTING = re.compile(r"Executing task '([\w-]+)'")

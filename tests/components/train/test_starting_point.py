@@ -8,7 +8,6 @@ from log_lines import LogLines
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.contracts.model_card import KERAS_MODEL, MODEL_CARD, ModelCard
 from kfp_image_classification.components.step.errors import InvalidInput
-from kfp_image_classification.components.train.deployed_model_files import copy_for_training
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 from kfp_image_classification.components.train.starting_point import starting_point
 
@@ -99,21 +98,25 @@ def test_deployed_model_of_another_kind_is_left_alone(change: dict, told: str, d
     """As the pipeline that trains anew may try several models, of which one is like the deployed one."""
     source, log = model(tmp_path / "model", **change), LogLines()
     chosen = options(initial_model="deployed")
-    assert starting_point(chosen, digits.manifest, tmp_path / "job", log.logger, source) is None
+    assert starting_point(chosen, digits.manifest, tmp_path / "job", log.logger, str(source)) is None
     log.wait_for(told)
 
 
 def test_deployed_model(digits: Dataset, tmp_path: Path) -> None:
-    assert copy_for_training(model(tmp_path / "model"), tmp_path / "taken")
-    chosen = options(initial_model="deployed")
-    start = starting_point(chosen, digits.manifest, tmp_path / "job", LogLines().logger, tmp_path / "taken")
+    source, chosen = model(tmp_path / "model"), options(initial_model="deployed")
+    start = starting_point(chosen, digits.manifest, tmp_path / "job", LogLines().logger, str(source))
     assert start
     assert (start.source, start.new_head, start.run) == ("deployed", False, "r7")
 
 
-def test_nothing_is_deployed(digits: Dataset, tmp_path: Path) -> None:
-    log = LogLines()
-    assert not copy_for_training(digits.directory, tmp_path / "taken"), "the shards stand in for a model"
-    chosen = options(initial_model="deployed")
-    assert starting_point(chosen, digits.manifest, tmp_path / "job", log.logger, tmp_path / "taken") is None
-    log.wait_for("there is no deployed model that can be read; trained from the beginning")
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("none", "nothing is deployed; trained from the beginning"),
+        ("/nowhere", "it cannot be read, so trained from the beginning: .* /nowhere/model.keras cannot be read"),
+    ],
+)
+def test_nothing_that_can_be_read_is_deployed(uri: str, told: str, digits: Dataset, tmp_path: Path) -> None:
+    log, chosen = LogLines(), options(initial_model="deployed")
+    assert starting_point(chosen, digits.manifest, tmp_path / "job", log.logger, uri) is None
+    log.wait_for(told)
