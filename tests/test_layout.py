@@ -175,6 +175,13 @@ def test_loads_without_kfp(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("pipeline", ["e2e", "retrain", "vertex"])
+def test_pipeline_loads_without_what_a_shell_may_have_of_another_python(pipeline: str) -> None:
+    """What it needs of them is loaded once the run has settled its environment (`components/step/environment.py`)."""
+    code = f"import sys, {PACKAGE}.pipelines.{pipeline}; sys.exit(any(m in sys.modules for m in ('numpy', 'httpx')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_component_is_importable_alone_and_documented(name: str) -> None:
     component = getattr(__import__(f"{PACKAGE}.components.{name}", fromlist=[name]), name)

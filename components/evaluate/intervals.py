@@ -3,7 +3,8 @@
 import numpy as np
 from scipy import stats
 
-from kfp_image_classification.components.contracts.measures import CONFIDENCE, Score, balanced_accuracy, macro_f1
+from kfp_image_classification.components.contracts.class_means import balanced_accuracy, macro_f1
+from kfp_image_classification.components.contracts.measures import CONFIDENCE, Score
 
 RESAMPLES = 2000
 SEED = 0

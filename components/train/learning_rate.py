@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 
 WARM_UP = "warmup"
 COSINE = "cosine"
@@ -52,7 +55,7 @@ class Schedule:
             raise ValueError("each rate must be a number above 0")
         return cls(steps, cosine, warm_up)
 
-    def rates(self, epochs: int, epoch_steps: int) -> NDArray[np.float32]:
+    def rates(self, epochs: int, epoch_steps: int) -> "NDArray[np.float32]":
         """The rate of each step of a training.
 
         Args:
@@ -63,6 +66,8 @@ class Schedule:
             float32 [epochs * epoch_steps].
         """
         count = epochs * epoch_steps
+        import numpy as np  # an option's text is read before a run has settled which NumPy it takes
+
         step = np.arange(count)
         warming = self.warm_up * count
         if self.cosine:

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kfp_image_classification.components.contracts.measures import TOP, MeasureName, balanced_accuracy, macro_f1
+from kfp_image_classification.components.contracts.class_means import balanced_accuracy, macro_f1
+from kfp_image_classification.components.contracts.measures import TOP, MeasureName
 from kfp_image_classification.components.contracts.preprocessing import model_input
 from kfp_image_classification.components.train.worker.compiled_step import (
     Step,

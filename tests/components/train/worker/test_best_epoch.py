@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kfp_image_classification.components.contracts.measures import MeasureName, balanced_accuracy, macro_f1
+from kfp_image_classification.components.contracts.class_means import balanced_accuracy, macro_f1
+from kfp_image_classification.components.contracts.measures import MeasureName
 from kfp_image_classification.components.train.history import best_epoch
 from kfp_image_classification.components.train.worker.best_epoch import BestEpoch
 from kfp_image_classification.components.train.worker.steps import build_validation
