@@ -324,7 +324,8 @@ def test_worker_that_stands_still_in_any_phase_is_noticed(
     )
     assert [row["epoch"] for row in result.history] == list(range(1, EPOCHS + 1))
     assert [restart.steps >= 0 for restart in result.restarts] == [True]
-    assert result.restarts[0].seconds > 10
+    # A chief whose peer stands still at its end exports meanwhile, which is not lost.
+    assert result.restarts[0].seconds > (0 if stall.phase == "report" else 10)
 
 
 def cut() -> None:
