@@ -85,7 +85,7 @@ def test_a_cluster_is_made_in_order(machine: Machine) -> None:
     )
     assert order == sorted(order)
     assert not [command for command in commands if "trainer.git" in command]
-    assert len([command for command in commands if command.startswith("docker build")]) == 4
+    assert len([command for command in commands if command.startswith("docker build")]) == 5
 
 
 def test_every_command_names_the_cluster(machine: Machine) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ def volume(tmp_path: Path) -> Path:
         skip(Need.SYSTEM, "needs root, who can become another user, and setpriv")
     folder = tmp_path / "volume"
     folder.mkdir(mode=0o755)
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(parent.stat().st_mode | stat.S_IXOTH | stat.S_IXGRP)
+    for parent in (tmp_path, *tmp_path.parents):
+        if Path(tempfile.gettempdir()) in parent.parents:
+            parent.chmod(parent.stat().st_mode | stat.S_IXOTH | stat.S_IXGRP)
     return folder
 
 

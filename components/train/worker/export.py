@@ -129,7 +129,11 @@ def save_served_graph(model: keras.Model, image_shape: ImageShape, class_names: 
         return answer(pixels)
 
     tf.saved_model.save(
-        tf.Module(), str(directory), signatures={"serving_default": _frozen(from_bytes), "pixels": _frozen(from_pixels)}
+        tf.Module(),
+        str(directory),
+        signatures={"serving_default": _frozen(from_bytes), "pixels": _frozen(from_pixels)},
+        # A frozen graph has none: TensorFlow fails at those that functions such as swish bring along.
+        options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
     )
 
 

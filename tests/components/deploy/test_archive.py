@@ -164,7 +164,7 @@ def test_bucket(
     """In an S3 server."""
     from moto.server import ThreadedMotoServer
 
-    s3 = ThreadedMotoServer(port=0)
+    s3 = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     s3.start()
     try:
         host, port = s3.get_host_and_port()

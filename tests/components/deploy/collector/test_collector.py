@@ -199,7 +199,7 @@ def test_unknown_bucket_is_refused_by_name(place: str) -> None:
 def test_bucket_is_a_folder_too(monkeypatch: pytest.MonkeyPatch) -> None:
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(port=0)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()

@@ -12,12 +12,13 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from skips import Need, skip_unless
 
 from kfp_image_classification.components.train.launchers.machine import free_ports
 
 BODY = {"instances": np.random.default_rng(3).integers(0, 256, (2, 28, 28, 1), np.uint8).tolist()}
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="several workers need Linux")
+pytestmark = skip_unless(hasattr(os, "sched_setaffinity"), Need.SYSTEM, "several workers need Linux")
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
