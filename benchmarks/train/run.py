@@ -63,7 +63,7 @@ def digits(shape: tuple[int, int, int], count: int = IMAGES) -> tuple[np.ndarray
     images = [*train.read(0, len(train))]
     edge = (shape[0] - 28) // 2
     pixels = np.stack([np.pad(image, ((edge, edge), (edge, edge), (0, 0))).repeat(shape[2], 2) for image in images])
-    places = np.arange(count // len(images) * len(images)) % len(images)
+    places = np.arange(count) % len(images)
     return pixels[places], train.labels()[places]
 
 
