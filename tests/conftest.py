@@ -1,4 +1,4 @@
-"""What tests share: the digits as shards, one model that two real worker processes trained, and an MLflow server."""
+"""What tests share: digits as shards, a model that two real workers trained, an S3 server and one of MLflow."""
 
 import contextlib
 import os
@@ -72,6 +72,28 @@ def digits(tmp_path_factory: pytest.TempPathFactory, ingest_options: IngestOptio
 @pytest.fixture(scope="session")
 def train_options() -> TrainOptions:
     return TrainOptions(model_type="cnn", workers=2, epochs=3, batch_size=32, learning_rates="0:1e-3", seed=7)
+
+
+@pytest.fixture(scope="session")
+def s3_address() -> Iterator[str]:
+    """An S3 server that keeps its buckets in memory."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_server(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Its address, to which the environment leads."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_address)
+    return s3_address
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from kfp_image_classification.components.ingest.options import IngestOptions
-from kfp_image_classification.components.ingest.sharding import write_dataset
-from kfp_image_classification.components.ingest.sources.source import PixelExamples, Source
+from benchmarks.train.run import write_shards
 from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.train.launchers.gpus import installed_gpus, visible_gpus
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
@@ -94,11 +92,7 @@ def prepare(folder: Path) -> None:
     random = np.random.default_rng(0)
     pixels, labels = random.integers(0, 256, (IMAGES, *SHAPE), np.uint8), random.integers(0, 10, IMAGES)
     np.savez(folder / "data.npz", pixels=pixels, labels=labels)
-
-    splits = {"train": PixelExamples(pixels, labels), "test": PixelExamples(pixels[:200], labels[:200])}
-    source = Source("noise", "1", [str(number) for number in range(10)], SHAPE, splits)
-    options = IngestOptions(dataset="noise", validation_share=0.01, workers=1, seed=0)
-    write_dataset(source, options, folder / "shards", stage_log("bench"))
+    write_shards(pixels, labels, 1, folder / "shards")
 
 
 def ours(setting: Setting, folder: Path, epochs: int) -> list[float]:

@@ -70,10 +70,15 @@ def digits(shape: tuple[int, int, int], count: int = IMAGES) -> tuple[np.ndarray
 def prepare(shape: tuple[int, int, int], folder: Path) -> None:
     pixels, labels = digits(shape)
     np.savez(folder / "data.npz", pixels=pixels, labels=labels)
-    few, every = PixelExamples(pixels[:200], labels[:200]), PixelExamples(pixels, labels)
-    source = Source("digits", "1", [str(i) for i in range(10)], shape, {"train": every, "test": few})
-    options = IngestOptions(dataset="digits", validation_share=0.01, workers=2, seed=0)
-    write_dataset(source, options, folder / "shards", stage_log("bench"))
+    write_shards(pixels, labels, 2, folder / "shards")
+
+
+def write_shards(pixels: np.ndarray, labels: np.ndarray, workers: int, folder: Path) -> None:
+    """Ingests images of ten classes for so many workers."""
+    splits = {"train": PixelExamples(pixels, labels), "test": PixelExamples(pixels[:200], labels[:200])}
+    source = Source("images", "1", [str(number) for number in range(10)], pixels.shape[1:], splits)
+    options = IngestOptions(dataset="images", validation_share=0.01, workers=workers, seed=0)
+    write_dataset(source, options, folder, stage_log("bench"))
 
 
 def rates(output: str) -> list[float]:

@@ -10,11 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.train.run import BOUND_SECONDS, digits, pinned, rates, train
-from kfp_image_classification.components.ingest.options import IngestOptions
-from kfp_image_classification.components.ingest.sharding import write_dataset
-from kfp_image_classification.components.ingest.sources.source import PixelExamples, Source
-from kfp_image_classification.components.step.stage_log import stage_log
+from benchmarks.train.run import BOUND_SECONDS, digits, pinned, rates, train, write_shards
 from kfp_image_classification.components.train.options import TrainOptions
 from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
 
@@ -28,12 +24,7 @@ RESULTS = Path(__file__).with_name("workers.json")
 
 def prepare(model: str, most_workers: int, folder: Path) -> Path:
     """The digits as often as they fill an epoch of thirty steps of all workers, in shards for each of them."""
-    shape = SHAPES[model]
-    pixels, labels = digits(shape, 30 * BATCH * most_workers)
-    splits = {"train": PixelExamples(pixels, labels), "test": PixelExamples(pixels[:200], labels[:200])}
-    source = Source("digits", "1", [str(number) for number in range(10)], shape, splits)
-    options = IngestOptions(dataset="digits", validation_share=0.01, workers=most_workers, seed=0)
-    write_dataset(source, options, folder / model, stage_log("bench"))
+    write_shards(*digits(SHAPES[model], 30 * BATCH * most_workers), most_workers, folder / model)
     return folder / model
 
 

@@ -60,13 +60,11 @@ def find_named(options: TrainOptions) -> FoundWeights | None:
     Raises:
         InvalidInput: When there are no such weights, or of another architecture.
     """
-    parameter: StartParameter = "initial_model" if options.initial_model else "weights"
-    source = options.initial_model or options.weights
+    parameter, source = _named(options)
     if source in (NONE, IMAGENET, DEPLOYED):
         return None
     found = find_weights(parameter, source)
-    if found.card and _architecture(found.card) != options.architecture:
-        theirs = _architecture(found.card)
+    if found.card and (theirs := _architecture(found.card)) != options.architecture:
         raise InvalidInput(
             f"{parameter} = {source!r}: is a model of {theirs}, and {options.architecture} is to be trained; train "
             f"{theirs}, or give each model its own, as in {theirs}:{parameter}=..."
@@ -101,8 +99,7 @@ def _of_deployed(
 def _taken(
     options: TrainOptions, found: FoundWeights, manifest: DatasetManifest, directory: Path, log: logging.Logger
 ) -> StartedFrom:
-    parameter: StartParameter = "initial_model" if options.initial_model else "weights"
-    source = options.initial_model or options.weights
+    parameter, source = _named(options)
     card = found.card
     if card:
         is_new = card.class_names != manifest.class_names
@@ -127,6 +124,11 @@ def _taken(
             len(manifest.class_names),
         )
     return start
+
+
+def _named(options: TrainOptions) -> tuple[StartParameter, str]:
+    """The parameter that says which weights, and what it says."""
+    return ("initial_model", options.initial_model) if options.initial_model else ("weights", options.weights)
 
 
 def _architecture(card: ModelCard) -> str:

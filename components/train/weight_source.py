@@ -6,6 +6,7 @@ import json
 import os
 import zipfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from kfp_image_classification.components.contracts.buckets import BUCKETS
@@ -36,7 +37,7 @@ class FoundWeights:
     content: bytes
     card: ModelCard | None
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
 

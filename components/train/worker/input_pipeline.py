@@ -120,7 +120,7 @@ class _EpochPlan:
         """The epoch in which the stream starts, and how many batches of it are left out."""
         return divmod(self.first_batch, self.batches_per_epoch)
 
-    def from_memory(self) -> tuple[EpochBatches, Decode | None]:
+    def from_memory(self) -> tuple[EpochBatches, Decode]:
         """For a small share of raw pixels: read once, in a new order each epoch."""
         batches = list(records.read_batches(self.dataset, self.shards, self.batch_size))
         pixels, labels = (tf.constant(np.concatenate(parts)) for parts in zip(*batches, strict=True))

@@ -254,22 +254,22 @@ class _Training:
         self._devices = devices
         keras.utils.set_random_seed(self._options.seed)
         manifest = share.dataset.manifest
-        frozen_epochs = self._options.freeze_epochs if job.start else 0
-        frozen_steps = frozen_epochs * size.epoch_steps
+        self._frozen_epochs = self._options.freeze_epochs if job.start else 0
+        frozen_steps = self._frozen_epochs * size.epoch_steps
         self._rates = rates_of(self._options, size.epoch_steps, frozen_steps)
         with strategy.scope():
             self.model = build_model(
                 self._options.architecture, manifest.image_shape, len(manifest.class_names), self._options.compute_dtype
             )
             self._phases = plan_phases(self.model, self._options, self._rates, frozen_steps)
-        self._frozen_epochs = frozen_epochs
         check = progress.attempt.check if progress.attempt else lambda: None
         self._best = BestEpoch(self.model, self._options.select_by, keeps_weights=self._options.keep == "best")
         optimizers = [phase.optimizer for phase in self._phases]
         checkpoints = Checkpoints(self._directory / "checkpoints", self.model, optimizers, self._best, check)
         self._position, attempt = _restored(checkpoints, strategy, cluster, progress.attempt)
+        sum_over_workers: SumOverWorkers = partial(collective_sum, strategy)
         if job.start and not self._position.step:
-            begin_with(self.model, job, cluster.is_chief, partial(collective_sum, strategy))
+            begin_with(self.model, job, cluster.is_chief, sum_over_workers)
         self._checkpoints = TimedCheckpoints(checkpoints, self._options.checkpoint_seconds, cluster.is_chief)
         _tell_resumption(self._position, self._directory)
         if cluster.is_chief:
@@ -278,7 +278,6 @@ class _Training:
             forget_epochs_after(self._directory / HISTORY_FILE, self._position.step // size.epoch_steps)
             progress.tell(first_step=self._position.step, step=self._position.step)
         self._exchange: TensorExchange | None = None
-        sum_over_workers: SumOverWorkers = partial(collective_sum, strategy)
         if with_sockets:
             progress.enter("connect")
             self._exchange = TensorExchange.join(job, cluster, attempt, optimizers[-1].summed_shapes)

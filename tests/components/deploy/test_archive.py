@@ -154,38 +154,18 @@ def test_server_that_is_gone(archive: Path, tmp_path: Path, score: Predict) -> N
     assert (done.code, "does not answer" in done.err) == (1, True)
 
 
-def test_bucket(
-    server: Any,
-    pngs: dict[str, bytes],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    score: Predict,
-) -> None:
+@pytest.mark.usefixtures("s3_server")
+def test_bucket(server: Any, pngs: dict[str, bytes], tmp_path: Path, score: Predict) -> None:
     """In an S3 server."""
-    from moto.server import ThreadedMotoServer
-
-    s3 = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    s3.start()
-    try:
-        host, port = s3.get_host_and_port()
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "someone",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        }.items():
-            monkeypatch.setenv(name, value)
-        files = open_buckets("s3")
-        files.mkdir("archive")
-        for label in ("0", "1"):
-            files.pipe(f"archive/digits/{label}/a.png", pngs[label])
-        output = tmp_path / "scores.csv"
-        assert score(server, "s3://archive/digits/", output).out == f"2 images in {output}\n"
-        assert list(rows(output)) == ["0/a.png", "1/a.png"]
-        none = score(server, "s3://archive/none", output)
-        assert (none.code, "--input 's3://archive/none': there is no such place" in " ".join(none.err.split())) == (
-            2,
-            True,
-        )
-    finally:
-        s3.stop()
+    files = open_buckets("s3")
+    files.mkdir("archive")
+    for label in ("0", "1"):
+        files.pipe(f"archive/digits/{label}/a.png", pngs[label])
+    output = tmp_path / "scores.csv"
+    assert score(server, "s3://archive/digits/", output).out == f"2 images in {output}\n"
+    assert list(rows(output)) == ["0/a.png", "1/a.png"]
+    none = score(server, "s3://archive/none", output)
+    assert (none.code, "--input 's3://archive/none': there is no such place" in " ".join(none.err.split())) == (
+        2,
+        True,
+    )

@@ -1,7 +1,6 @@
 """Images in buckets, read from an S3 server over HTTP."""
 
 import pickle
-from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import boto3
 import pytest
 import s3fs
 from cases.odd_images import IMAGES, REFUSED
-from moto.server import ThreadedMotoServer
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.ingest.options import IngestOptions
@@ -34,23 +32,11 @@ class S3:
             self.client.put_object(Bucket=bucket, Key=name, Body=content)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def s3(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     _file_system.cache_clear()
-    s3 = S3(server)
+    s3 = S3(s3_server)
     s3.client.create_bucket(Bucket=tmp_path.name.replace("_", "-"))
     return s3
 

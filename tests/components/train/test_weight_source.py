@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from kfp_image_classification.components.contracts.model_card import KERAS_MODEL, MODEL_CARD, ModelCard
 from kfp_image_classification.components.step.errors import InvalidInput
@@ -46,31 +45,19 @@ def test_model_artifact(model: Path) -> None:
     assert len(found.sha256) == 64
 
 
-def test_model_artifact_in_a_bucket(model: Path, free_port, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
-    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
-    server.start()
-    try:
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            monkeypatch.setenv(name, value)
-        s3 = boto3.client("s3")
-        s3.create_bucket(Bucket="models")
-        for path in (path for path in model.rglob("*") if path.is_file()):
-            s3.upload_file(str(path), "models", f"run/model/{path.relative_to(model)}")
-        # As Kubeflow Pipelines writes the address of its own store, too.
-        for scheme in ("s3", "minio"):
-            found = find_weights("initial_model", f"{scheme}://models/run/model")
-            assert (found.content, found.card) == (ZIP, CARD)
-        assert find_weights("weights", f"s3://models/run/model/{KERAS_MODEL}").card is None
-        with pytest.raises(InvalidInput, match="^weights = 's3://models/none': .* cannot be read: FileNotFoundError"):
-            find_weights("weights", "s3://models/none")
-    finally:
-        server.stop()
+@pytest.mark.usefixtures("s3_server")
+def test_model_artifact_in_a_bucket(model: Path) -> None:
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="models")
+    for path in (path for path in model.rglob("*") if path.is_file()):
+        s3.upload_file(str(path), "models", f"run/model/{path.relative_to(model)}")
+    # As Kubeflow Pipelines writes the address of its own store, too.
+    for scheme in ("s3", "minio"):
+        found = find_weights("initial_model", f"{scheme}://models/run/model")
+        assert (found.content, found.card) == (ZIP, CARD)
+    assert find_weights("weights", f"s3://models/run/model/{KERAS_MODEL}").card is None
+    with pytest.raises(InvalidInput, match="^weights = 's3://models/none': .* cannot be read: FileNotFoundError"):
+        find_weights("weights", "s3://models/none")
 
 
 @pytest.mark.parametrize(

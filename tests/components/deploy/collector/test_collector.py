@@ -196,30 +196,15 @@ def test_unknown_bucket_is_refused_by_name(place: str) -> None:
         event_folder(place, "output")
 
 
-def test_bucket_is_a_folder_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        }.items():
-            monkeypatch.setenv(name, value)
-        httpx.put(f"http://{host}:{port}/log").raise_for_status()
-        folder = event_folder("s3://log/digits", "output")
-        assert folder.files() == []
-        for name in ("a/1.jsonl.gz", "a/2.jsonl.gz", "a/3.parquet"):
-            folder.write(name, FORMATS["parquet" if name.endswith("parquet") else "jsonl"].content([EVENT]))
-        folder.delete(["a/1.jsonl.gz"])
-        files = {file.name: file for file in folder.files()}
-        assert files.keys() == {"a/2.jsonl.gz", "a/3.parquet"}
-        for name, file in files.items():
-            assert [*from_file(name, folder.read(name), file.written)] == [EVENT]
-            assert abs((datetime.now(UTC) - file.written).total_seconds()) < 60
-    finally:
-        server.stop()
+def test_bucket_is_a_folder_too(s3_server: str) -> None:
+    httpx.put(f"{s3_server}/log").raise_for_status()
+    folder = event_folder("s3://log/digits", "output")
+    assert folder.files() == []
+    for name in ("a/1.jsonl.gz", "a/2.jsonl.gz", "a/3.parquet"):
+        folder.write(name, FORMATS["parquet" if name.endswith("parquet") else "jsonl"].content([EVENT]))
+    folder.delete(["a/1.jsonl.gz"])
+    files = {file.name: file for file in folder.files()}
+    assert files.keys() == {"a/2.jsonl.gz", "a/3.parquet"}
+    for name, file in files.items():
+        assert [*from_file(name, folder.read(name), file.written)] == [EVENT]
+        assert abs((datetime.now(UTC) - file.written).total_seconds()) < 60
