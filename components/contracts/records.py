@@ -1,7 +1,8 @@
 """The records of the shards: TFRecord files of tf.train.Example, an image and its label each, in two formats.
 
 **Raw**: pixels that have the data set's size, in GZIP files. They decode with one reshape for a whole batch, several
-times faster than PNG in each record, and GZIP makes up for the size. For small images.
+times faster than PNG in each record, and GZIP makes up for the size: where it cannot, as with most colour images, the
+file only stores them, which any reader of GZIP takes. For small images.
 
 **Encoded**: a PNG's or JPEG's own bytes, untouched, decoded and fitted wherever they are read. For photographs, which
 are many times larger as pixels.
@@ -31,10 +32,14 @@ _FEATURES = {
 }
 # Level 6 takes three times the time of 3 for a tenth of the bytes.
 _GZIP_LEVEL = 3
+# Stored as they are, pixels are read twenty times as fast, and written so: less than a fifth saved is not worth it.
+_STORED, _WORTH_IT = 0, 0.8
+# So much of a shard tells what GZIP would save.
+_TRIED_BYTES = 2**16
+# What a GZIP file begins and ends with, when it has no name.
+_GZIP_HEAD, _GZIP_END = 10, 8
 # A TFRecord's length and the length's checksum stand before it, its own checksum behind it.
 _BEFORE, _BEHIND = 12, 4
-# Pixels that are copied by one call: on their way they stay in a core's cache.
-_COPIED_TOGETHER = 2**18
 # Of the memory in which a tensor lies.
 _ALIGNMENT = 64
 # Classes are counted in 32 bits.
@@ -75,8 +80,7 @@ class ShardWriter:
     def __init__(self, path: Path, layout: RecordLayout) -> None:
         self.examples = 0
         self._path, self._is_raw = path, layout == RAW
-        # PNG and JPEG are compressed already.
-        self._gzip = zlib.compressobj(_GZIP_LEVEL, wbits=31) if self._is_raw else None
+        self._gzip: zlib._Compress | None = None
         self._digest, self._bytes = hashlib.sha256(), 0
 
     def __enter__(self) -> "ShardWriter":
@@ -98,7 +102,8 @@ class ShardWriter:
             length = len(record).to_bytes(8, "little")
             parts += (length, _masked_crc(length), record, _masked_crc(record))
         self.examples += len(images)
-        self._put(b"".join(parts))
+        if parts:
+            self._put(b"".join(parts))
 
     def finish(self) -> Shard:
         """Writes what is left; returns the shard as a manifest lists it."""
@@ -108,12 +113,22 @@ class ShardWriter:
         return Shard(file=self._path.name, examples=self.examples, bytes=self._bytes, sha256=self._digest.hexdigest())
 
     def _put(self, content: bytes) -> None:
-        self._write(self._gzip.compress(content) if self._gzip else content)
+        if self._is_raw:  # PNG and JPEG are compressed already
+            self._gzip = self._gzip or _gzip_for(content)
+            content = self._gzip.compress(content)
+        self._write(content)
 
     def _write(self, content: bytes) -> None:
         self._digest.update(content)
         self._bytes += len(content)
         self._file.write(content)
+
+
+def _gzip_for(records: bytes) -> "zlib._Compress":
+    """A GZIP file's writer, which only stores what begins with records that hardly become smaller."""
+    tried = records[:_TRIED_BYTES]
+    level = _GZIP_LEVEL if len(zlib.compress(tried, _GZIP_LEVEL)) < _WORTH_IT * len(tried) else _STORED
+    return zlib.compressobj(level, wbits=31)
 
 
 def _masked_crc(content: bytes) -> bytes:
@@ -181,8 +196,13 @@ def unpack(content: bytes, layout: RecordLayout, image_shape: ImageShape) -> tup
 
 
 def _inflated(content: bytes) -> bytes:
-    """What a GZIP file holds. It ends with the length of that: room for it is taken once."""
-    return zlib.decompress(content, wbits=31, bufsize=int.from_bytes(content[-4:], "little"))
+    """What a shard's GZIP file holds.
+
+    It ends with a CRC-32, which tells nothing that the shard's checksum has not told, and the length of what it holds:
+    room for it is taken once. See https://www.rfc-editor.org/rfc/rfc1952.
+    """
+    size = int.from_bytes(content[-4:], "little")
+    return zlib.decompress(memoryview(content)[_GZIP_HEAD:-_GZIP_END], wbits=-15, bufsize=size)
 
 
 def _empty_pixels(count: int, image_shape: ImageShape) -> np.ndarray:
@@ -202,21 +222,26 @@ def _parse(records: "_Records") -> tuple[np.ndarray, np.ndarray]:
 def _unpack_raw(records: "_Records", pixels: np.ndarray, places: np.ndarray) -> np.ndarray:
     """As images have one size, records differ in length by their labels alone: all of a length are copied at once."""
     size = int(np.prod(pixels.shape[1:]))
-    starts, lengths = np.array(records.starts, np.int64), np.array(records.lengths, np.int64)
-    buffer, rows = np.frombuffer(records.content, np.uint8), pixels.reshape(len(pixels), size)
-    labels = np.zeros(len(starts), np.int64)
+    rows, labels = pixels.reshape(len(pixels), size), np.zeros(len(records.starts), np.int64)
+    buffer = np.frombuffer(records.content, np.uint8)
     for label_bytes in range(1, _MOST_LABEL_BYTES + 1):
         before, behind = _around(size, (1 << 7 * label_bytes) - 1)
-        chosen = np.flatnonzero(lengths == len(before) + size + len(behind))
+        chosen = np.flatnonzero(records.lengths == len(before) + size + len(behind))
         if len(chosen):
-            images = np.lib.stride_tricks.sliding_window_view(buffer, size)
-            for some in np.array_split(chosen, -(-len(chosen) * size // _COPIED_TOGETHER)):
-                rows[places[some]] = images[starts[some] + len(before)]
-            ends = starts[chosen] + lengths[chosen]
+            rows[places[chosen]] = _rows_at(records.starts[chosen] + len(before), buffer, size)
+            ends = records.starts[chosen] + records.lengths[chosen]
             for position in range(label_bytes):  # seven bits in each, the lowest first
                 bits = (buffer[ends - label_bytes + position] & 0x7F).astype(np.int64)
                 labels[chosen] |= bits << 7 * position
     return labels
+
+
+def _rows_at(starts: np.ndarray, buffer: np.ndarray, size: int) -> np.ndarray:
+    """The bytes [n, size] from each start on: no copy of them where these are evenly spaced."""
+    step = int(starts[1] - starts[0]) if len(starts) > 1 else size
+    if (np.diff(starts) == step).all():
+        return np.ndarray((len(starts), size), np.uint8, buffer, int(starts[0]), (step, 1))
+    return np.lib.stride_tricks.sliding_window_view(buffer, size)[starts]
 
 
 class _Records:
@@ -224,20 +249,32 @@ class _Records:
 
     Attributes:
         content: All of them, framed.
-        starts: Of each record.
-        lengths: Of each record.
+        starts: Of each record, int64 [n].
+        lengths: Of each record, int64 [n].
     """
 
     def __init__(self, content: bytes) -> None:
         self.content = content
-        self.starts: list[int] = []
-        self.lengths: list[int] = []
-        position = 0
-        while position < len(content):
-            length = int.from_bytes(content[position : position + 8], "little")
-            self.starts.append(position + _BEFORE)
-            self.lengths.append(length)
-            position += _BEFORE + length + _BEHIND
+        self.starts, self.lengths = _of_one_length(content) or _of_any_length(content)
+
+
+def _of_one_length(content: bytes) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where records lie that all are as long as the first, as most raw shards have them."""
+    length = int.from_bytes(content[:8], "little")
+    framed = _BEFORE + length + _BEHIND
+    count, left = divmod(len(content), framed)
+    if left or not (np.ndarray(count, "<u8", content, strides=(framed,)) == length).all():
+        return None
+    return np.arange(count) * framed + _BEFORE, np.full(count, length)
+
+
+def _of_any_length(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    starts, lengths, position = [], [], 0
+    while position < len(content):
+        lengths.append(int.from_bytes(content[position : position + 8], "little"))
+        starts.append(position + _BEFORE)
+        position += _BEFORE + lengths[-1] + _BEHIND
+    return np.array(starts, np.int64), np.array(lengths, np.int64)
 
 
 def read_files(dataset: Dataset, shards: Sequence[Shard], batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -83,7 +83,7 @@ def data_report(
         notes: `NOTE` [n] of each split, in any order.
         sums: Over the pixels of each split.
     """
-    ordered = {split: np.sort(notes[split], order="index") for split in SPLITS}
+    ordered = {split: notes[split][np.argsort(notes[split]["index"])] for split in SPLITS}
     copies = _Copies(source, plan, ordered)
     return DataReport(
         splits={split: _split_report(ordered[split], copies.within(split), sums[split].report()) for split in SPLITS},
@@ -95,27 +95,24 @@ def data_report(
 
 
 def _split_report(notes: np.ndarray, copies: int, pixels: PixelReport) -> SplitReport:
-    sizes, counts = np.unique(notes[["width", "height"]], return_counts=True)
+    # As one number each: numpy is many times slower with fields of structures.
+    sizes, counts = np.unique(notes["width"].astype(np.int64) << 32 | notes["height"], return_counts=True)
+    widths, heights = sizes >> 32, sizes & 0xFFFF_FFFF
     by_count = np.argsort(-counts, kind="stable")[:MOST_SIZES]
-    area = sizes["width"].astype(np.int64) * sizes["height"]
+    smallest, largest = (widths * heights).argmin(), (widths * heights).argmax()
     encodings = np.bincount(notes["encoding"], minlength=len(ENCODINGS))
     return SplitReport(
         encodings={name: int(count) for name, count in zip(ENCODINGS, encodings, strict=True) if count},
         turned=int(np.count_nonzero(notes["orientation"] > 1)),
         sizes=[
-            SizeCount(width=int(sizes[at]["width"]), height=int(sizes[at]["height"]), images=int(counts[at]))
-            for at in by_count
+            SizeCount(width=int(widths[at]), height=int(heights[at]), images=int(counts[at])) for at in by_count
         ],
         other_sizes=int(counts.sum() - counts[by_count].sum()),
-        smallest=_width_and_height(sizes[area.argmin()]),
-        largest=_width_and_height(sizes[area.argmax()]),
+        smallest=(int(widths[smallest]), int(heights[smallest])),
+        largest=(int(widths[largest]), int(heights[largest])),
         copies=copies,
         pixels=pixels,
     )
-
-
-def _width_and_height(size: np.void) -> tuple[int, int]:
-    return int(size["width"]), int(size["height"])
 
 
 class _Copies:

@@ -15,14 +15,25 @@ def test_a_record_is_the_same_in_every_process() -> None:
     assert records.serialize(b"\x07", 3) == b"\x0a\x20" + image + label
 
 
-@pytest.mark.parametrize(("layout", "compression"), [(RAW, "GZIP"), (ENCODED, "")])
-def test_any_tensorflow_program_reads_a_shard(layout: RecordLayout, compression: str, tmp_path: Path) -> None:
+NOISE = np.random.default_rng(0).integers(0, 256, (200, 600), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("layout", "compression", "images"),
+    [
+        pytest.param(RAW, "GZIP", [bytes([index] * 12) for index in range(200)], id="plain pixels"),
+        pytest.param(RAW, "GZIP", [image.tobytes() for image in NOISE], id="pixels that GZIP only stores"),
+        pytest.param(ENCODED, "", [bytes([index] * index) for index in range(200)], id="files"),
+    ],
+)
+def test_any_tensorflow_program_reads_a_shard(
+    layout: RecordLayout, compression: str, images: list[bytes], tmp_path: Path
+) -> None:
     """Its reader compares the checksums of every record."""
-    images = [bytes([index] * (12 if layout == RAW else index)) for index in range(200)]
     labels = [index * index for index in range(200)]
     with records.ShardWriter(tmp_path / "shard", layout) as writer:
-        writer.write(images[:150], labels[:150])
         writer.write([], [])
+        writer.write(images[:150], labels[:150])
         writer.write(images[150:], labels[150:])
         shard = writer.finish()
     read = [record.numpy() for record in tf.data.TFRecordDataset(str(tmp_path / "shard"), compression)]
@@ -30,6 +41,18 @@ def test_any_tensorflow_program_reads_a_shard(layout: RecordLayout, compression:
     assert (shard.file, shard.examples) == ("shard", 200)
     assert shard.bytes == (tmp_path / "shard").stat().st_size
     assert shard.sha256 == file_sha256(tmp_path / "shard")
+
+
+def test_pixels_are_compressed_where_that_saves_a_fifth(tmp_path: Path) -> None:
+    def written(images: np.ndarray) -> int:
+        with records.ShardWriter(tmp_path / "shard", RAW) as writer:
+            writer.write([image.tobytes() for image in images], [0] * len(images))
+            return writer.finish().bytes
+
+    framing = 60 * len(NOISE)
+    assert NOISE.size <= written(NOISE) < NOISE.size + framing
+    assert written(NOISE // 128) < NOISE.size / 4, "a bit of each byte"
+    assert written(NOISE // 2) >= NOISE.size, "an eighth would be saved"
 
 
 def test_raw_records_are_unpacked_whatever_their_labels(tmp_path: Path) -> None:
