@@ -104,9 +104,7 @@ def _split_report(notes: np.ndarray, copies: int, pixels: PixelReport) -> SplitR
     return SplitReport(
         encodings={name: int(count) for name, count in zip(ENCODINGS, encodings, strict=True) if count},
         turned=int(np.count_nonzero(notes["orientation"] > 1)),
-        sizes=[
-            SizeCount(width=int(widths[at]), height=int(heights[at]), images=int(counts[at])) for at in by_count
-        ],
+        sizes=[SizeCount(width=int(widths[at]), height=int(heights[at]), images=int(counts[at])) for at in by_count],
         other_sizes=int(counts.sum() - counts[by_count].sum()),
         smallest=(int(widths[smallest]), int(heights[smallest])),
         largest=(int(widths[largest]), int(heights[largest])),

@@ -1,8 +1,10 @@
 """Runs of `python pipelines/e2e.py --run`, in processes of their own."""
 
+import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,19 +12,27 @@ from pathlib import Path
 import psutil
 from repository import REPOSITORY
 
+from kfp_image_classification.components.train.launchers.machine import LOCKS_VARIABLE
+
 SCRIPT = REPOSITORY / "pipelines" / "e2e.py"
 QUICK = ["--models", "cnn", "cnn_dropout", "--epochs", "2", "--batch-size", "50", "--gate", "0.5"]
 START_SECONDS = 200
+
+
+def short_lived(directory: Path) -> Path:
+    """Where the runs in a folder have their short-lived files."""
+    return directory.with_name(f"{directory.name}-tmp")
 
 
 def start(
     directory: Path, *options: str, env: Mapping[str, str] | None = None, before: Sequence[str] = ()
 ) -> subprocess.Popen[str]:
     """Starts a run in a folder; `before` is a program that starts it in its turn."""
+    short_lived(directory).mkdir(exist_ok=True)
     return subprocess.Popen(
         [*before, sys.executable, SCRIPT, "--run", *QUICK, *options],
         cwd=directory,
-        env=env,
+        env={**(env or os.environ), "TMPDIR": str(short_lived(directory)), LOCKS_VARIABLE: tempfile.gettempdir()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -51,11 +61,17 @@ def left_over(directory: Path) -> list[psutil.Process]:
     return found
 
 
-def assert_nothing_left(directory: Path) -> None:
+def assert_no_process_left(directory: Path) -> None:
     deadline = time.monotonic() + 5
     while left_over(directory) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left_over(directory) == []
+
+
+def assert_nothing_left(directory: Path) -> None:
+    """Of a run that was not killed: neither a process nor a short-lived file."""
+    assert_no_process_left(directory)
+    assert list(short_lived(directory).iterdir()) == []
 
 
 def latest(directory: Path) -> Path:

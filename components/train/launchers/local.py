@@ -4,6 +4,7 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -81,6 +82,8 @@ class LocalLauncher(Launcher):
         self._job = job
         self._log = log
         self._directory = Path(job.directory)
+        # Workers end at once, with none of TensorFlow's destructors, and leave what these would remove.
+        self._scratch = self._directory / "scratch"
         self._workers: list[_Worker] = []
         self._locks: list[IO[str]] = []
         self._gpus: list[str] = []
@@ -145,6 +148,8 @@ class LocalLauncher(Launcher):
                 worker.process.wait()
             worker.reader.join()
         self._workers = []
+        if self._locks:
+            shutil.rmtree(self._scratch, ignore_errors=True)
         for lock in self._locks:
             lock.close()
         self._locks = []
@@ -222,6 +227,7 @@ class LocalLauncher(Launcher):
         addresses = [f"127.0.0.1:{port}" for port in worker_ports(count)]
         logs = self._directory / "logs"
         logs.mkdir(exist_ok=True)
+        self._scratch.mkdir(exist_ok=True)
         for index in range(count):
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             with on_cores(shares.cores[index] if shares.cores else ()):
@@ -239,6 +245,7 @@ class LocalLauncher(Launcher):
                         **({VISIBLE: shares.gpus[index]} if shares.gpus else {}),
                         "TF_CONFIG": json.dumps(config),
                         OWNER_VARIABLE: str(os.getpid()),
+                        "TMPDIR": str(self._scratch),
                     },
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,

@@ -30,6 +30,9 @@ REMINDER_SECONDS = 600.0
 # after it was chosen, when TensorFlow is loaded.
 PORTS = range(20_000, 32_768)
 
+# The folder of the locks, where short-lived files of this process lie elsewhere than those of others.
+LOCKS_VARIABLE = "TRAINING_LOCKS"
+
 Tell = Callable[[str], None]
 
 
@@ -172,7 +175,7 @@ def _end_left_over(found: list[Holder], tell: Tell) -> None:
 
 def _core_lock(core: int) -> Path:
     # By number: a user of a container may have no name.
-    folder = Path(tempfile.gettempdir(), f"training-jobs-{os.getuid()}")
+    folder = Path(os.environ.get(LOCKS_VARIABLE) or tempfile.gettempdir(), f"training-jobs-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder / f"core-{core}.lock"
 

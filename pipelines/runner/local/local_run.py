@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -25,6 +26,7 @@ from kfp_image_classification.components.deploy.local_server import stop_server
 from kfp_image_classification.components.ingest.part_folders import PARTS_VARIABLE
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.step.process_owner import OWNER_VARIABLE, adopt_orphans, end_all_below
+from kfp_image_classification.components.train.launchers.machine import LOCKS_VARIABLE
 from kfp_image_classification.pipelines.runner.local.latency import measure_latency
 from kfp_image_classification.pipelines.runner.local.literal_values import literal_values
 from kfp_image_classification.pipelines.runner.local.progress import Progress, RunningStep
@@ -77,6 +79,7 @@ class LocalRun:
         self._plain = plain
         self._view: View = PlainView()
         self._record: RunRecord | None = None
+        self._scratch = tempfile.TemporaryDirectory(prefix="image-classification-", ignore_cleanup_errors=True)
 
     def execute(self, pipeline: BaseComponent, parameters: Mapping[str, Any]) -> None:
         """Runs all steps, and writes the report, also when one fails.
@@ -87,11 +90,15 @@ class LocalRun:
         os.environ[OWNER_VARIABLE] = str(os.getpid())
         os.environ[SERVED_VARIABLE] = str(self.directory.parent / ".served")
         os.environ[PARTS_VARIABLE] = str(self.directory.parent / ".parts")
+        # kfp.local leaves a file of each step among the short-lived ones, and a step that is killed leaves more.
+        os.environ.setdefault(LOCKS_VARIABLE, tempfile.gettempdir())
+        os.environ["TMPDIR"] = self._scratch.name
         adopt_orphans()
         cache = self.directory.parent / ".cache" / cache_key(parameters)
         local.init(
             local.SubprocessRunner(use_venv=False),
             pipeline_root=str(self.directory),
+            workspace_root=self._scratch.name,
             enable_caching=self._use_cache,
             cache_root=str(cache),
         )
@@ -158,6 +165,7 @@ class LocalRun:
                 self._view.stop()
                 print("\nstopping: ending all workers and servers", file=sys.__stdout__, flush=True)
             end_all_below(TERMINATE_SECONDS)
+            self._scratch.cleanup()
         finally:
             os._exit(128 + signum)
 
@@ -165,6 +173,7 @@ class LocalRun:
         """Ends what the run left running: the server, and what a step that was killed had started."""
         self.stop_server()
         end_all_below(TERMINATE_SECONDS)
+        self._scratch.cleanup()
 
     def _step_started(self, step: RunningStep) -> None:
         if step.stage == "train" and step.folder:  # from the start, to be watched

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 from PIL import Image
-from real_run import assert_nothing_left, latest, read_until, start
+from real_run import assert_no_process_left, latest, read_until, start
 
 NOWHERE = "http://127.0.0.1:9"
 PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy", "grpc_proxy")
@@ -100,4 +100,4 @@ def test_hostile_environment_changes_nothing(served: SimpleNamespace, hostile: d
 
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(30) == 143
-    assert_nothing_left(folder)
+    assert_no_process_left(folder)

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from real_run import SCRIPT, START_SECONDS, assert_nothing_left
+from real_run import SCRIPT, START_SECONDS, assert_no_process_left
 
 HIDDEN, SHOWN = "\x1b[?25l", "\x1b[?25h"
 
@@ -81,7 +81,7 @@ def test_failure_is_told_after_the_view_is_gone_on_a_narrow_terminal(unreadable_
     assert "report.html" in last
     assert "dog/7.png is empty" in re.sub(r"\s+", " ", terminal.text)
     assert "Traceback" not in terminal.text
-    assert_nothing_left(tmp_path)
+    assert_no_process_left(tmp_path)
 
 
 def test_training_is_shown_and_ctrl_c_leaves_a_clean_terminal(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_training_is_shown_and_ctrl_c_leaves_a_clean_terminal(tmp_path: Path) ->
     after = terminal.text[terminal.text.rindex("stopping: ending all workers") :]
     assert after.strip().splitlines() == ["stopping: ending all workers and servers"]
     assert "Traceback" not in terminal.text
-    assert_nothing_left(tmp_path)
+    assert_no_process_left(tmp_path)
 
 
 @pytest.mark.slow

@@ -12,7 +12,16 @@ from types import SimpleNamespace
 import pytest
 from kfp import components as kfp_components
 from kfp import local
-from real_run import REPOSITORY, START_SECONDS, assert_nothing_left, latest, left_over, read_until, start
+from real_run import (
+    REPOSITORY,
+    START_SECONDS,
+    assert_no_process_left,
+    assert_nothing_left,
+    latest,
+    left_over,
+    read_until,
+    start,
+)
 
 from kfp_image_classification.pipelines.e2e import e2e
 from kfp_image_classification.pipelines.runner.local.run_record import RunRecord
@@ -134,7 +143,7 @@ def test_killed_run_leaves_nothing(with_cache: Path) -> None:
     read_until(process, r"worker-0 \| worker 0 of 2")
     process.kill()
     process.wait()
-    assert_nothing_left(with_cache)
+    assert_no_process_left(with_cache)
 
 
 @pytest.mark.parametrize(
