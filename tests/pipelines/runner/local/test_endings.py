@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from real_run import assert_no_process_left, assert_nothing_left, read_until, start
+from real_run import read_until, short_lived, start
 
 TRAINING = r"worker-0 \| worker 0 of 2"
 TRAINED = r"epoch +2/"
@@ -27,11 +27,13 @@ def processes_in(directory: Path) -> list[psutil.Process]:
     return found
 
 
-def assert_nothing_left(directory: Path) -> None:
+def assert_nothing_left(directory: Path, files: bool = True) -> None:
     deadline = time.monotonic() + 5
     while processes_in(directory) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert processes_in(directory) == []
+    if files:
+        assert list(short_lived(directory).iterdir()) == []
 
 
 def begin(directory: Path, moment: str) -> subprocess.Popen[str]:
@@ -73,7 +75,7 @@ def test_nothing_is_left(number: signal.Signals, whole_group: bool, moment: str,
     (os.killpg if whole_group else os.kill)(process.pid, number)
     shown, _ = process.communicate(timeout=30)
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), shown
-    (assert_no_process_left if number == signal.SIGKILL else assert_nothing_left)(with_cache)
+    assert_nothing_left(with_cache, files=number != signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
