@@ -138,7 +138,8 @@ class JobOptions(BaseModel):
         worker_image: On a cluster, the workers' image; empty for the one of this version, with NVIDIA's libraries where
             they have GPUs.
         worker_cpu: On a cluster, CPUs of each worker; empty for those set on the task, else 1.
-        worker_memory: On a cluster, memory of each worker; empty for that set on the task, else 2Gi.
+        worker_memory: On a cluster, memory of each worker; empty for that set on the task, else 2Gi,
+            or 4Gi for a backbone of Keras.
         worker_gpus: On a cluster, GPUs of each worker.
         pvc: On a cluster, the claim of the volume that the workers share with this step.
         job: On a cluster, rarer settings of the training job as JSON; see components/train/README.md.

@@ -22,12 +22,10 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
@@ -44,7 +42,7 @@ from kfp_image_classification.components.step.literal_path import literal_path
 from kfp_image_classification.components.step.whole_file import publish_folder
 from kfp_image_classification.components.train.options import TrainingJob
 from kfp_image_classification.components.train.worker.initial_weights import read_start
-from kfp_image_classification.components.train.worker.models import build_model
+from kfp_image_classification.components.train.worker.models import build_model, logits_with, variables_of
 from kfp_image_classification.components.train.worker.onnx_export import write_onnx
 
 VERSION = "1"
@@ -113,8 +111,11 @@ def save_served_graph(model: keras.Model, image_shape: ImageShape, class_names: 
     int64 [n], and `label`, string [n].
     """
 
-    def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = model(model_input(pixels), training=False)
+    values = [variable.numpy() for variable in variables_of(model)]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.uint8, name="pixels")])
+    def from_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = logits_with([tf.constant(value) for value in values], model, model_input(pixels))
         index = tf.argmax(logits, axis=-1)
         with tf.device("CPU:0"):  # strings live nowhere else
             label = tf.gather(tf.constant(class_names), index)
@@ -122,31 +123,16 @@ def save_served_graph(model: keras.Model, image_shape: ImageShape, class_names: 
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def from_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(decode_images(image_bytes, image_shape))
-
-    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.uint8, name="pixels")])
-    def from_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(pixels)
+        # A call, so that the file holds the weights once.
+        return from_pixels(decode_images(image_bytes, image_shape))
 
     tf.saved_model.save(
         tf.Module(),
         str(directory),
-        signatures={"serving_default": _frozen(from_bytes), "pixels": _frozen(from_pixels)},
-        # A frozen graph has none: TensorFlow fails at those that functions such as swish bring along.
+        signatures={"serving_default": from_bytes, "pixels": from_pixels},
+        # TensorFlow fails at those that functions such as swish bring along, and nobody trains this graph.
         options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
     )
-
-
-def _frozen(function: Any) -> Any:
-    concrete = function.get_concrete_function()
-    frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
-    outputs = sorted(concrete.structured_outputs)
-
-    @tf.function(input_signature=concrete.structured_input_signature[0])
-    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return dict(zip(outputs, frozen(images), strict=True))
-
-    return serve
 
 
 def _model_card(model: keras.Model, job: TrainingJob, dataset: Dataset) -> ModelCard:

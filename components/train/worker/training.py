@@ -8,6 +8,7 @@ features that dropout drops follow from the seed and the step alone, and the res
 """
 
 import contextlib
+import gc
 import hashlib
 import math
 import os
@@ -342,6 +343,9 @@ class _Training:
         if self._exchange:
             self._exchange.close()
         self._best.give_back(self.model)
+        # The export takes memory, and with the input and its windows no more is done.
+        del self._batches, self._validation_batches, self._train_steps, self._validate
+        gc.collect()
 
     @property
     def _is_done(self) -> bool:

@@ -149,6 +149,12 @@ def test_resources(flat: dict[str, Any], task: dict[str, Any], expected: dict[st
     assert template(pods)["spec"]["containers"][0]["resources"] == expected
 
 
+def test_backbones_have_the_memory_that_their_export_takes() -> None:
+    own = JOB.options.model_copy(update={"model_type": "resnet50_v2"})
+    pods = PodTemplate(JOB.model_copy(update={"options": own}), options(), TaskSettings())
+    assert template(pods)["spec"]["containers"][0]["resources"]["limits"] == {"cpu": "1", "memory": "4Gi"}
+
+
 @pytest.mark.parametrize(
     ("flat", "job", "task", "gpus", "image"),
     [

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import tensorflow as tf
@@ -11,7 +12,7 @@ import tensorflow as tf
 from kfp_image_classification.components.contracts.preprocessing import model_input
 from kfp_image_classification.components.train.variants import BACKBONES
 from kfp_image_classification.components.train.worker.models import MODELS
-from kfp_image_classification.components.train.worker.onnx_export import write_onnx
+from kfp_image_classification.components.train.worker.onnx_export import OPSET, write_onnx
 
 RANDOM = np.random.default_rng(4)
 
@@ -30,6 +31,11 @@ def test_every_model_answers_alike_for_any_number_of_images(
         pixels = RANDOM.integers(0, 256, (count, *shape), np.uint8)
         expected = model(model_input(pixels), training=False).numpy()
         np.testing.assert_allclose(session.run(["logits"], {"pixels": pixels})[0], expected, rtol=1e-4, atol=1e-4)
+    # For any runtime: none of ONNX Runtime's own operations, and images alone go in.
+    written = onnx.load(tmp_path / "model.onnx")
+    onnx.checker.check_model(written, full_check=True)
+    assert [(operators.domain, operators.version) for operators in written.opset_import] == [("", OPSET)]
+    assert [one.name for one in written.graph.input] == ["pixels"]
 
 
 @keras.saving.register_keras_serializable()
