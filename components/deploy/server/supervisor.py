@@ -30,7 +30,7 @@ from kfp_image_classification.components.deploy.server.channel import (
     TAKE_OVER,
     Channel,
 )
-from kfp_image_classification.components.deploy.server.listening import address, bound
+from kfp_image_classification.components.deploy.server.listening import address
 from kfp_image_classification.components.deploy.server.options import worker_count
 from kfp_image_classification.components.deploy.server.signals import told_to_stop
 from kfp_image_classification.components.step.errors import StageFailed
@@ -57,11 +57,13 @@ class Supervisor:
 
     Args:
         options: Of the command line.
+        listening: Bound to the address; listens once the first worker is ready.
         log: Told what happens.
     """
 
-    def __init__(self, options: argparse.Namespace, log: logging.Logger) -> None:
+    def __init__(self, options: argparse.Namespace, listening: socket.socket, log: logging.Logger) -> None:
         self._options = options
+        self._listening = listening
         self._log = log
         self._answering: list[_Worker] = []
         self._started: list[_Worker] = []
@@ -76,10 +78,7 @@ class Supervisor:
         Raises:
             StageFailed: When a worker cannot start, or ends by itself.
         """
-        options = self._options
-        listening = bound(options.host, options.http_port, "http_port")
-        if options.enable_grpc:  # the workers share it, with whomever they do
-            bound(options.host, options.grpc_port, "grpc_port").close()
+        options, listening = self._options, self._listening
         stopped: asyncio.Future[Any] = asyncio.ensure_future(told_to_stop())
         try:
             places = _places(worker_count(options))
