@@ -122,10 +122,10 @@ import onnxruntime, httpx, uvloop, httptools
 """
 COLLECTOR = """
 import kfp_image_classification.components.deploy.collector.collector
-from kfp_image_classification.components.contracts.event_folder import event_folder
+from kfp_image_classification.components.contracts.folders import open_folder
 from kfp_image_classification.components.contracts.payload_files import check_usable
 check_usable("parquet")
-event_folder("s3://a/b", "output")
+open_folder("s3://a/b", "output")
 import gcsfs, uvloop, httptools
 """
 

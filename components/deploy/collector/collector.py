@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from kfp_image_classification.components.contracts.event_folder import event_folder
+from kfp_image_classification.components.contracts.folders import open_folder
 from kfp_image_classification.components.contracts.payload_files import (
     FORMATS,
     FileFormat,
@@ -95,7 +95,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     log = logging.getLogger("collector")
     try:
-        folder = event_folder(arguments.output, "output")
+        folder = open_folder(arguments.output, "output")
         _check_format(arguments.format)
         listening = bound(arguments.host, arguments.port, "port")
     except (InvalidInput, StageFailed) as error:

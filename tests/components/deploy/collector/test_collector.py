@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 import tenacity
 
-from kfp_image_classification.components.contracts.event_folder import event_folder
+from kfp_image_classification.components.contracts.folders import open_folder
 from kfp_image_classification.components.contracts.payload_events import PayloadEvent
 from kfp_image_classification.components.contracts.payload_files import FORMATS, from_file
-from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.train.launchers.machine import free_ports
 
 TYPE = "org.kubeflow.serving.inference."
@@ -33,7 +32,6 @@ HEADERS = {
     "content-type": "application/json",
 }
 BODY = b'{"instances": [[0]]}'
-NOW = datetime(2026, 11, 26, tzinfo=UTC)
 
 Start = Callable[..., SimpleNamespace]
 
@@ -72,7 +70,7 @@ def stopped(collector: SimpleNamespace) -> int:
 
 
 def kept(folder: Path) -> list[PayloadEvent]:
-    storage = event_folder(str(folder), "events")
+    storage = open_folder(str(folder), "events")
     return [event for file in storage.files() for event in from_file(file.name, storage.read(file.name), file.written)]
 
 
@@ -174,26 +172,3 @@ def test_model_server_and_collector(start: Start, start_server, trained: SimpleN
     assert (request.id, request.kind, response.id, response.kind) == ("r-7", "request", "r-7", "response")
     assert json.loads(request.body) == body
     assert response.body == answer.content
-
-
-EVENT = PayloadEvent("a", "request", NOW, "s", b"x")
-
-
-@pytest.mark.parametrize("place", ["ftp://x/y", "s3://", "gs:///"])
-def test_unknown_bucket_is_refused_by_name(place: str) -> None:
-    with pytest.raises(InvalidInput, match=f"output = {place!r}"):
-        event_folder(place, "output")
-
-
-def test_bucket_is_a_folder_too(s3_server: str) -> None:
-    httpx.put(f"{s3_server}/log").raise_for_status()
-    folder = event_folder("s3://log/digits", "output")
-    assert folder.files() == []
-    for name in ("a/1.jsonl.gz", "a/2.jsonl.gz", "a/3.parquet"):
-        folder.write(name, FORMATS["parquet" if name.endswith("parquet") else "jsonl"].content([EVENT]))
-    folder.delete(["a/1.jsonl.gz"])
-    files = {file.name: file for file in folder.files()}
-    assert files.keys() == {"a/2.jsonl.gz", "a/3.parquet"}
-    for name, file in files.items():
-        assert [*from_file(name, folder.read(name), file.written)] == [EVENT]
-        assert abs((datetime.now(UTC) - file.written).total_seconds()) < 60
