@@ -13,6 +13,7 @@ from kfp_image_classification.components.contracts.dataset_manifest import Datas
 from kfp_image_classification.components.contracts.model_card import read_model_card
 from kfp_image_classification.components.ingest import ingest, prepare_data
 from kfp_image_classification.components.train import train
+from kfp_image_classification.components.train.vertex import plan_custom_job
 
 
 def artifact(kind: type[dsl.Artifact], path: Path) -> dsl.Artifact:
@@ -67,3 +68,22 @@ def test_steps_of_a_pod_keep_their_data_on_the_volume(
     assert model.metadata["run"] == trained.result.card.run
     assert model.metadata["work_dir"] == str(directory)
     assert (directory / "model").is_dir(), "kept for a step that is run again"
+
+
+@pytest.mark.parametrize("vertex", [False, True], ids=["train", "plan_custom_job"])
+def test_what_does_not_fit_the_data_set_is_told_before_anything_is_made(
+    vertex: bool, digits: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And before weights are looked for."""
+    shards = dsl.Dataset(uri=str(digits.directory))
+    wrong = {"batch_size": 5000, "weights": f"{tmp_path}/none.keras"}
+    if vertex:
+        step, outputs = plan_custom_job, {"job": artifact(dsl.Artifact, tmp_path / "job")}
+    else:
+        model, metrics, curves = (artifact(kind, tmp_path / "out") for kind in (dsl.Model, dsl.Metrics, dsl.HTML))
+        step, outputs = train, {"model": model, "metrics": metrics, "curves": curves, "task_config": None}
+    with pytest.raises(SystemExit):
+        step.python_func(shards=shards, **outputs, **wrong)
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "error: " in line]
+    assert "batch_size = 5000: 2 workers make a global batch of 10000, more than the 3600 training images" in told
+    assert [*tmp_path.iterdir()] == []
