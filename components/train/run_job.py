@@ -13,7 +13,7 @@ from kfp_image_classification.components.step.container_log import write_to_cont
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.step.termination import Terminated, terminated_as_exception
 from kfp_image_classification.components.train.job_files import MODEL_DIRECTORY
-from kfp_image_classification.components.train.job_folder import take_model
+from kfp_image_classification.components.train.job_folder import check_place, take_model
 from kfp_image_classification.components.train.launchers import Launcher, LocalLauncher
 from kfp_image_classification.components.train.launchers.job_options import JobOptions
 from kfp_image_classification.components.train.launchers.naming import job_name
@@ -61,6 +61,7 @@ def run_job(
         InvalidInput: When the job cannot be run here, or its folder is another job's.
         StageFailed: When the job fails; names the worker, its exit code and its last lines.
     """
+    check_place(model_directory)
     data = Path(Dataset(job.dataset).manifest.root or job.dataset)
     on_cluster = job.options.resolved_backend != "local"
     launcher: Launcher

@@ -70,9 +70,23 @@ def _check(path: str, model: Any, image_shape: ImageShape, classes: int) -> None
             f"model_type = {path!r}: its model must answer logits, a number for each of the {classes} classes; for 2 "
             f"images it answered {type(answer).__name__ if shape is None else tuple(shape)}"
         )
-    numbers = keras.ops.convert_to_numpy(keras.ops.cast(answer, "float32"))
+    numbers, again = (
+        keras.ops.convert_to_numpy(keras.ops.cast(one, "float32")) for one in (answer, model(images, training=False))
+    )
+    if not np.allclose(numbers, again, rtol=0.01, atol=0.01):
+        raise InvalidInput(
+            f"model_type = {path!r}: its model answers otherwise when it is asked again; nothing in it may be random "
+            "with training = False"
+        )
     # bfloat16 has but three digits.
     if classes > 1 and (numbers >= 0).all() and np.allclose(numbers.sum(axis=1), 1, atol=0.02):
         raise InvalidInput(
             f"model_type = {path!r}: its model answers probabilities; it must answer logits: leave the softmax away"
         )
+    try:
+        keras.saving.serialize_keras_object(model)
+    except Exception as error:  # as above
+        said = " ".join(str(error).strip().partition("\n\n")[0].split())
+        raise InvalidInput(
+            f"model_type = {path!r}: its model could not be saved after the training: {type(error).__name__}: {said}"
+        ) from error

@@ -7,12 +7,16 @@ from types import SimpleNamespace
 import pytest
 from kfp import dsl
 from kubernetes_api import KubernetesApi
+from log_lines import LogLines
 from training_operator import TrainingOperator, leave_results
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.contracts.model_card import read_model_card
 from kfp_image_classification.components.ingest import ingest, prepare_data
+from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.train import train
+from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
+from kfp_image_classification.components.train.run_job import run_job
 from kfp_image_classification.components.train.vertex import plan_custom_job
 
 
@@ -87,3 +91,12 @@ def test_what_does_not_fit_the_data_set_is_told_before_anything_is_made(
     (told,) = [line for line in capsys.readouterr().out.splitlines() if "error: " in line]
     assert "batch_size = 5000: 2 workers make a global batch of 10000, more than the 3600 training images" in told
     assert [*tmp_path.iterdir()] == []
+
+
+def test_place_where_no_model_can_be_is_told_before_the_training(digits: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    options = TrainOptions(model_type="cnn", workers=2, epochs=1, batch_size=32, learning_rates="0:1e-3", seed=7)
+    job = TrainingJob(options=options, dataset=str(digits.directory), directory=str(tmp_path / "job"))
+    with pytest.raises(StageFailed, match=f"^{tmp_path}/file/model: no model can be brought there: .*File exists"):
+        run_job(job, tmp_path / "file" / "model", LogLines().logger)
+    assert not (tmp_path / "job").exists()
