@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.child import child
 from benchmarks.photographs import CLASSES, SHAPE, photograph, write_photographs
 
 DIGITS, PHOTOGRAPHS = 60_000, 1_000
@@ -148,15 +148,11 @@ def _cpu_seconds() -> float:
     )
 
 
-def child(way: str, kind: str, count: int, source: Path, target: Path, cores: int) -> dict[str, float]:
+def own_child(way: str, kind: str, count: int, source: Path, target: Path, cores: int) -> dict[str, float]:
     arguments = ["--way", way, "--kind", kind, "--count", str(count), "--source", str(source), "--target", str(target)]
-    command = [sys.executable, "-m", "benchmarks.ingest.run", *arguments, "--cores", str(cores)]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "NO_GCE_CHECK": "true", "CUDA_VISIBLE_DEVICES": "-1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, encoding="utf-8")
-    if result.returncode:
-        sys.exit(result.stderr)
-    answer: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
-    return answer
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "NO_GCE_CHECK": "true", "CUDA_VISIBLE_DEVICES": "-1"}
+    figures: dict[str, float] = child("benchmarks.ingest.run", [*arguments, "--cores", str(cores)], environment)
+    return figures
 
 
 def main() -> None:
@@ -201,7 +197,7 @@ def _rows(table: Table, kind: str, factor: int, scratch: Path, mnist: Path | Non
         ways.insert(2, ("tfds", 1))
     for way, cores in ways if kind != "mnist" else ways[:2]:
         target = scratch / f"{kind}-{factor}-{way}-{cores}"
-        found = child(way, kind, count, source, target, cores)
+        found = own_child(way, kind, count, source, target, cores)
         files = [target] if target.is_file() else [path for path in target.rglob("*") if path.is_file()]
         row = (
             f"{count:,} {kind}",

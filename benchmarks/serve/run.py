@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,20 +14,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import httpx
-import psutil
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.serve.load import Load, run_load
+from benchmarks.serve.process import family, make_model, our_command, running
 from benchmarks.serve.requests import noise_png, v1_body, v2_raw
 from kfp_image_classification.components.contracts.model_card import ONNX_MODEL
-from kfp_image_classification.components.step.direct_network import http_client
 from kfp_image_classification.components.train.launchers.machine import free_ports
 
 RESULTS = Path(__file__).with_name("results.json")
 PEERS = Path(__file__).with_name("peers")
-START_SECONDS = 120
 WARM_UP_SECONDS = 0.5
 
 
@@ -80,14 +76,7 @@ BOUND = "bare ASGI + ONNX Runtime (a bound)"
 def servers(model: Path, mlserver_python: Path, folder: Path, port: int) -> list[Server]:
     version = model / "1"
     python, v1 = [sys.executable, "-m"], "/v1/models/digits"
-    ours = [
-        *python,
-        "kfp_image_classification.components.deploy.server",
-        "--model_name=digits",
-        f"--model_dir={model}",
-        f"--http_port={port}",
-    ]
-    ours += ["--host=127.0.0.1", "--enable_grpc=false", "--drain_seconds=0"]
+    ours = our_command(model, port)
     kserve = [*python, "benchmarks.serve.peers.kserve_model", "--model_name=digits", f"--folder={version}"]
     kserve += [f"--http_port={port}", "--enable_grpc=false"]
     settings = {"name": "digits", "implementation": "mlserver_model.DigitModel"}
@@ -119,40 +108,17 @@ def servers(model: Path, mlserver_python: Path, folder: Path, port: int) -> list
 def measure(server: Server, port: int, seconds: float) -> tuple[dict[str, Load], float, float]:
     """Returns the loads by setting, the seconds to start, and the memory in MiB after it all."""
     url = f"http://127.0.0.1:{port}"
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **(server.environment or {})}
     start = time.monotonic()
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(server.command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            while not _is_ready(url + server.ready):
-                if process.poll() is not None or time.monotonic() - start > START_SECONDS:
-                    log.seek(0)
-                    raise RuntimeError(f"{server.title} does not start:\n{log.read().decode()[-2000:]}")
-                time.sleep(0.05)
-            started = time.monotonic() - start
-            loads = {}
-            for setting in SETTINGS:
-                body, headers = _request(setting.images, server.protocol)
-                run_load(url + server.predict, body, setting.clients, WARM_UP_SECONDS, headers)
-                loads[setting.title] = run_load(url + server.predict, body, setting.clients, seconds, headers)
-                if loads[setting.title].failed:
-                    raise RuntimeError(f"{server.title}, {setting.title}: {loads[setting.title].statuses}")
-            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-            return loads, started, sum(member.memory_info().rss for member in family) / 2**20
-        finally:
-            process.terminate()
-            try:
-                process.wait(40)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        with http_client(url, timeout=5) as client:
-            return client.get(url).status_code == 200
-    except httpx.HTTPError:
-        return False
+    with running(server.command, url + server.ready, server.environment) as process:
+        started = time.monotonic() - start
+        loads = {}
+        for setting in SETTINGS:
+            body, headers = _request(setting.images, server.protocol)
+            run_load(url + server.predict, body, setting.clients, WARM_UP_SECONDS, headers)
+            loads[setting.title] = run_load(url + server.predict, body, setting.clients, seconds, headers)
+            if loads[setting.title].failed:
+                raise RuntimeError(f"{server.title}, {setting.title}: {loads[setting.title].statuses}")
+        return loads, started, sum(one.memory_info().rss for one in family(process.pid)) / 2**20
 
 
 def _request(images: int, protocol: str) -> tuple[bytes, dict[str, str]]:
@@ -164,14 +130,6 @@ def _request(images: int, protocol: str) -> tuple[bytes, dict[str, str]]:
         tensor = {"name": "image_bytes", "shape": [images], "datatype": "BYTES", "data": data}
         return json.dumps({"inputs": [tensor]}).encode(), {}
     return v2_raw(files, 28)
-
-
-def make_model(folder: Path) -> Path:
-    """An untrained `cnn` of 28 x 28 grey images, exported as training exports it."""
-    code = "import sys; from benchmarks.serve.model import export; export(sys.argv[1])"
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    subprocess.run([sys.executable, "-c", code, str(folder / "model")], check=True, env=environment)
-    return folder / "model"
 
 
 def main() -> None:

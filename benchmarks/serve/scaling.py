@@ -8,14 +8,12 @@ and clients share them, and the table says so. A quarter of a minute for each nu
 """
 
 import argparse
-import http.client
 import json
 import multiprocessing
 import os
 import platform
 import select
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,10 +23,11 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.serve.process import START_SECONDS, family, make_model, our_command, running
 from benchmarks.serve.requests import noise_png, v1_body, v2_raw
 from kfp_image_classification.components.contracts.model_card import ONNX_MODEL
+from kfp_image_classification.components.train.launchers.machine import free_ports
 
-START_SECONDS = 60
 WARM_UP_SECONDS = 0.7
 PAUSE_SECONDS = 0.3
 OURS, BOUND = "ours", "bound"
@@ -152,34 +151,16 @@ def _is_whole(content: bytes) -> bool:
 
 def measure(server: str, model: Path, cores: list[int], clients_on: list[int], seconds: float) -> list[Row]:
     """Starts a server on some cores, asks it from others, and stops it."""
-    port = _free_port()
+    port = free_ports(1)[0]
     if server == OURS:
-        command = [sys.executable, "-m", "kfp_image_classification.components.deploy.server", "--model_name=digits"]
-        command += [f"--model_dir={model}", "--host=127.0.0.1", f"--http_port={port}", "--enable_grpc=false"]
-        command += ["--drain_seconds=0", f"--workers={len(cores)}"]
+        command, ready = our_command(model, port, f"--workers={len(cores)}"), "/v2/health/ready"
     else:
         onnx = str(model / "1" / ONNX_MODEL)
-        command = [sys.executable, "-m", "benchmarks.serve.peers.bare_asgi", onnx, str(port)]
-    with tempfile.TemporaryFile() as log:
-        own = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cores)
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        os.sched_setaffinity(0, own)
-        try:
-            _wait_until_ready(process, port, "/" if server == BOUND else "/v2/health/ready")
-            time.sleep(2.0 if len(cores) > 1 else 0)  # the first worker answers before the others are ready
-            asked = [one for one in questions() if server == OURS or one.path.startswith("/v1")]
-            return [_row(server, process.pid, port, question, cores, clients_on, seconds) for question in asked]
-        except RuntimeError as error:
-            log.seek(0)
-            raise RuntimeError(f"{error}\n{log.read().decode(errors='replace')[-2000:]}") from None
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        command, ready = [sys.executable, "-m", "benchmarks.serve.peers.bare_asgi", onnx, str(port)], "/"
+    with running(command, f"http://127.0.0.1:{port}{ready}", cores=cores) as process:
+        time.sleep(2.0 if len(cores) > 1 else 0)  # the first worker answers before the others are ready
+        asked = [one for one in questions() if server == OURS or one.path.startswith("/v1")]
+        return [_row(server, process.pid, port, question, cores, clients_on, seconds) for question in asked]
 
 
 def _row(
@@ -190,29 +171,29 @@ def _row(
     message = question.message("/" if server == BOUND else None)
     share, rest = divmod(question.clients * len(cores), len(clients_on))
     forked = multiprocessing.get_context("fork")
-    pipes, running = [], []
+    pipes, asking = [], []
     for index, core in enumerate(clients_on):
         clients = share + (index < rest)
         if clients:
             here, there = forked.Pipe(duplex=False)
-            running.append(forked.Process(target=ask, args=(port, message, clients, {core}, begin, end, there)))
-            running[-1].start()
+            asking.append(forked.Process(target=ask, args=(port, message, clients, {core}, begin, end, there)))
+            asking[-1].start()
             there.close()
             pipes.append(here)
-    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    processes = family(pid)
     time.sleep(max(0.0, begin - time.monotonic()))
     before = _cpu_seconds(processes)
     time.sleep(max(0.0, end - time.monotonic()))
     used = _cpu_seconds(processes) - before
-    memory = sum(process.memory_info().rss for process in processes) / 2**20
+    memory = sum(one.memory_info().rss for one in processes) / 2**20
     try:
         told = [pipe.recv() for pipe in pipes]
     except EOFError:
         raise RuntimeError(f"{question.title}: a client process failed") from None
     finally:
-        for process in running:
-            process.join(10)
-            process.kill()
+        for client in asking:
+            client.join(10)
+            client.kill()
     latencies = sorted(latency for found, _ in told for latency in found)
     time.sleep(PAUSE_SECONDS)
     return Row(
@@ -232,29 +213,6 @@ def _row(
 
 def _cpu_seconds(processes: list[psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes)
-
-
-def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, path: str) -> None:
-    until = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < until:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        try:
-            connection.request("GET", path)
-            if connection.getresponse().status == http.client.OK:
-                return
-        except OSError:
-            pass
-        finally:
-            connection.close()
-        time.sleep(0.05)
-    raise RuntimeError("the server does not start")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def table(rows: list[Row]) -> str:
@@ -287,10 +245,7 @@ def main() -> None:
     if max(arguments.cores) > len(there) or min(arguments.cores) < 1:
         sys.exit(f"error: cores = {arguments.cores}: give numbers from 1 to {len(there)}, which this process may use")
     with tempfile.TemporaryDirectory() as scratch:
-        model = arguments.model or Path(scratch, "model")
-        if not arguments.model:
-            code = "import sys; from benchmarks.serve.model import export; export(sys.argv[1])"
-            subprocess.run([sys.executable, "-c", code, str(model)], check=True)
+        model = arguments.model or make_model(Path(scratch))
         rows: list[Row] = []
         for server, cores in [(BOUND, 1), *((OURS, count) for count in arguments.cores)]:
             print(f"{server} on {cores} of {len(there)} cores", file=sys.stderr, flush=True)

@@ -25,12 +25,11 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.serve.run import START_SECONDS, make_model
+from benchmarks.serve.process import NAME, QUIET, START_SECONDS, make_model, our_command
 from benchmarks.soak.traffic import Client
 from kfp_image_classification.components.step.direct_network import http_client
 from kfp_image_classification.components.train.launchers.machine import free_ports
 
-NAME = "digits"
 CLIENTS = 4
 RELOAD_SECONDS = 0.1
 PARTS = 20
@@ -116,13 +115,10 @@ class Server:
     def __init__(self, model: Path, log: Path) -> None:
         self.model, self.log = model, log
         self.http_port, self.grpc_port = free_ports(2)
-        command = [sys.executable, "-m", "kfp_image_classification.components.deploy.server", f"--model_name={NAME}"]
-        command += [f"--model_dir={model}", "--host=127.0.0.1", f"--http_port={self.http_port}"]
-        command += [f"--grpc_port={self.grpc_port}", f"--reload_seconds={RELOAD_SECONDS}", "--drain_seconds=0"]
+        command = our_command(model, self.http_port, "--enable_grpc=true", f"--grpc_port={self.grpc_port}")
+        command.append(f"--reload_seconds={RELOAD_SECONDS}")
         with log.open("wb") as output:
-            self.process = psutil.Popen(
-                command, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, stdout=output, stderr=subprocess.STDOUT
-            )
+            self.process = psutil.Popen(command, env={**os.environ, **QUIET}, stdout=output, stderr=subprocess.STDOUT)
 
     @property
     def version(self) -> str:

@@ -8,13 +8,14 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.child import child
 
 SHAPE = (64, 64, 3)
 IMAGES, BATCH, EPOCHS = 1_280, 64, 3
@@ -58,15 +59,6 @@ def measure(model: str, cores: int) -> list[float]:
         return [row["images_per_second"] for row in train(options, shards, Path(scratch))[1:]]
 
 
-def child(model: str, cores: int) -> list[float]:
-    command = [sys.executable, "-m", "benchmarks.train.cores", "--models", model, "--cores", str(cores)]
-    ended = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
-    if ended.returncode:
-        sys.exit(ended.stderr)
-    rates: list[float] = json.loads(ended.stdout.splitlines()[-1])
-    return rates
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=2)
@@ -81,7 +73,7 @@ def main() -> None:
         rates: dict[int, list[float]] = {cores: [] for cores in CORES}
         for _ in range(arguments.rounds):
             for cores in CORES:
-                rates[cores] += child(model, cores)
+                rates[cores] += child("benchmarks.train.cores", ["--models", model, "--cores", str(cores)], {})
                 print(model, cores, [round(rate) for rate in rates[cores]], file=sys.stderr)
         one, two = (statistics.median(rates[cores]) for cores in CORES)
         table.add_row(model, f"{one:,.0f}", f"{two:,.0f}", f"{two / one:.2f}")

@@ -2,10 +2,7 @@
 
 import argparse
 import json
-import os
 import resource
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from itertools import islice
@@ -15,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.child import child
 from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
 
 IMAGES = 30_000  # 92 MB of raw pixels: more than the shuffle window, so that reading streams
@@ -72,12 +70,9 @@ def _bytes_read() -> int:
     )
 
 
-def child(*arguments: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.train.reading", *arguments]
-    environment = {**os.environ, **WORKER_ENVIRONMENT}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, encoding="utf-8")
-    answer: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
-    return answer
+def own_child(*arguments: str) -> dict[str, float]:
+    figures: dict[str, float] = child("benchmarks.train.reading", [*arguments], WORKER_ENVIRONMENT)
+    return figures
 
 
 def main() -> None:
@@ -99,9 +94,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for factor in (1, 10):
             directory = f"{scratch}/{factor}"
-            wrote = child("--write", str(IMAGES * factor), "--directory", directory)
+            wrote = own_child("--write", str(IMAGES * factor), "--directory", directory)
             size = sum(path.stat().st_size for path in Path(directory).glob("train-*")) / 1e6
-            reads = {workers: child("--read", str(workers), "--directory", directory) for workers in (1, 2, 4)}
+            reads = {workers: own_child("--read", str(workers), "--directory", directory) for workers in (1, 2, 4)}
             table.add_row(
                 f"{factor}x: {IMAGES * factor:,} images",
                 f"{size:.1f}",

@@ -9,7 +9,6 @@ On a machine that has other work, images in a second of a CPU are what counts.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.child import child
 from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -206,14 +206,11 @@ def _call(batches: Iterator[object]) -> Callable[[], object]:
     return lambda: take(batches)
 
 
-def child(*arguments: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.train.reading_speed", *arguments]
-    environment = {**os.environ, **WORKER_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "-1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, encoding="utf-8")
-    if result.returncode:
-        sys.exit(result.stderr)
-    answer: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
-    return answer
+def own_child(*arguments: str) -> dict[str, float]:
+    figures: dict[str, float] = child(
+        "benchmarks.train.reading_speed", [*arguments], {**WORKER_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "-1"}
+    )
+    return figures
 
 
 def main() -> None:
@@ -242,7 +239,7 @@ def main() -> None:
         write_photographs(source, PHOTOGRAPHS, DISTINCT)
         for number, data in enumerate(arguments.data):
             directory = f"{scratch}/{number}"
-            child("--write", data, "--source", str(source), "--directory", directory)
+            own_child("--write", data, "--source", str(source), "--directory", directory)
             _rows(table, data, directory)
     Console(soft_wrap=True, markup=False, emoji=False).print(table)
 
@@ -252,7 +249,7 @@ def _rows(table: Table, data: str, directory: str) -> None:
     for way in ("bound", "usual", "ours", "ours, kept"):
         if way == "ours, kept" and not data.startswith("encoded, fitted"):
             continue
-        rates = {cores: child("--directory", directory, "--way", way, "--cores", str(cores)) for cores in (1, 2)}
+        rates = {cores: own_child("--directory", directory, "--way", way, "--cores", str(cores)) for cores in (1, 2)}
         bounds = bounds or rates
         print(data, way, rates, file=sys.stderr)
         table.add_row(

@@ -2,9 +2,11 @@
 
 import os
 
+# This package's, as in pyproject.toml: where it is on PYTHONPATH alone, nothing else knows it.
+VERSION = "0.1.0"
 # Set when compiling for another registry or tag: IMAGE_PREFIX=registry.example.com/team/ IMAGE_TAG=1.2 make compile
 _PREFIX = os.environ.get("IMAGE_PREFIX", "kfp-image-classification/")
-_TAG = os.environ.get("IMAGE_TAG", "0.1.0")
+_TAG = os.environ.get("IMAGE_TAG", VERSION)
 
 # kfp.local warns about images without "python" in their names, which are run in this Python all the same.
 TENSORFLOW_IMAGE = f"{_PREFIX}python-tensorflow:{_TAG}"

@@ -1,17 +1,53 @@
-"""Which kinds of buckets there are, and how one is opened."""
+"""Which kinds of buckets there are, how one is opened, and what went wrong with one."""
 
 import json
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
-# What each kind of bucket needs, beside the package's own extra of that name, which installs it.
-BUCKETS = {"s3": "s3fs", "gs": "gcsfs"}
+
+class Kind(NamedTuple):
+    """A kind of bucket.
+
+    Attributes:
+        package: What it needs; the package's extra `buckets` installs it.
+        credentials: Where they are taken from, in words.
+    """
+
+    package: str
+    credentials: str
+
+
+BUCKETS = {
+    "s3": Kind(
+        "s3fs",
+        "credentials are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or the machine's role, "
+        "and another server than Amazon's from AWS_ENDPOINT_URL",
+    ),
+    "gs": Kind("gcsfs", "credentials are taken from GOOGLE_APPLICATION_CREDENTIALS, gcloud or the machine's account"),
+}
 # The content of a service account's key file.
 GOOGLE_KEY = "GOOGLE_APPLICATION_CREDENTIALS_JSON"
 
 
-class BucketUnusable(Exception):
-    """A kind of bucket cannot be used from here; the message says why, and what to do."""
+class BucketUnusable(ValueError):
+    """An address is of no bucket, or its kind cannot be used from here; the message says why, and what to do."""
+
+
+def bucket_scheme(place: str) -> str:
+    """The kind of bucket of an address, one of `BUCKETS`; empty for a path.
+
+    Raises:
+        BucketUnusable: When it is of a kind that nobody knows, or names no bucket.
+    """
+    scheme, separator, path = place.partition("://")
+    if not separator:
+        return ""
+    expected = f"give a path, {' or '.join(f'{kind}://BUCKET/PATH' for kind in BUCKETS)}"
+    if scheme not in BUCKETS:
+        raise BucketUnusable(f"{scheme}:// is not known here; {expected}")
+    if not path.strip("/"):
+        raise BucketUnusable(f"names no bucket; {expected}")
+    return scheme
 
 
 def open_buckets(scheme: str) -> Any:
@@ -33,8 +69,22 @@ def open_buckets(scheme: str) -> Any:
             scheme, skip_instance_cache=True, use_listings_cache=False, **({"token": json.loads(key)} if key else {})
         )
     except ImportError:
+        package = BUCKETS[scheme].package
         raise BucketUnusable(
-            f"{scheme}:// needs the Python package {BUCKETS[scheme]}; pip install 'kfp-image-classification[buckets]'"
+            f"{scheme}:// needs the Python package {package}; pip install 'kfp-image-classification[buckets]'"
         ) from None
     except ValueError:
         raise BucketUnusable(f"{GOOGLE_KEY} is no JSON; give it the content of a service account's key file") from None
+
+
+def reason(error: BaseException, scheme: str) -> str:
+    """What an error of a kind of bucket says, in a line; each kind has errors of its own, and they share nothing."""
+    if isinstance(error, BucketUnusable):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return "it is not there"
+    words = str(error).strip().splitlines()
+    said = f"{type(error).__name__}: {words[0]}" if words else type(error).__name__
+    if isinstance(error, TimeoutError):
+        said = "no answer in time"
+    return f"{said}; {BUCKETS[scheme].credentials}"

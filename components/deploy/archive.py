@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import tenacity
 
-from kfp_image_classification.components.contracts.buckets import BUCKETS, BucketUnusable, open_buckets
+from kfp_image_classification.components.contracts.folders import Folder, FolderFailed
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 
 COLUMNS = ("file", "label", "probability", "error")
@@ -27,64 +27,6 @@ IMAGES, REQUESTS = 16, 4
 BUSY_SECONDS = 300.0
 
 Item = TypeVar("Item")
-
-
-class Files(Protocol):
-    """Where the images lie."""
-
-    def names(self) -> Iterable[str]:
-        """Of all images, relative to the place itself."""
-
-    def read(self, name: str) -> bytes:
-        """One image; raises OSError."""
-
-
-class Folder:
-    """A folder, with those below it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def names(self) -> Iterable[str]:
-        return (str(path.relative_to(self._folder)) for path in self._folder.rglob("*") if path.is_file())
-
-    def read(self, name: str) -> bytes:
-        return (self._folder / name).read_bytes()
-
-
-class Bucket:
-    """A folder of a bucket, `s3://bucket/path` or `gs://bucket/path`."""
-
-    def __init__(self, url: str) -> None:
-        """Connects.
-
-        Raises:
-            InvalidInput: When it is no kind of bucket that is known, its package is not installed, or there is no such
-                place.
-        """
-        scheme, _, path = url.partition("://")
-        if scheme not in BUCKETS or not path.strip("/"):
-            raise InvalidInput(f"--input {url!r}: give a folder, s3://BUCKET/PATH or gs://BUCKET/PATH")
-        self._root = path.strip("/")
-        try:
-            self._files = open_buckets(scheme)
-            is_there = self._files.exists(self._root)
-        except BucketUnusable as error:
-            raise InvalidInput(f"--input {url!r}: {error}") from None
-        except Exception as error:  # each kind of bucket has errors of its own
-            raise InvalidInput(f"--input {url!r}: {type(error).__name__}: {error}") from None
-        if not is_there:
-            raise InvalidInput(f"--input {url!r}: there is no such place")
-
-    def names(self) -> Iterable[str]:
-        return (path.removeprefix(self._root).lstrip("/") for path in self._files.find(self._root))
-
-    def read(self, name: str) -> bytes:
-        try:
-            content: bytes = self._files.cat_file(f"{self._root}/{name}")
-        except Exception as error:
-            raise OSError(f"{type(error).__name__}: {error}") from None
-        return content
 
 
 @dataclass
@@ -102,20 +44,7 @@ class Outcome:
     failed: int = 0
 
 
-def files_at(place: str) -> Files:
-    """A folder or a bucket.
-
-    Raises:
-        InvalidInput: When it is neither, or not there.
-    """
-    if "://" in place:
-        return Bucket(place)
-    if not Path(place).is_dir():
-        raise InvalidInput(f"--input {place!r}: there is no such folder")
-    return Folder(Path(place))
-
-
-def score_archive(client: httpx.Client, predict_url: str, files: Files, output: Path) -> Iterator[Outcome]:
+def score_archive(client: httpx.Client, predict_url: str, files: Folder, output: Path) -> Iterator[Outcome]:
     """Asks about every image that the CSV lacks, and tells after each request how far it is.
 
     Args:
@@ -128,9 +57,12 @@ def score_archive(client: httpx.Client, predict_url: str, files: Files, output: 
         InvalidInput: When there is no image, or the file is another one.
         StageFailed: When the server does not answer; the CSV has what it did answer.
     """
-    names = sorted(name for name in files.names() if name.lower().endswith(SUFFIXES))
+    try:
+        names = sorted(file.name for file in files.files() if file.name.lower().endswith(SUFFIXES))
+    except FolderFailed as error:
+        raise InvalidInput(f"input: {error}") from None
     if not names:
-        raise InvalidInput(f"--input: there is no image, no file that ends in {', '.join(SUFFIXES)}")
+        raise InvalidInput(f"input: there is nothing, or no image, no file that ends in {', '.join(SUFFIXES)}")
     done = _done(output)
     outcome = Outcome(images=len(names), done=sum(name in done for name in names))
     yield outcome
@@ -168,14 +100,14 @@ def _done(output: Path) -> set[str]:
     return {row[0] for row in rows if len(row) == len(COLUMNS)}
 
 
-def _rows(client: httpx.Client, url: str, files: Files, names: Sequence[str]) -> list[tuple[str, str, str, str]]:
+def _rows(client: httpx.Client, url: str, files: Folder, names: Sequence[str]) -> list[tuple[str, str, str, str]]:
     read: list[tuple[str, bytes]] = []
     rows = {}
     for name in names:
         try:
             read.append((name, files.read(name)))
-        except OSError as error:
-            rows[name] = (name, "", "", str(error.strerror or error))
+        except FolderFailed as error:
+            rows[name] = (name, "", "", str(error))
     for name, answer in zip([name for name, _ in read], _answers(client, url, [one for _, one in read]), strict=True):
         if isinstance(answer, str):
             rows[name] = (name, "", "", answer)

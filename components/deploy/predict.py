@@ -22,7 +22,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kfp_image_classification.components.deploy.archive import files_at, score_archive
+from kfp_image_classification.components.contracts.folders import open_folder
+from kfp_image_classification.components.deploy.archive import score_archive
 from kfp_image_classification.components.step.direct_network import http_client
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 from kfp_image_classification.components.step.output import steady_streams
@@ -77,7 +78,7 @@ def main() -> None:
 
 
 def _score(client: httpx.Client, arguments: argparse.Namespace) -> None:
-    files = files_at(arguments.input)
+    files = open_folder(arguments.input, "input")
     url, _ = _model(client, arguments.url.rstrip("/"), arguments.name)
     with Progress(console=Console(stderr=True, markup=False, emoji=False), transient=True) as progress:
         task = progress.add_task("images")

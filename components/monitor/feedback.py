@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kfp_image_classification.components.contracts.event_folder import EventFolder, FolderFailed, event_folder
+from kfp_image_classification.components.contracts.folders import Folder, FolderFailed, open_folder
 from kfp_image_classification.components.contracts.image_formats import JPEG_START, PNG_START
 from kfp_image_classification.components.monitor.payloads import Image
 from kfp_image_classification.components.monitor.seen import Seen
@@ -116,7 +116,7 @@ def write_image_list(labelled: Sequence[Labelled], place: str, base_list: str) -
         InvalidInput: When the folder or the base list cannot be used.
         StageFailed: When it does not take the files.
     """
-    folder = event_folder(place, "labelled_dir")
+    folder = open_folder(place, "labelled_dir")
     lines = _base_lines(base_list) if base_list else []
     try:
         has_splits = any(line["split"] for line in lines)
@@ -145,7 +145,7 @@ def _split(name: str) -> str:
     return {0: "validation", 1: "test"}.get(int(name.removeprefix("images/")[:8], 16) % 10, "train")
 
 
-def _written(folder: EventFolder, labelled: Labelled, there: set[str]) -> str:
+def _written(folder: Folder, labelled: Labelled, there: set[str]) -> str:
     content, ending = _image_file(labelled.image)
     name = f"images/{hashlib.sha256(content).hexdigest()[:24]}{ending}"
     if name not in there:
@@ -196,7 +196,7 @@ def _place(folder: str, name: str) -> str:
 def _read_text(place: str, parameter: str) -> str:
     folder, name = posixpath.split(place)
     try:
-        return event_folder(folder or ".", parameter).read(name).decode("utf-8-sig")
+        return open_folder(folder or ".", parameter).read(name).decode("utf-8-sig")
     except FolderFailed as error:
         raise InvalidInput(f"{parameter} = {place!r}: {error}") from None
     except UnicodeDecodeError:

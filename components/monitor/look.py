@@ -14,7 +14,7 @@ from kfp_image_classification.components.contracts.evaluation import (
     NoChampion,
     read_answers,
 )
-from kfp_image_classification.components.contracts.event_folder import event_folder
+from kfp_image_classification.components.contracts.folders import open_folder
 from kfp_image_classification.components.contracts.preprocessing import decode_image
 from kfp_image_classification.components.monitor.drift import Sample, compared, confidence_counts
 from kfp_image_classification.components.monitor.feedback import hits, labelled_images, read_labels, write_image_list
@@ -76,7 +76,7 @@ def look(shards: Path, evaluation: Path, options: MonitorOptions) -> Look:
 
     reader = LogReader(manifest.class_names, image_shape, fitted, options.most_images, labels)
     since = datetime.now(UTC) - timedelta(hours=options.hours)
-    seen = reader.read(event_folder(options.events, "events"), since, options.service_name)
+    seen = reader.read(open_folder(options.events, "events"), since, options.service_name)
     samples = [*_pixel_samples(manifest, seen), *_answer_samples(manifest, evaluation, seen)]
     right, known = hits(seen, labels)
     labelled = labelled_images(seen, labels)

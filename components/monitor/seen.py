@@ -7,7 +7,7 @@ from datetime import datetime
 
 import numpy as np
 
-from kfp_image_classification.components.contracts.event_folder import EventFolder, FolderFailed
+from kfp_image_classification.components.contracts.folders import Folder, FolderFailed
 from kfp_image_classification.components.contracts.payload_events import NotAnEvent, PayloadEvent
 from kfp_image_classification.components.contracts.payload_files import FormatUnusable, from_file
 from kfp_image_classification.components.contracts.pixel_sums import PixelSums
@@ -70,7 +70,7 @@ class LogReader:
         self._labelled = labelled
         self.seen = Seen(PixelSums(image_shape[2]), np.zeros(len(class_names), np.int64))
 
-    def read(self, folder: EventFolder, since: datetime, service: str) -> Seen:
+    def read(self, folder: Folder, since: datetime, service: str) -> Seen:
         """Reads the newest events.
 
         Args:

@@ -3,6 +3,7 @@
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 from pathlib import Path
 
@@ -90,6 +91,20 @@ def copy_whole(source: Path, target: Path) -> None:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def check_place(model_directory: Path) -> None:
+    """Tries, before a training, whether its model can be brought to its place after it.
+
+    Raises:
+        StageFailed: When nothing can be written there.
+    """
+    try:
+        model_directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=model_directory.parent):
+            pass
+    except OSError as error:
+        raise StageFailed(f"{model_directory}: no model can be brought there: {error}") from None
 
 
 def take_model(trained: Path, model_directory: Path, keeps_copy: bool) -> None:

@@ -13,13 +13,13 @@ from kfp_image_classification.components.step.container_log import write_to_cont
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.step.termination import Terminated, terminated_as_exception
 from kfp_image_classification.components.train.job_files import MODEL_DIRECTORY
-from kfp_image_classification.components.train.job_folder import take_model
+from kfp_image_classification.components.train.job_folder import check_place, take_model
 from kfp_image_classification.components.train.launchers import Launcher, LocalLauncher
 from kfp_image_classification.components.train.launchers.job_options import JobOptions
 from kfp_image_classification.components.train.launchers.naming import job_name
 from kfp_image_classification.components.train.launchers.pod_template import TaskSettings
 from kfp_image_classification.components.train.model_settings import file_name
-from kfp_image_classification.components.train.options import TrainingJob, TrainOptions, check_fit
+from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 from kfp_image_classification.components.train.training_result import TrainingResult, read_result
 
 # A network file system takes its time to show here what the workers have written elsewhere.
@@ -58,10 +58,10 @@ def run_job(
         task: What is set on the KFP task, for the workers' pods.
 
     Raises:
-        InvalidInput: When data set and options do not go together.
+        InvalidInput: When the job cannot be run here, or its folder is another job's.
         StageFailed: When the job fails; names the worker, its exit code and its last lines.
     """
-    check_fit(job.options, Dataset(job.dataset).manifest)
+    check_place(model_directory)
     data = Path(Dataset(job.dataset).manifest.root or job.dataset)
     on_cluster = job.options.resolved_backend != "local"
     launcher: Launcher

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from kfp_image_classification.components.contracts.buckets import BUCKETS
-from kfp_image_classification.components.contracts.event_folder import EventFolder, FolderFailed, event_folder
+from kfp_image_classification.components.contracts.buckets import bucket_scheme
+from kfp_image_classification.components.contracts.folders import Folder, FolderFailed, open_folder
 from kfp_image_classification.components.contracts.model_card import KERAS_MODEL, MODEL_CARD, ModelCard
 from kfp_image_classification.components.step.errors import InvalidInput
 
@@ -59,9 +59,7 @@ def check_source(source: str, only_models: bool = False) -> str:
     Raises:
         ValueError: Saying what is expected.
     """
-    scheme, separator, _ = source.partition("://")
-    if separator and scheme not in (*BUCKETS, _OWN_STORE.removesuffix("://")):
-        raise ValueError(f"{scheme}:// is not known here; give a path, s3://BUCKET/PATH or gs://BUCKET/PATH")
+    bucket_scheme(_address(source))
     if not source.strip():
         raise ValueError(f"is empty; give {NONE}, {IMAGENET}, a path or a URI")
     if only_models and source.endswith(WEIGHT_FILES):
@@ -80,11 +78,11 @@ def find_weights(parameter: str, source: str) -> FoundWeights:
         InvalidInput: When there is none.
     """
     shown = f"{parameter} = {source!r}"
-    path = source.replace(_OWN_STORE, "s3://", 1)
+    path = _address(source)
     is_file = path.endswith((MODEL_FILE, *WEIGHT_FILES))
     place, name = os.path.split(path) if is_file else (path, KERAS_MODEL)
     try:
-        folder = event_folder(place or ".", parameter)
+        folder = open_folder(place or ".", parameter)
         found = FoundWeights(name, folder.read(name), None if is_file else _card(shown, folder))
     except FolderFailed as error:
         raise InvalidInput(
@@ -96,7 +94,11 @@ def find_weights(parameter: str, source: str) -> FoundWeights:
     return found
 
 
-def _card(shown: str, folder: EventFolder) -> ModelCard:
+def _address(source: str) -> str:
+    return source.replace(_OWN_STORE, "s3://", 1)
+
+
+def _card(shown: str, folder: Folder) -> ModelCard:
     cards = [path for path in (PurePosixPath(file.name) for file in folder.files()) if path.match(f"*/{MODEL_CARD}")]
     numbered = [path for path in cards if path.parts[0].isdigit()]
     if not numbered:

@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 from repository import REPOSITORY
 
 from kfp_image_classification.components.cluster import images
+from kfp_image_classification.components.cluster.images import VERSION
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
@@ -122,10 +123,10 @@ import onnxruntime, httpx, uvloop, httptools
 """
 COLLECTOR = """
 import kfp_image_classification.components.deploy.collector.collector
-from kfp_image_classification.components.contracts.event_folder import event_folder
+from kfp_image_classification.components.contracts.folders import open_folder
 from kfp_image_classification.components.contracts.payload_files import check_usable
 check_usable("parquet")
-event_folder("s3://a/b", "output")
+open_folder("s3://a/b", "output")
 import gcsfs, uvloop, httptools
 """
 
@@ -184,7 +185,8 @@ def test_image_runs_as_nobody_special(image: str) -> None:
 
 @pytest.mark.parametrize("image", ROOTS)
 def test_image_knows_the_version_of_this_package(image: str) -> None:
-    """A model's card names it, read from the metadata that only an installed package has."""
+    """A model's card names it, and the image's default tag."""
+    assert PROJECT["version"] == VERSION
     text = (REPOSITORY / "images" / image / "Dockerfile").read_text()
     assert "install --no-cache-dir --no-deps /app" in text
     ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()

@@ -8,19 +8,16 @@ receiver that is slow (its queue is bounded, and blocks: QueueLogRequest in KSer
 """
 
 import argparse
-import contextlib
 import logging
 import signal
-import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
-import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from kfp_image_classification.components.contracts.event_folder import event_folder
+from kfp_image_classification.components.contracts.folders import open_folder
 from kfp_image_classification.components.contracts.payload_files import (
     FORMATS,
     FileFormat,
@@ -29,6 +26,8 @@ from kfp_image_classification.components.contracts.payload_files import (
 )
 from kfp_image_classification.components.deploy.collector.cloud_events import from_request
 from kfp_image_classification.components.deploy.collector.event_log import EventLog, Limits
+from kfp_image_classification.components.deploy.server.http_server import HttpServer
+from kfp_image_classification.components.deploy.server.listening import address, bare_host, bound
 from kfp_image_classification.components.deploy.server.refused import Refused
 from kfp_image_classification.components.deploy.server.request_body import Receive, read_body
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
@@ -96,24 +95,16 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     log = logging.getLogger("collector")
     try:
-        folder = event_folder(arguments.output, "output")
+        folder = open_folder(arguments.output, "output")
         _check_format(arguments.format)
-        listening = _listen(arguments.host, arguments.port)
+        listening = bound(arguments.host, arguments.port, "port")
     except (InvalidInput, StageFailed) as error:
         sys.exit(f"error: {error}")
     limits = Limits(arguments.file_bytes, arguments.file_seconds, arguments.max_waiting_bytes, arguments.max_bytes)
     events = EventLog(folder, FORMATS[arguments.format], limits, log)
-    config = uvicorn.Config(
-        CollectorServer(events, arguments.max_body_bytes, log),
-        lifespan="off",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
-    log.info("listening on %s:%d, keeping events in %s", arguments.host, arguments.port, arguments.output)
-    server = _UvicornServer(config)
+    server = HttpServer(CollectorServer(events, arguments.max_body_bytes, log), GRACE_SECONDS)
+    place = address(arguments.host, arguments.port)
+    log.info("listening on %s, keeping events in %s", place, arguments.output)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     try:
@@ -122,31 +113,11 @@ def main() -> None:
         events.close()
 
 
-class _UvicornServer(uvicorn.Server):
-    """uvicorn without its own idea of signals, which would end the process before the last events are written."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def _check_format(name: FileFormat) -> None:
     try:
         check_usable(name)
     except FormatUnusable as error:
         raise InvalidInput(f"format = {name!r}: {error}") from None
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-    except (OSError, OverflowError) as error:
-        raise StageFailed(
-            f"port = {port}: cannot listen on {host}:{port} ({getattr(error, 'strerror', None) or error})"
-        ) from None
-    return listening
 
 
 def _arguments() -> argparse.Namespace:
@@ -157,7 +128,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--output", required=True, help="folder, s3://BUCKET/PATH or gs://BUCKET/PATH")
     parser.add_argument("--format", default="jsonl", choices=[*FORMATS], help="of the files: JSON lines, or Parquet")
-    parser.add_argument("--host", default="0.0.0.0", help="address to listen on; :: for IPv6")
+    parser.add_argument(
+        "--host", default="0.0.0.0", help="address to listen on; :: for all of IPv6 and IPv4", type=bare_host
+    )
     parser.add_argument("--port", default=8080, type=int, help="port to listen on")
     sizes = {
         "--file_bytes": (16 << 20, "payloads in a file"),

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from kfp_image_classification.components.contracts.event_folder import EventFolder, FolderFailed
+from kfp_image_classification.components.contracts.folders import Folder, FolderFailed
 from kfp_image_classification.components.contracts.payload_events import PayloadEvent
 from kfp_image_classification.components.contracts.payload_files import FORMATS, Format
 from kfp_image_classification.components.deploy.collector.collector_metrics import EVENTS, KEPT_BYTES, WAITING_BYTES
@@ -53,7 +53,7 @@ class EventLog:
         log: Told when the folder fails, and when it works again.
     """
 
-    def __init__(self, folder: EventFolder, file_format: Format, limits: Limits, log: logging.Logger) -> None:
+    def __init__(self, folder: Folder, file_format: Format, limits: Limits, log: logging.Logger) -> None:
         self._folder = folder
         self._format = file_format
         self._limits = limits

@@ -2,11 +2,23 @@
 
 import asyncio
 import socket
+from enum import StrEnum
 from typing import NamedTuple
 
-# What a supervisor tells a worker, and a worker its supervisor.
-CONNECTION, LOOK, TAKE_OVER, LEAVE, STOP = "connection", "look", "take over", "leave", "stop"
-READY, FAILED, LOOKED, OPEN = "ready", "failed", "looked", "open"
+
+class Word(StrEnum):
+    """What a supervisor tells a worker, and, from `READY` on, a worker its supervisor."""
+
+    CONNECTION = "connection"
+    LOOK = "look"
+    TAKE_OVER = "take over"
+    LEAVE = "leave"
+    STOP = "stop"
+    READY = "ready"
+    FAILED = "failed"
+    LOOKED = "looked"
+    OPEN = "open"
+
 
 _LONGEST = 1 << 16
 _PAUSE_SECONDS = 0.01

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kfp_image_classification.components.contracts.model_card import ONNX_MODEL
+from kfp_image_classification.components.deploy.server.listening import bare_host
 from kfp_image_classification.components.step.cpu_limit import usable_cores
 from kfp_image_classification.components.step.memory_limit import usable_memory
 
@@ -25,7 +26,7 @@ def read_options(description: str | None) -> argparse.Namespace:
 
     parser.add_argument("--model_name", required=True, help="the model's name in URLs")
     parser.add_argument("--model_dir", required=True, type=Path, help="folder with numbered version folders")
-    option("--host", "0.0.0.0", "address to listen on; :: for all of IPv6 and IPv4", type=_host)
+    option("--host", "0.0.0.0", "address to listen on; :: for all of IPv6 and IPv4", type=bare_host)
     option("--http_port", 8080, "port for REST")
     option("--grpc_port", 8081, "port for gRPC")
     option("--enable_grpc", True, "listen for gRPC", type=_yes_or_no)
@@ -63,7 +64,10 @@ def read_options(description: str | None) -> argparse.Namespace:
     option("--logger_url", "", "send requests and answers there as CloudEvents")
     option("--logger_mode", "all", "what to send", choices=["all", "request", "response"])
     parser.add_argument("--worker", default="", help=argparse.SUPPRESS)  # what a supervisor tells a process of its own
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.enable_grpc and options.grpc_port == options.http_port != 0:
+        parser.error(f"argument --grpc_port: {options.grpc_port} is --http_port, too; give another one")
+    return options
 
 
 def worker_count(options: argparse.Namespace, backend: str = "onnx") -> int:
@@ -112,8 +116,3 @@ def _yes_or_no(text: str) -> bool:
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
     return values[text.lower()]
-
-
-def _host(text: str) -> str:
-    """An address of IPv6 may come in the brackets that it has in URLs."""
-    return text[1:-1] if text.startswith("[") and text.endswith("]") else text

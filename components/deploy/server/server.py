@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import socket
 import sys
 from collections.abc import Callable
 
@@ -39,17 +40,20 @@ async def _run(options: argparse.Namespace, log: logging.Logger) -> None:
         from kfp_image_classification.components.deploy.server.worker import work  # not for a supervisor
 
         await work(options, log)
-    elif worker_count(options) > 1:
-        await Supervisor(options, log).run()
+        return
+    listening = bound(options.host, options.http_port, "http_port")
+    if options.enable_grpc:  # gRPC takes it for itself, and does not tell why it cannot
+        bound(options.host, options.grpc_port, "grpc_port").close()
+    if worker_count(options) > 1:
+        await Supervisor(options, listening, log).run()
     else:
-        await _alone(options, log)
+        await _alone(options, listening, log)
 
 
-async def _alone(options: argparse.Namespace, log: logging.Logger) -> None:
+async def _alone(options: argparse.Namespace, listening: socket.socket, log: logging.Logger) -> None:
     from kfp_image_classification.components.deploy.server.service import Service
     from kfp_image_classification.components.deploy.server.versions import Versions
 
-    listening = bound(options.host, options.http_port, "http_port")
     versions = Versions(options.model_dir, options.backend, options.threads, log)
     service = Service(options, versions, workers=1, siblings=[], log=log)
     await service.start([listening])

@@ -2,18 +2,15 @@
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-import uvicorn
 
 from kfp_image_classification.components.deploy.server.batching import Batcher
 from kfp_image_classification.components.deploy.server.classifier import Classifier
+from kfp_image_classification.components.deploy.server.http_server import HttpServer
 from kfp_image_classification.components.deploy.server.listening import address
-from kfp_image_classification.components.deploy.server.one_write import OneWriteProtocol
 from kfp_image_classification.components.deploy.server.options import parallel_batches
 from kfp_image_classification.components.deploy.server.payload_log import PayloadLog
 from kfp_image_classification.components.deploy.server.reports import Reports
@@ -24,7 +21,6 @@ from kfp_image_classification.components.step.errors import StageFailed
 if TYPE_CHECKING:
     from kfp_image_classification.components.deploy.server.grpc_server import GrpcServer
 
-KEEP_ALIVE_SECONDS = 65  # KServe's: longer than proxies keep idle connections, so that none is closed under their hands
 GRACE_SECONDS = 30
 FLUSH_SECONDS = 2.0
 
@@ -55,7 +51,7 @@ class Service:
         self._payload_log = (
             PayloadLog(options.logger_url, options.logger_mode, options.model_name, log) if options.logger_url else None
         )
-        self._rest = _UvicornServer(
+        self._rest = HttpServer(
             RestServer(
                 self._classifier,
                 self.reports,
@@ -63,7 +59,8 @@ class Service:
                 options.body_seconds,
                 self._payload_log,
                 log,
-            )
+            ),
+            GRACE_SECONDS,
         )
         self._grpc = _grpc_server(options, self._classifier, workers > 1, log) if options.enable_grpc else None
 
@@ -93,55 +90,6 @@ class Service:
         await self._serving
         if self._payload_log is not None:
             await asyncio.to_thread(self._payload_log.flush, FLUSH_SECONDS)
-
-
-class _UvicornServer(uvicorn.Server):
-    """uvicorn without its own idea of signals, which would stop listening at once; takes connections, too."""
-
-    def __init__(self, application: RestServer) -> None:
-        super().__init__(
-            uvicorn.Config(
-                application,
-                http=OneWriteProtocol,
-                proxy_headers=False,
-                lifespan="off",
-                ws="none",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-            )
-        )
-        self.told: Callable[[int, int], None] | None = None
-        self._told = (0, 0)
-        self._adopted = 0
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def adopt(self, connection: socket.socket) -> None:
-        """Does what uvicorn does with a connection that it has accepted itself."""
-        while not self.started:
-            await asyncio.sleep(0.01)
-        protocol = self.config.http_protocol_class
-        with contextlib.suppress(OSError):  # its client has gone
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: protocol(  # type: ignore[call-arg]
-                    config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-                ),
-                connection,
-            )
-        self._adopted += 1
-
-    async def on_tick(self, counter: int) -> bool:
-        """uvicorn's, ten times a second."""
-        counts = self._adopted, len(self.server_state.connections)
-        if self.told is not None and counts != self._told:
-            self._told = counts
-            self.told(*counts)
-        return await super().on_tick(counter)
 
 
 def _grpc_server(

@@ -17,20 +17,8 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from kfp_image_classification.components.deploy.server import channel
-from kfp_image_classification.components.deploy.server.channel import (
-    CONNECTION,
-    FAILED,
-    LEAVE,
-    LOOK,
-    LOOKED,
-    OPEN,
-    READY,
-    STOP,
-    TAKE_OVER,
-    Channel,
-)
-from kfp_image_classification.components.deploy.server.listening import address, bound
+from kfp_image_classification.components.deploy.server.channel import Channel, Word, pair
+from kfp_image_classification.components.deploy.server.listening import address
 from kfp_image_classification.components.deploy.server.options import worker_count
 from kfp_image_classification.components.deploy.server.signals import told_to_stop
 from kfp_image_classification.components.step.errors import StageFailed
@@ -57,11 +45,13 @@ class Supervisor:
 
     Args:
         options: Of the command line.
+        listening: Bound to the address; listens once the first worker is ready.
         log: Told what happens.
     """
 
-    def __init__(self, options: argparse.Namespace, log: logging.Logger) -> None:
+    def __init__(self, options: argparse.Namespace, listening: socket.socket, log: logging.Logger) -> None:
         self._options = options
+        self._listening = listening
         self._log = log
         self._answering: list[_Worker] = []
         self._started: list[_Worker] = []
@@ -76,10 +66,7 @@ class Supervisor:
         Raises:
             StageFailed: When a worker cannot start, or ends by itself.
         """
-        options = self._options
-        listening = bound(options.host, options.http_port, "http_port")
-        if options.enable_grpc:  # the workers share it, with whomever they do
-            bound(options.host, options.grpc_port, "grpc_port").close()
+        options, listening = self._options, self._listening
         stopped: asyncio.Future[Any] = asyncio.ensure_future(told_to_stop())
         try:
             places = _places(worker_count(options))
@@ -95,7 +82,7 @@ class Supervisor:
             if self._broken.done():
                 raise StageFailed(self._broken.result())
             self._log.info("told to stop: not ready any more, answering for %g s yet", options.drain_seconds)
-            await self._tell(LEAVE)
+            await self._tell(Word.LEAVE)
             await asyncio.sleep(options.drain_seconds)
         finally:
             self._stopping = True
@@ -123,7 +110,7 @@ class Supervisor:
 
     async def _start(self, place: "_Place", version: int | None = None) -> list[str]:
         """Starts a worker, with that version or a lower one; once it is ready, what runs its model, and the version."""
-        ours, theirs = channel.pair()
+        ours, theirs = pair()
         told = {
             "channel": theirs.fileno(),
             "reports": place.reports.fileno(),
@@ -141,9 +128,9 @@ class Supervisor:
         worker = _Worker(process, Channel(ours))
         self._started.append(worker)
         kind, _, rest = (await worker.channel.receive()).text.partition(" ")
-        if kind == FAILED:
+        if kind == Word.FAILED:
             raise StageFailed(rest)
-        if kind != READY:
+        if kind != Word.READY:
             raise StageFailed(f"a worker ended before it was ready, {_how(await _ended(process))}")
         self._answering.append(worker)
         self._in_background(self._listen_to(worker))
@@ -152,10 +139,10 @@ class Supervisor:
     async def _listen_to(self, worker: _Worker) -> None:
         while message := (await worker.channel.receive()).text:
             kind, _, rest = message.partition(" ")
-            if kind == OPEN:
+            if kind == Word.OPEN:
                 adopted, connections = map(int, rest.split())
                 worker.closed = adopted - connections
-            elif kind == LOOKED:
+            elif kind == Word.LOOKED:
                 self._looked.release()
         self._answering.remove(worker)
         how = _how(await _ended(worker.process))
@@ -174,14 +161,14 @@ class Supervisor:
                 if self._answering:
                     worker = min(self._answering, key=lambda worker: worker.connections)
                     worker.handed += 1
-                    await worker.channel.send(CONNECTION, connection)
+                    await worker.channel.send(Word.CONNECTION, connection)
 
     async def _follow(self, seconds: float) -> None:
         while True:
             await asyncio.sleep(seconds)
-            for _ in await self._tell(LOOK):
+            for _ in await self._tell(Word.LOOK):
                 await self._looked.acquire()
-            await self._tell(TAKE_OVER)
+            await self._tell(Word.TAKE_OVER)
 
     async def _tell(self, text: str) -> list[_Worker]:
         told = list(self._answering)
@@ -191,7 +178,7 @@ class Supervisor:
 
     async def _end(self) -> None:
         for worker in self._started:
-            await worker.channel.send(STOP)
+            await worker.channel.send(Word.STOP)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_SECONDS):
                 await asyncio.gather(*(_ended(worker.process) for worker in self._started))

@@ -7,18 +7,7 @@ import logging
 import signal
 import socket
 
-from kfp_image_classification.components.deploy.server.channel import (
-    CONNECTION,
-    FAILED,
-    LEAVE,
-    LOOK,
-    LOOKED,
-    OPEN,
-    READY,
-    STOP,
-    TAKE_OVER,
-    Channel,
-)
+from kfp_image_classification.components.deploy.server.channel import Channel, Word
 from kfp_image_classification.components.deploy.server.options import worker_count
 from kfp_image_classification.components.deploy.server.service import Service
 from kfp_image_classification.components.deploy.server.versions import Versions
@@ -45,19 +34,19 @@ async def work(options: argparse.Namespace, log: logging.Logger) -> None:
             siblings = []
         service = Service(options, versions, len(siblings) + 1, siblings, log)
     except StageFailed as error:
-        await channel.send(f"{FAILED} {error}")
+        await channel.send(f"{Word.FAILED} {error}")
         return
     reports = await asyncio.start_unix_server(service.reports.answer, sock=socket.socket(fileno=place["reports"]))
     telling = set[asyncio.Task[None]]()
 
     def tell(adopted: int, connections: int) -> None:
-        task = asyncio.create_task(channel.send(f"{OPEN} {adopted} {connections}"))
+        task = asyncio.create_task(channel.send(f"{Word.OPEN} {adopted} {connections}"))
         telling.add(task)
         task.add_done_callback(telling.discard)
 
     service.on_connections(tell)
     await service.start([])
-    await channel.send(f"{READY} {versions.current.backend} {versions.current.version}")
+    await channel.send(f"{Word.READY} {versions.current.backend} {versions.current.version}")
     await _obey(channel, service, versions, log)
     reports.close()
     await service.stop()
@@ -72,18 +61,18 @@ def _silent_log() -> logging.Logger:
 async def _obey(channel: Channel, service: Service, versions: Versions, log: logging.Logger) -> None:
     while True:
         message = await channel.receive()
-        if message.text == CONNECTION:
+        if message.text == Word.CONNECTION:
             assert message.connection is not None
             await service.adopt(message.connection)
-        elif message.text == LOOK:
+        elif message.text == Word.LOOK:
             try:
                 await asyncio.to_thread(versions.look)
             except Exception:
                 log.exception("looking for another version failed")
-            await channel.send(LOOKED)
-        elif message.text == TAKE_OVER:
+            await channel.send(Word.LOOKED)
+        elif message.text == Word.TAKE_OVER:
             versions.take_over()
-        elif message.text == LEAVE:
+        elif message.text == Word.LEAVE:
             service.leave()
-        elif message.text in (STOP, ""):
+        elif message.text in (Word.STOP, ""):
             return

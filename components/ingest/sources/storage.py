@@ -1,6 +1,5 @@
 """Where files lie, on a disk or in a bucket: their names by folder, and their bytes."""
 
-import asyncio
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -10,13 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from kfp_image_classification.components.contracts.buckets import BUCKETS, BucketUnusable, open_buckets
+from kfp_image_classification.components.contracts.buckets import BucketUnusable, bucket_scheme, open_buckets, reason
 
-CREDENTIALS = {
-    "s3": "credentials are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or the machine's role, "
-    "and another server than Amazon's from AWS_ENDPOINT_URL",
-    "gs": "credentials are taken from GOOGLE_APPLICATION_CREDENTIALS, gcloud or the machine's account",
-}
 # Files that are fetched from a bucket at the same time; twice as many are in memory.
 FETCHED_TOGETHER = 32
 
@@ -69,15 +63,13 @@ def storage(path: str) -> Storage:
     """The storage of a path or URL.
 
     Raises:
-        UnreadableStorage: When it is a bucket of a kind that nobody knows, or whose Python package is not installed.
+        UnreadableStorage: When it is a bucket of a kind that nobody knows.
     """
-    scheme, separator, _ = path.partition("://")
-    if not separator:
-        return Disk()
-    if scheme not in BUCKETS:
-        known = " and ".join(f"{name}://" for name in BUCKETS)
-        raise UnreadableStorage(f"{path}: {scheme}:// is not known here; buckets are {known}")
-    return Bucket(scheme)
+    try:
+        scheme = bucket_scheme(path)
+    except BucketUnusable as error:
+        raise UnreadableStorage(f"{path}: {error}") from None
+    return Bucket(scheme) if scheme else Disk()
 
 
 def is_in_bucket(path: str) -> bool:
@@ -119,10 +111,7 @@ class Disk:
 @lru_cache
 def _file_system(scheme: str, _process: int) -> Any:
     """One of each kind, for all threads; not of another process, as connections do not survive a fork."""
-    try:
-        return open_buckets(scheme)
-    except BucketUnusable as error:
-        raise UnreadableStorage(str(error)) from None
+    return open_buckets(scheme)
 
 
 class Bucket:
@@ -147,10 +136,8 @@ class Bucket:
             found = self._files().ls(root, detail=True)
         except FileNotFoundError:
             return []
-        except UnreadableStorage:
-            raise
-        except Exception as error:  # each kind of bucket has its own, and they share nothing
-            raise UnreadableStorage(self._trouble(root, error)) from None
+        except Exception as error:
+            raise UnreadableStorage(f"{root} cannot be listed: {reason(error, self._scheme)}") from None
         entries = (self._entry(item, root.partition("://")[2]) for item in found)
         return sorted(entry for entry in entries if entry is not None)
 
@@ -179,7 +166,7 @@ class Bucket:
         try:
             contents = self._files().cat([*dict.fromkeys(paths)], on_error="return")
         except Exception as error:
-            return [Unreadable(self._reason(error))] * len(paths)
+            return [Unreadable(reason(error, self._scheme))] * len(paths)
         # One path alone comes back as its content, and names without the kind of bucket.
         if isinstance(contents, bytes):
             contents = {paths[0]: contents}
@@ -187,15 +174,4 @@ class Bucket:
         return [self._content(by_name[path.partition("://")[2]]) for path in paths]
 
     def _content(self, content: Any) -> bytes | Unreadable:
-        return content if isinstance(content, bytes) else Unreadable(self._reason(content))
-
-    def _trouble(self, path: str, error: BaseException) -> str:
-        return f"{path} cannot be listed: {self._reason(error)}; {CREDENTIALS[self._scheme]}"
-
-    def _reason(self, error: BaseException) -> str:
-        if isinstance(error, FileNotFoundError):
-            return "it is not there"
-        if isinstance(error, asyncio.TimeoutError):
-            return "no answer in time"
-        words = str(error).strip().splitlines()
-        return f"{type(error).__name__}: {words[0]}" if words else type(error).__name__
+        return content if isinstance(content, bytes) else Unreadable(reason(content, self._scheme))

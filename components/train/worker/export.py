@@ -20,13 +20,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from kfp_image_classification.components.cluster.images import VERSION as PACKAGE_VERSION
 from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.contracts.model_card import (
@@ -42,13 +42,40 @@ from kfp_image_classification.components.step.literal_path import literal_path
 from kfp_image_classification.components.step.whole_file import publish_folder
 from kfp_image_classification.components.train.options import TrainingJob
 from kfp_image_classification.components.train.worker.initial_weights import read_start
-from kfp_image_classification.components.train.worker.models import build_model, logits_with, variables_of
-from kfp_image_classification.components.train.worker.onnx_export import write_onnx
+from kfp_image_classification.components.train.worker.models import build_model
+from kfp_image_classification.components.train.worker.onnx_export import missing_packages, write_onnx
+from kfp_image_classification.components.train.worker.stateless_model import logits_with, variables_of
 
 VERSION = "1"
 # Logits grow with confidence, and rounding errors with them: half of this is seen, a real difference is far larger.
 TOLERANCE = 1e-4
 EXAMPLES_SEARCHED = 256
+# A model is written as a graph, for Keras, and as ONNX.
+COPIES = 3
+
+
+def check_export(model: keras.Model, directory: Path) -> None:
+    """Tells before a training what would keep its model from being written after it.
+
+    Args:
+        model: That will be trained.
+        directory: The job's folder.
+
+    Raises:
+        StageFailed: When there is no room for the model.
+    """
+    disk, needed = shutil.disk_usage(directory), COPIES * 4 * model.count_params()
+    if disk.free < needed and disk.total:  # some file systems do not tell
+        raise StageFailed(
+            f"{directory}: {disk.free / 2**20:.1f} MiB are free, and the trained model takes {needed / 2**20:.1f} MiB, "
+            "beside the checkpoints; make room, or use another work_dir"
+        )
+    if missing := missing_packages():
+        print(
+            f"no ONNX model will be written: {', '.join(missing)} not installed here; without one, TensorFlow has to "
+            "serve the model",
+            flush=True,
+        )
 
 
 def export_model(
@@ -150,7 +177,9 @@ def _model_card(model: keras.Model, job: TrainingJob, dataset: Dataset) -> Model
         git_revision=_git_revision(),
         versions={
             "python": sys.version.split()[0],
-            **{name: version(name) for name in ("tensorflow", "keras", "kfp-image-classification")},
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "kfp-image-classification": PACKAGE_VERSION,
         },
         examples=_examples(model, dataset),
         started_from=read_start(job),

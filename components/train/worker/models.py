@@ -7,11 +7,10 @@ The first three are the architectures of the system that this package replaces, 
 Machine Learning Patterns" (Manning, 2023), with logits in place of the softmax.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import keras
-import tensorflow as tf
 from keras import Sequential, layers
 
 from kfp_image_classification.components.contracts.preprocessing import ImageShape
@@ -41,27 +40,6 @@ def build_model(name: str, image_shape: ImageShape, classes: int, compute_dtype:
         return build_own_model(name, image_shape, classes)
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def variables_of(model: keras.Model) -> list[keras.Variable]:
-    """All that a model's answers depend on, beside the images."""
-    return [*model.trainable_variables, *model.non_trainable_variables]
-
-
-def logits_with(values: Sequence[tf.Tensor], model: keras.Model, images: tf.Tensor) -> tf.Tensor:
-    """What a model answers when its variables have these values; for graphs that have no variables.
-
-    Args:
-        values: In the order of `variables_of`.
-        model: The model, whose own variables are not touched.
-        images: As the model takes them.
-
-    Returns:
-        float32 [n, classes].
-    """
-    trainable = len(model.trainable_variables)
-    logits, _ = model.stateless_call(values[:trainable], values[trainable:], images, training=False)
-    return logits
 
 
 def cnn(image_shape: ImageShape, classes: int) -> keras.Model:

@@ -1,6 +1,7 @@
 """The exported model once more as ONNX, for a model server that starts in a second and needs no TensorFlow."""
 
 import hashlib
+import importlib.util
 import logging
 import tempfile
 from pathlib import Path
@@ -12,12 +13,17 @@ import tensorflow as tf
 
 from kfp_image_classification.components.contracts.preprocessing import model_input
 from kfp_image_classification.components.step.cpu_limit import usable_cores
-from kfp_image_classification.components.train.worker.models import logits_with, variables_of
+from kfp_image_classification.components.train.worker.stateless_model import logits_with, variables_of
 
 OPSET = 18
 # As for the SavedModel, see `export.py`.
 TOLERANCE = 1e-4
 RANDOM_IMAGES = 16
+
+
+def missing_packages() -> list[str]:
+    """What is needed, and not installed."""
+    return [name for name in ("onnx", "onnxruntime", "tf2onnx") if importlib.util.find_spec(name) is None]
 
 
 def write_onnx(model: keras.Model, examples: np.ndarray, file: Path) -> str:

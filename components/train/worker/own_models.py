@@ -8,9 +8,11 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from kfp_image_classification.components.contracts.preprocessing import ImageShape
 from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.train.worker.stateless_model import logits_with, variables_of
 
 
 def build_own_model(path: str, image_shape: ImageShape, classes: int) -> keras.Model:
@@ -70,9 +72,35 @@ def _check(path: str, model: Any, image_shape: ImageShape, classes: int) -> None
             f"model_type = {path!r}: its model must answer logits, a number for each of the {classes} classes; for 2 "
             f"images it answered {type(answer).__name__ if shape is None else tuple(shape)}"
         )
-    numbers = keras.ops.convert_to_numpy(keras.ops.cast(answer, "float32"))
+    numbers, again = (
+        keras.ops.convert_to_numpy(keras.ops.cast(one, "float32")) for one in (answer, model(images, training=False))
+    )
+    if not np.allclose(numbers, again, rtol=0.01, atol=0.01):
+        raise InvalidInput(
+            f"model_type = {path!r}: its model answers otherwise when it is asked again; nothing in it may be random "
+            "with training = False"
+        )
     # bfloat16 has but three digits.
     if classes > 1 and (numbers >= 0).all() and np.allclose(numbers.sum(axis=1), 1, atol=0.02):
         raise InvalidInput(
             f"model_type = {path!r}: its model answers probabilities; it must answer logits: leave the softmax away"
         )
+    if unknown := _variables_beside(model, images):
+        raise InvalidInput(
+            f"model_type = {path!r}: Keras does not know variables of its model ({', '.join(unknown)}), and would neither "
+            "train nor save them; make them with self.add_weight, or as keras.Variable"
+        )
+    try:
+        keras.saving.serialize_keras_object(model)
+    except Exception as error:  # as above
+        said = " ".join(str(error).strip().partition("\n\n")[0].split())
+        raise InvalidInput(
+            f"model_type = {path!r}: its model could not be saved after the training: {type(error).__name__}: {said}"
+        ) from error
+
+
+def _variables_beside(model: keras.Model, images: Any) -> list[str]:
+    """Names of what the model reads beside the variables that Keras has listed."""
+    values = [keras.ops.convert_to_numpy(variable) for variable in variables_of(model)]
+    answer = tf.function(lambda images: logits_with([tf.constant(value) for value in values], model, images))
+    return [variable.name for variable in answer.get_concrete_function(images).variables]

@@ -36,7 +36,7 @@ from kfp_image_classification.components.train.worker.compiled_step import is_wa
 from kfp_image_classification.components.train.worker.coordination import PeersUnreachable, answers, connect
 from kfp_image_classification.components.train.worker.devices import ComputeDevices, find_devices
 from kfp_image_classification.components.train.worker.epoch_log import EpochLog
-from kfp_image_classification.components.train.worker.export import export_model, is_exported
+from kfp_image_classification.components.train.worker.export import check_export, export_model, is_exported
 from kfp_image_classification.components.train.worker.initial_weights import begin_with
 from kfp_image_classification.components.train.worker.input_pipeline import (
     VALIDATION_PART,
@@ -129,6 +129,8 @@ def train_model(
     progress.enter("build")
     try:
         training = _Training(job, cluster, share, size, strategy, progress, devices, with_sockets)
+        if attempt and attempt.number == 1:  # a restart goes on, whatever room there is
+            check_export(training.model, Path(job.directory))
         training.run(notice)
     except tf.errors.OpError:
         if share.dataset.refused:  # a shard, while the input was read

@@ -44,5 +44,8 @@ def test_a_key_of_google_that_is_none_is_told_and_not_shown(tmp_path: Path) -> N
         check=False,
     )
     told = ended.stderr.splitlines()[-1]
-    assert "dataset = 'image_folder:gs://x/y': GOOGLE_APPLICATION_CREDENTIALS_JSON is no JSON" in told
+    assert (
+        "dataset = 'image_folder:gs://x/y': gs://x/y cannot be listed: GOOGLE_APPLICATION_CREDENTIALS_JSON is no JSON"
+        in told
+    )
     assert "my-key" not in told

@@ -157,7 +157,7 @@ def test_all_problems_of_a_bucket_are_named(s3: S3, bucket: str, tmp_path: Path)
         ("image_folder:s3://{bucket}/nothing", "s3://{bucket}/nothing holds nothing"),
         ("image_folder:s3://no-such-bucket-{bucket}", "s3://no-such-bucket-{bucket} holds nothing"),
         ("image_list:s3://{bucket}/no.csv", "s3://{bucket}/no.csv cannot be read: it is not there"),
-        ("image_folder:ftp://x/y", "ftp://x/y: ftp:// is not known here; buckets are s3:// and gs://"),
+        ("image_folder:ftp://x/y", "ftp://x/y: ftp:// is not known here; give a path, s3://BUCKET/PATH or gs"),
     ],
 )
 def test_what_is_not_there_is_told(dataset: str, told: str, s3: S3, bucket: str) -> None:

@@ -138,7 +138,7 @@ def test_what_is_not_used_is_counted_and_all_problems_are_told_by_line(tmp_path:
         ("image,label,split\n1.png,a,train\n2.png,b,train\ndeep/3.png,c,test\n", "the test split has images of 'c'"),
         ('{"image": "1.png", "label": ["a", "b"]}\n', 'line 1: the label is ["a", "b"]; give one text or number'),
         ('{"image": "1.png", "label": "a"}\n[1]\n', "line 2: it is no JSON object: '[1]'; mend or remove it"),
-        ("image,label\nhttp://x/1.png,a\n", "line 2: http://x/1.png: http://x: http:// is not known here; buckets are"),
+        ("image,label\nhttp://x/1.png,a\n", "line 2: http://x/1.png: http://x: http:// is not known here; give a path"),
     ],
 )
 def test_what_is_no_list_is_refused_in_words(text: str, problem: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from kfp_image_classification.components.contracts.evaluation import (
     NoChampion,
     answers_written,
 )
-from kfp_image_classification.components.contracts.event_folder import event_folder
+from kfp_image_classification.components.contracts.folders import open_folder
 from kfp_image_classification.components.contracts.payload_events import PayloadEvent
 from kfp_image_classification.components.contracts.payload_files import to_lines, to_parquet
 from kfp_image_classification.components.contracts.records import read_batches
@@ -82,7 +82,7 @@ def write_log(
         }
         for kind, body in (("request", request), ("response", answer)):
             events.append(PayloadEvent(f"r-{start // 2}", kind, time, service, json.dumps(body).encode()))  # type: ignore[arg-type]
-    storage = event_folder(str(folder), "events")
+    storage = open_folder(str(folder), "events")
     storage.write("a.jsonl.gz", to_lines(events[: len(events) // 2]))
     storage.write("b.parquet", to_parquet(events[len(events) // 2 :]))
 
@@ -133,7 +133,7 @@ def test_only_what_counts_is_read(digits: Dataset, evaluation: Path, asked, tmp_
     write_log(tmp_path / "old", 255 - images, labels, SURE, hours_ago=30)
     write_log(tmp_path / "other", 255 - images, labels, SURE, service="other")
     write_log(tmp_path / "now", images, labels, SURE)
-    storage = event_folder(str(tmp_path), "events")
+    storage = open_folder(str(tmp_path), "events")
     storage.write("damaged.jsonl.gz", b"\x1f\x8b")
     body = b'{"instances": [{"b64": "AAAA"}]}'
     storage.write("odd.jsonl.gz", to_lines([PayloadEvent("o", "request", datetime.now(UTC), "digits", body)]))

@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 import tenacity
 
-from kfp_image_classification.components.contracts.event_folder import event_folder
+from kfp_image_classification.components.contracts.folders import open_folder
 from kfp_image_classification.components.contracts.payload_events import PayloadEvent
 from kfp_image_classification.components.contracts.payload_files import FORMATS, from_file
-from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.train.launchers.machine import free_ports
 
 TYPE = "org.kubeflow.serving.inference."
@@ -33,7 +32,6 @@ HEADERS = {
     "content-type": "application/json",
 }
 BODY = b'{"instances": [[0]]}'
-NOW = datetime(2026, 11, 26, tzinfo=UTC)
 
 Start = Callable[..., SimpleNamespace]
 
@@ -72,7 +70,7 @@ def stopped(collector: SimpleNamespace) -> int:
 
 
 def kept(folder: Path) -> list[PayloadEvent]:
-    storage = event_folder(str(folder), "events")
+    storage = open_folder(str(folder), "events")
     return [event for file in storage.files() for event in from_file(file.name, storage.read(file.name), file.written)]
 
 
@@ -163,17 +161,6 @@ def test_folder_that_takes_nothing_costs_no_memory_and_no_time(start: Start) -> 
     assert sorted(event.id for event in kept(collector.folder)) == ["0", "1", "2", "3"]
 
 
-def test_port_that_is_taken_is_told_in_words(start: Start, tmp_path: Path) -> None:
-    taken = start().url.rsplit(":", 1)[1]
-    command = [sys.executable, "-m", "kfp_image_classification.components.deploy.collector"]
-    command += [f"--output={tmp_path}", "--host=127.0.0.1", f"--port={taken}"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr.splitlines()) == (
-        1,
-        [f"error: port = {taken}: cannot listen on 127.0.0.1:{taken} (Address already in use)"],
-    )
-
-
 def test_model_server_and_collector(start: Start, start_server, trained: SimpleNamespace) -> None:
     collector = start()
     server = start_server(trained.model, f"--logger_url={collector.url}")
@@ -185,26 +172,3 @@ def test_model_server_and_collector(start: Start, start_server, trained: SimpleN
     assert (request.id, request.kind, response.id, response.kind) == ("r-7", "request", "r-7", "response")
     assert json.loads(request.body) == body
     assert response.body == answer.content
-
-
-EVENT = PayloadEvent("a", "request", NOW, "s", b"x")
-
-
-@pytest.mark.parametrize("place", ["ftp://x/y", "s3://", "gs:///"])
-def test_unknown_bucket_is_refused_by_name(place: str) -> None:
-    with pytest.raises(InvalidInput, match=f"output = {place!r}"):
-        event_folder(place, "output")
-
-
-def test_bucket_is_a_folder_too(s3_server: str) -> None:
-    httpx.put(f"{s3_server}/log").raise_for_status()
-    folder = event_folder("s3://log/digits", "output")
-    assert folder.files() == []
-    for name in ("a/1.jsonl.gz", "a/2.jsonl.gz", "a/3.parquet"):
-        folder.write(name, FORMATS["parquet" if name.endswith("parquet") else "jsonl"].content([EVENT]))
-    folder.delete(["a/1.jsonl.gz"])
-    files = {file.name: file for file in folder.files()}
-    assert files.keys() == {"a/2.jsonl.gz", "a/3.parquet"}
-    for name, file in files.items():
-        assert [*from_file(name, folder.read(name), file.written)] == [EVENT]
-        assert abs((datetime.now(UTC) - file.written).total_seconds()) < 60

@@ -167,21 +167,6 @@ def test_rest_and_grpc_listen_at_the_same_address(start_server, trained: SimpleN
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--host=fe80::1:2:3"], "error: http_port = "),
-        (["--host=no.such.host.invalid"], "error: http_port = "),
-        (["--http_port=99999"], "error: http_port = 99999: cannot listen on 127.0.0.1:99999"),
-    ],
-)
-def test_address_that_is_not_there(start_server, trained: SimpleNamespace, options: list[str], message: str) -> None:
-    server = start_server(trained.model, *options, wait=False)
-    assert server.process.wait(30) == 1
-    assert message in server.log
-    assert "Traceback" not in server.log
-
-
-@pytest.mark.parametrize(
     ("damage", "reason"),
     [
         (lambda file: file.unlink(), "cannot be read"),

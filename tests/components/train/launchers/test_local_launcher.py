@@ -15,7 +15,7 @@ import pytest
 from skips import Need, skip_unless
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
-from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
+from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.train.launchers import Verdict
 from kfp_image_classification.components.train.launchers.local import verdict
@@ -60,14 +60,6 @@ def test_failed_worker_is_named_with_its_last_lines_and_nobody_is_left(
     assert not (tmp_path / "model").exists()
     left = [process for process in psutil.Process().children() if process.status() != psutil.STATUS_ZOMBIE]
     assert not any("kfp_image_classification.components.train.worker" in process.cmdline() for process in left)
-
-
-def test_bad_input_starts_no_worker(digits: Dataset, train_options: TrainOptions, tmp_path: Path) -> None:
-    options = train_options.model_copy(update={"batch_size": 5000})
-    job = TrainingJob(options=options, dataset=str(digits.directory), directory=str(tmp_path / "job"))
-    with pytest.raises(InvalidInput, match="batch_size = 5000"):
-        run_job(job, tmp_path / "model", LOG)
-    assert not (tmp_path / "job").exists()
 
 
 def test_folder_is_locked_until_the_last_process_that_holds_it_ends(

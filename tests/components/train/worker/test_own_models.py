@@ -10,6 +10,7 @@ from kfp_image_classification.components.train.worker.models import build_model
 
 CODE = """
 import keras
+import tensorflow as tf
 from keras import layers
 
 def build(image_shape, classes):
@@ -34,6 +35,35 @@ def layer(image_shape, classes):
 
 def without_arguments():
     return build((8, 8, 1), 3)
+
+class Scaled(layers.Layer):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def call(self, x):
+        return self.scale(x)
+
+def not_saved(image_shape, classes):
+    return keras.Sequential([build(image_shape, classes), Scaled(lambda x: 2 * x)])
+
+class Restless(layers.Layer):
+    def call(self, x):
+        return x + keras.random.normal((2, 3))
+
+def restless(image_shape, classes):
+    return keras.Sequential([build(image_shape, classes), Restless()])
+
+class Hidden(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.scale = tf.Variable(2.0, name="scale")
+
+    def call(self, x):
+        return self.scale * x
+
+def hidden_variable(image_shape, classes):
+    return keras.Sequential([build(image_shape, classes), Hidden()])
 
 number = 3
 """
@@ -65,6 +95,12 @@ def test_own_model_from_the_current_folder(code: str, compute_dtype: str) -> Non
         (":other_images", r"does not take images of \(8, 8, 1\), float32 from 0 to 1: ValueError"),
         (":layer", "must return a Keras model, not Dense"),
         (":without_arguments", r"failed for images of \(8, 8, 1\) and 3 classes: TypeError"),
+        (
+            ":not_saved",
+            "could not be saved after the training: NotImplementedError: Object Scaled was .*`get_config",
+        ),
+        (":hidden_variable", "Keras does not know variables of its model \\(scale:0\\), and would neither train nor save"),
+        (":restless", "answers otherwise when it is asked again; nothing in it may be random"),
         (":number", "is no function, but int"),
         (":missing", "cannot be imported: AttributeError: .* has no attribute 'missing'"),
         ("_missing:build", "cannot be imported: ModuleNotFoundError: .*must be installed where the workers run"),

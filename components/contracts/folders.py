@@ -1,4 +1,4 @@
-"""Where a payload log is kept: a folder of this machine, or of a bucket. A file is there whole, or not at all."""
+"""A folder of this machine, or of a bucket. A file that is written there is there whole, or not at all."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from kfp_image_classification.components.contracts.buckets import BUCKETS, BucketUnusable, open_buckets
+from kfp_image_classification.components.contracts.buckets import BucketUnusable, bucket_scheme, open_buckets, reason
 from kfp_image_classification.components.step.errors import InvalidInput
 
 PARTIAL = ".partial"
@@ -19,9 +19,9 @@ class FolderFailed(Exception):
     """The folder could not be listed, read or written; the message says why."""
 
 
-@dataclass(frozen=True)
-class KeptFile:
-    """A file of the log.
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a folder.
 
     Attributes:
         name: Its path within the folder.
@@ -34,10 +34,10 @@ class KeptFile:
     written: datetime
 
 
-class EventFolder(Protocol):
+class Folder(Protocol):
     """A folder of files; each method raises FolderFailed where the folder's storage does not do it."""
 
-    def files(self) -> list[KeptFile]:
+    def files(self) -> list[StoredFile]:
         """All files at any depth, the oldest first; those that are not whole yet are left out."""
 
     def read(self, name: str) -> bytes: ...
@@ -47,7 +47,7 @@ class EventFolder(Protocol):
     def delete(self, names: Iterable[str]) -> None: ...
 
 
-def event_folder(place: str, parameter: str) -> EventFolder:
+def open_folder(place: str, parameter: str) -> Folder:
     """The folder of a path or URL.
 
     Args:
@@ -55,15 +55,12 @@ def event_folder(place: str, parameter: str) -> EventFolder:
         parameter: What it was given as, for the message.
 
     Raises:
-        InvalidInput: When it is a bucket of a kind that nobody knows, or that cannot be used from here.
+        InvalidInput: When it is a bucket of a kind that nobody knows, or that cannot be used from here. Whether it is
+            there, its methods find out.
     """
-    scheme, separator, rest = place.partition("://")
-    if not separator:
-        return DiskFolder(Path(place))
-    if scheme not in BUCKETS or not rest.strip("/"):
-        raise InvalidInput(f"{parameter} = {place!r}: give a path, s3://BUCKET/PATH or gs://BUCKET/PATH")
     try:
-        return BucketFolder(open_buckets(scheme), rest.strip("/"))
+        scheme = bucket_scheme(place)
+        return BucketFolder(scheme, place) if scheme else DiskFolder(Path(place))
     except BucketUnusable as error:
         raise InvalidInput(f"{parameter} = {place!r}: {error}") from None
 
@@ -74,21 +71,22 @@ class DiskFolder:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def files(self) -> list[KeptFile]:
+    def files(self) -> list[StoredFile]:
         found = []
         try:
             for folder, _, names in os.walk(self._root, onerror=_raise):
                 for name in names:
+                    path = Path(folder, name)
                     with contextlib.suppress(FileNotFoundError):  # another one has just deleted it
-                        if not name.endswith(PARTIAL):
-                            found.append(self._file(Path(folder, name)))
+                        if path.is_file() and not name.endswith(PARTIAL):
+                            found.append(self._file(path))
         except OSError as error:
-            raise FolderFailed(f"{self._root} cannot be listed: {error.strerror}") from None
+            raise FolderFailed(f"{error.filename} cannot be listed: {error.strerror}") from None
         return _oldest_first(found)
 
-    def _file(self, path: Path) -> KeptFile:
+    def _file(self, path: Path) -> StoredFile:
         status = path.stat()
-        return KeptFile(
+        return StoredFile(
             path.relative_to(self._root).as_posix(), status.st_size, datetime.fromtimestamp(status.st_mtime, UTC)
         )
 
@@ -123,23 +121,27 @@ class BucketFolder:
     """Objects of a bucket under a prefix; an object appears when all of it has arrived.
 
     Args:
-        files: fsspec's file system of the bucket.
-        root: Bucket and prefix.
+        scheme: The kind of bucket.
+        url: Of the bucket and the prefix.
+
+    Raises:
+        BucketUnusable: When that kind cannot be used from here.
     """
 
-    def __init__(self, files: Any, root: str) -> None:
-        self._files = files
-        self._root = root
+    def __init__(self, scheme: str, url: str) -> None:
+        self._files = open_buckets(scheme)
+        self._scheme = scheme
+        self._root = url.partition("://")[2].strip("/")
 
-    def files(self) -> list[KeptFile]:
+    def files(self) -> list[StoredFile]:
         try:
             found = self._files.find(self._root, detail=True)
         except FileNotFoundError:
             return []
-        except Exception as error:  # each kind of bucket has its own, and they share nothing
-            raise FolderFailed(f"{self._root} cannot be listed: {_reason(error)}") from None
+        except Exception as error:
+            raise self._failed("", "listed", error) from None
         return _oldest_first(
-            KeptFile(name.removeprefix(self._root).strip("/"), int(item["size"]), _written(item))
+            StoredFile(name.removeprefix(self._root).strip("/"), int(item["size"]), _written(item))
             for name, item in found.items()
         )
 
@@ -147,20 +149,27 @@ class BucketFolder:
         try:
             content: bytes = self._files.cat_file(f"{self._root}/{name}")
         except Exception as error:
-            raise FolderFailed(f"{self._root}/{name} cannot be read: {_reason(error)}") from None
+            raise self._failed(name, "read", error) from None
         return content
 
     def write(self, name: str, content: bytes) -> None:
         try:
             self._files.pipe_file(f"{self._root}/{name}", content)
+        except FileNotFoundError:
+            bucket = self._root.partition("/")[0]
+            raise FolderFailed(f"there is no bucket {self._scheme}://{bucket}; make it, or name another") from None
         except Exception as error:
-            raise FolderFailed(f"{self._root}/{name} cannot be written: {_reason(error)}") from None
+            raise self._failed(name, "written", error) from None
 
     def delete(self, names: Iterable[str]) -> None:
         try:
             self._files.rm([f"{self._root}/{name}" for name in names])
         except Exception as error:
-            raise FolderFailed(f"{self._root}: files cannot be deleted: {_reason(error)}") from None
+            raise self._failed("", "deleted from", error) from None
+
+    def _failed(self, name: str, what: str, error: Exception) -> FolderFailed:
+        place = f"{self._scheme}://{self._root}/{name}".rstrip("/")
+        return FolderFailed(f"{place} cannot be {what}: {reason(error, self._scheme)}")
 
 
 def _raise(error: OSError) -> None:
@@ -168,7 +177,7 @@ def _raise(error: OSError) -> None:
         raise error
 
 
-def _oldest_first(files: Iterable[KeptFile]) -> list[KeptFile]:
+def _oldest_first(files: Iterable[StoredFile]) -> list[StoredFile]:
     return sorted(files, key=lambda file: (file.written, file.name))
 
 
@@ -176,8 +185,3 @@ def _written(item: dict[str, Any]) -> datetime:
     """S3 and Google call it differently; one gives a time, the other text."""
     value = item.get("LastModified") or item.get("mtime") or item.get("updated") or datetime.now(UTC)
     return datetime.fromisoformat(value) if isinstance(value, str) else value
-
-
-def _reason(error: BaseException) -> str:
-    words = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {words[0]}" if words else type(error).__name__
