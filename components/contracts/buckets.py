@@ -1,6 +1,7 @@
 """Which kinds of buckets there are, and how one is opened."""
 
 import json
+import logging
 import os
 from typing import Any
 
@@ -25,6 +26,8 @@ def open_buckets(scheme: str) -> Any:
     """
     # Google's key is a file to its own libraries; from a Secret it comes as a variable.
     key = os.environ.get(GOOGLE_KEY) if scheme == "gs" else None
+    # It tells errors with their tracebacks; whoever opens buckets tells them in words.
+    logging.getLogger(BUCKETS[scheme]).setLevel(logging.CRITICAL)
     try:
         import fsspec
 

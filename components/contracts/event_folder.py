@@ -158,7 +158,8 @@ class BucketFolder:
 
     def delete(self, names: Iterable[str]) -> None:
         try:
-            self._files.rm([f"{self._root}/{name}" for name in names])
+            for name in names:  # not `rm`, which takes *, ? and [ in a name for a pattern
+                self._files.rm_file(f"{self._root}/{name}")
         except Exception as error:
             raise FolderFailed(f"{self._root}: files cannot be deleted: {_reason(error)}") from None
 

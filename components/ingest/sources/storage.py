@@ -69,14 +69,17 @@ def storage(path: str) -> Storage:
     """The storage of a path or URL.
 
     Raises:
-        UnreadableStorage: When it is a bucket of a kind that nobody knows, or whose Python package is not installed.
+        UnreadableStorage: When it is a bucket of a kind that nobody knows, or whose Python package is not installed, or
+            none is named.
     """
-    scheme, separator, _ = path.partition("://")
+    scheme, separator, rest = path.partition("://")
     if not separator:
         return Disk()
     if scheme not in BUCKETS:
         known = " and ".join(f"{name}://" for name in BUCKETS)
         raise UnreadableStorage(f"{path}: {scheme}:// is not known here; buckets are {known}")
+    if not rest.partition("/")[0]:
+        raise UnreadableStorage(f"{path} names no bucket; give {scheme}://BUCKET or {scheme}://BUCKET/PATH")
     return Bucket(scheme)
 
 
@@ -98,6 +101,8 @@ class Disk:
                 return sorted(map(self._entry, found))
         except OSError as error:
             raise UnreadableStorage(f"{path} cannot be listed: {error.strerror}") from None
+        except ValueError:  # a zero byte, or half a sign of UTF-16
+            raise UnreadableStorage(f"{path!r} cannot be listed: no file is called so") from None
 
     def _entry(self, found: "os.DirEntry[str]") -> Entry:
         try:
@@ -114,6 +119,8 @@ class Disk:
                 yield Path(path).read_bytes()
             except OSError as error:
                 yield Unreadable(error.strerror or type(error).__name__)
+            except ValueError:
+                yield Unreadable("no file is called so")
 
 
 @lru_cache
@@ -177,14 +184,11 @@ class Bucket:
 
     def _fetch(self, paths: Sequence[str]) -> list[bytes | Unreadable]:
         try:
-            contents = self._files().cat([*dict.fromkeys(paths)], on_error="return")
+            # Not `cat`, which takes *, ? and [ in a name for a pattern.
+            contents = self._files().cat_ranges([*paths], None, None, on_error="return")
         except Exception as error:
             return [Unreadable(self._reason(error))] * len(paths)
-        # One path alone comes back as its content, and names without the kind of bucket.
-        if isinstance(contents, bytes):
-            contents = {paths[0]: contents}
-        by_name = {name.partition("://")[2] or name: content for name, content in contents.items()}
-        return [self._content(by_name[path.partition("://")[2]]) for path in paths]
+        return [self._content(content) for content in contents]
 
     def _content(self, content: Any) -> bytes | Unreadable:
         return content if isinstance(content, bytes) else Unreadable(self._reason(content))

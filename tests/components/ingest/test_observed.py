@@ -119,6 +119,17 @@ def test_what_may_make_a_model_worse_than_it_looks_is_told(tmp_path: Path) -> No
     assert turned.startswith("1 image carries a note (EXIF) of how the camera was held; it is applied neither")
 
 
+def test_classes_that_look_alike_are_told(tmp_path: Path) -> None:
+    names = ["cat", "Cat", "cat ", "caf\u00e9", "cafe\u0301", "dog"]
+    written(tmp_path, {f"{c}/{i}.png": png(i, n, 9) for n, c in enumerate(names) for i in range(10)})
+    told = [sentence for sentence in notable(Dataset(tmp_path / "out").manifest) if "differ" in sentence]
+    differ, advice = "differ in case, spaces or the form of letters alone, and are", "give them one name, if they are one"
+    assert told == [
+        f"'Cat', 'cat', 'cat ' {differ} 3 classes: {advice}",
+        rf"'cafe\u0301', 'caf\xe9' {differ} 2 classes: {advice}",
+    ]
+
+
 def test_sizes_encodings_and_turned_images_are_counted(tmp_path: Path) -> None:
     files = {f"train/{c}/{i}.png": png(i, 9, 100 * (c == "b"), size=(10 + i, 5)) for c in "ab" for i in range(20)}
     files |= {f"test/{c}/1.jpg": IMAGES["lying.jpg" if c == "a" else "rgb.jpg"] for c in "ab"}

@@ -1,6 +1,7 @@
-"""What EXIF says of how the camera was held is applied by nobody: ingest and the server see the stored pixels, to the bit.
+"""What EXIF says of how the camera was held is applied by nobody: ingest and the server see the stored pixels.
 
-One photograph with each note, asked of a real server by every protocol, beside the pixels that ingest made of the files.
+One photograph with each note, asked of a real server by every protocol, beside what ingest made of the files: equal to
+the bit.
 """
 
 import base64
