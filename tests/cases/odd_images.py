@@ -175,7 +175,6 @@ REFUSED = {
 }
 
 
-
 def _without_last_scans(file: bytes, kept: int) -> bytes:
     """A progressive JPEG as it is after so many scans, with an end: as a server that hands on parts writes it."""
     scans = [at for at in range(len(file)) if file[at : at + 2] == b"\xff\xda"]

@@ -31,6 +31,7 @@ from kfp_image_classification.components.deploy.collector.cloud_events import fr
 from kfp_image_classification.components.deploy.collector.event_log import EventLog, Limits
 from kfp_image_classification.components.deploy.server.refused import Refused
 from kfp_image_classification.components.deploy.server.request_body import Receive, read_body
+from kfp_image_classification.components.deploy.server.request_head import RequestHeadProtocol
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 from kfp_image_classification.components.step.process_start import start_process
 
@@ -105,6 +106,7 @@ def main() -> None:
     events = EventLog(folder, FORMATS[arguments.format], limits, log)
     config = uvicorn.Config(
         CollectorServer(events, arguments.max_body_bytes, log),
+        http=RequestHeadProtocol,
         lifespan="off",
         ws="none",
         access_log=False,

@@ -13,10 +13,10 @@ import uvicorn
 from kfp_image_classification.components.deploy.server.batching import Batcher
 from kfp_image_classification.components.deploy.server.classifier import Classifier
 from kfp_image_classification.components.deploy.server.listening import address
-from kfp_image_classification.components.deploy.server.one_write import OneWriteProtocol
 from kfp_image_classification.components.deploy.server.options import parallel_batches
 from kfp_image_classification.components.deploy.server.payload_log import PayloadLog
 from kfp_image_classification.components.deploy.server.reports import Reports
+from kfp_image_classification.components.deploy.server.request_head import RequestHeadProtocol
 from kfp_image_classification.components.deploy.server.rest import RestServer
 from kfp_image_classification.components.deploy.server.versions import Versions
 from kfp_image_classification.components.step.errors import StageFailed
@@ -102,7 +102,7 @@ class _UvicornServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 application,
-                http=OneWriteProtocol,
+                http=RequestHeadProtocol,
                 proxy_headers=False,
                 lifespan="off",
                 ws="none",

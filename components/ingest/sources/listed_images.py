@@ -180,9 +180,7 @@ def _rows_with_header(
         yield Row(line, *(row[at] if at is not None and at < len(row) else "" for at in columns))
 
 
-def _rows_without_header(
-    rows: Iterable[tuple[int, list[str]]], usual: int, problems: list[str]
-) -> Iterator[Row]:
+def _rows_without_header(rows: Iterable[tuple[int, list[str]]], usual: int, problems: list[str]) -> Iterator[Row]:
     for line, row in rows:
         at = _image_at(row, usual)
         image, label, *more = [*row[at:], "", ""]

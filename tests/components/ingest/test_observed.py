@@ -123,7 +123,8 @@ def test_classes_that_look_alike_are_told(tmp_path: Path) -> None:
     names = ["cat", "Cat", "cat ", "caf\u00e9", "cafe\u0301", "dog"]
     written(tmp_path, {f"{c}/{i}.png": png(i, n, 9) for n, c in enumerate(names) for i in range(10)})
     told = [sentence for sentence in notable(Dataset(tmp_path / "out").manifest) if "differ" in sentence]
-    differ, advice = "differ in case, spaces or the form of letters alone, and are", "give them one name, if they are one"
+    differ = "differ in case, spaces or the form of letters alone, and are"
+    advice = "give them one name, if they are one"
     assert told == [
         f"'Cat', 'cat', 'cat ' {differ} 3 classes: {advice}",
         rf"'cafe\u0301', 'caf\xe9' {differ} 2 classes: {advice}",
