@@ -159,7 +159,8 @@ class BucketFolder:
     def delete(self, names: Iterable[str]) -> None:
         try:
             for name in names:  # not `rm`, which takes *, ? and [ in a name for a pattern
-                self._files.rm_file(f"{self._root}/{name}")
+                with contextlib.suppress(FileNotFoundError):  # another one has just deleted it
+                    self._files.rm_file(f"{self._root}/{name}")
         except Exception as error:
             raise FolderFailed(f"{self._root}: files cannot be deleted: {_reason(error)}") from None
 

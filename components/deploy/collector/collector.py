@@ -13,14 +13,16 @@ import logging
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import orjson
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from kfp_image_classification.components.contracts.event_folder import event_folder
+from kfp_image_classification.components.contracts.event_folder import PARTIAL, event_folder
 from kfp_image_classification.components.contracts.payload_files import (
     FORMATS,
     FileFormat,
@@ -98,6 +100,7 @@ def main() -> None:
     log = logging.getLogger("collector")
     try:
         folder = event_folder(arguments.output, "output")
+        _check_writable(arguments.output)
         _check_format(arguments.format)
         listening = _listen(arguments.host, arguments.port)
     except (InvalidInput, StageFailed) as error:
@@ -130,6 +133,19 @@ class _UvicornServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _check_writable(output: str) -> None:
+    """A folder of this machine that cannot be written will not be later either; a bucket may be away for a while."""
+    if "://" in output:
+        return
+    try:
+        Path(output).mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=output, suffix=PARTIAL):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInput(f"output = {output!r}: cannot be written ({reason}); choose another folder") from None
 
 
 def _check_format(name: FileFormat) -> None:

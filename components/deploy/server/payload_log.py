@@ -54,10 +54,10 @@ class PayloadLog:
         self._url = url
         self._kinds = ("request", "response") if mode == "all" else (mode,)
         self._headers = {
-            "ce-specversion": b"1.0",
-            "ce-source": f"http://{os.environ.get('HOSTNAME', 'localhost')}/".encode(),
-            "ce-inferenceservicename": model_name.encode(),
-            "ce-component": b"predictor",
+            b"ce-specversion": b"1.0",
+            b"ce-source": f"http://{os.environ.get('HOSTNAME', 'localhost')}/".encode(),
+            b"ce-inferenceservicename": model_name.encode(),
+            b"ce-component": b"predictor",
         }
         self._log = log
         try:
@@ -118,9 +118,9 @@ class PayloadLog:
         headers = {
             **self._headers,
             # As they came: a client may write what it likes there.
-            "ce-id": event.id.encode("latin-1"),
-            "content-type": event.content_type.encode("latin-1"),
-            "ce-type": (EVENT_TYPE + event.kind).encode(),
-            "ce-time": event.time.encode(),
+            b"ce-id": event.id.encode("latin-1"),
+            b"content-type": event.content_type.encode("latin-1"),
+            b"ce-type": (EVENT_TYPE + event.kind).encode(),
+            b"ce-time": event.time.encode(),
         }
         client.post(self._url, content=event.body, headers=headers).raise_for_status()
