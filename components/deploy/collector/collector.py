@@ -191,9 +191,9 @@ def _arguments() -> argparse.Namespace:
 
 def _positive(number: type[int] | type[float]) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        value = number(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-        return value
+        with contextlib.suppress(ValueError):
+            if number(text) > 0:
+                return number(text)
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
 
     return parse
