@@ -1,6 +1,7 @@
 """Which kinds of buckets there are, how one is opened, and what went wrong with one."""
 
 import json
+import logging
 import os
 from typing import Any, NamedTuple
 
@@ -61,6 +62,8 @@ def open_buckets(scheme: str) -> Any:
     """
     # Google's key is a file to its own libraries; from a Secret it comes as a variable.
     key = os.environ.get(GOOGLE_KEY) if scheme == "gs" else None
+    # It tells errors with their tracebacks; whoever opens buckets tells them in words.
+    logging.getLogger(BUCKETS[scheme].package).setLevel(logging.CRITICAL)
     try:
         import fsspec
 

@@ -163,7 +163,9 @@ class BucketFolder:
 
     def delete(self, names: Iterable[str]) -> None:
         try:
-            self._files.rm([f"{self._root}/{name}" for name in names])
+            for name in names:  # not `rm`, which takes *, ? and [ in a name for a pattern
+                with contextlib.suppress(FileNotFoundError):  # another one has just deleted it
+                    self._files.rm_file(f"{self._root}/{name}")
         except Exception as error:
             raise self._failed("", "deleted from", error) from None
 

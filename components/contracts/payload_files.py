@@ -14,9 +14,10 @@ marshaller_record.go.
 import base64
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from kfp_image_classification.components.contracts.payload_events import (
@@ -29,6 +30,8 @@ from kfp_image_classification.components.contracts.payload_events import (
 FileFormat = Literal["jsonl", "parquet"]
 
 KSERVE_SUFFIX = ".json"
+# How what is no log shows it: cut off, damaged, nested without end, or something else altogether.
+_BROKEN = (OSError, EOFError, zlib.error, RecursionError, ValueError, LookupError, TypeError, AttributeError)
 
 
 class FormatUnusable(Exception):
@@ -125,7 +128,7 @@ def from_file(name: str, content: bytes, written: datetime) -> Iterator[PayloadE
             raise NotAnEvent(f"expected a file that ends in {endings} or {KSERVE_SUFFIX}")
     except NotAnEvent:
         raise
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _BROKEN as error:
         raise NotAnEvent(f"it holds no whole events ({type(error).__name__}: {error})") from None
 
 
@@ -147,7 +150,9 @@ def _from_parquet(content: bytes, written: datetime) -> Iterator[PayloadEvent]:
 def _from_columns(row: Mapping[str, Any]) -> PayloadEvent:
     if row["kind"] not in KINDS:
         raise NotAnEvent(f"kind {row['kind']!r}")
-    return PayloadEvent(str(row["id"]), row["kind"], row["time"], str(row["service"]), row["body"])
+    return PayloadEvent(
+        str(row["id"]), row["kind"], _with_zone(row["time"]), str(row["service"]), bytes(memoryview(row["body"]))
+    )
 
 
 def _from_kserve(record: Mapping[str, Any], written: datetime) -> PayloadEvent:
@@ -158,10 +163,15 @@ def _from_kserve(record: Mapping[str, Any], written: datetime) -> PayloadEvent:
         str(known["id"]),
         kind_of(str(known["reqtype"])),
         # Go writes year 1 for a time that nobody set.
-        datetime.fromisoformat(time) if time and not time.startswith("0001-") else written,
+        _with_zone(datetime.fromisoformat(time)) if time and not time.startswith("0001-") else written,
         str(known.get("inferenceservice", "")),
         base64.b64decode(known.get("bytes") or ""),
     )
+
+
+def _with_zone(time: datetime) -> datetime:
+    """A time without a zone is one of UTC, as the collector and KServe's agent write it."""
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def check_usable(file_format: FileFormat) -> None:

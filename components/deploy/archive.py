@@ -90,6 +90,8 @@ def _done(output: Path) -> set[str]:
         return set()
     content = output.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
+    while whole.count(b'"') % 2:  # a name with a line end in it, cut off there
+        whole = whole[: whole.rfind(b"\n", 0, -1) + 1]
     if len(whole) < len(content):
         with output.open("r+b") as file:
             file.truncate(len(whole))

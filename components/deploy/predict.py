@@ -30,6 +30,7 @@ from kfp_image_classification.components.step.output import steady_streams
 
 TIMEOUT_SECONDS = 30.0
 BAR_WIDTH = 24
+TOP = 5
 # Below this, a terminal has no room for bars beside names of some length.
 WIDE = 60
 
@@ -51,12 +52,18 @@ def main() -> None:
     parser.add_argument("--url", required=True, help="base URL of the server, or of a prediction (ending in :predict)")
     parser.add_argument("--name", help="the model's name; by default the server's only one")
     parser.add_argument("--host", help="Host header, where an ingress tells services apart by it")
-    parser.add_argument("--top", type=int, default=5, help="how many classes to show (default 5)")
+    parser.add_argument("--top", type=int, help=f"with images: how many classes to show (default {TOP})")
     arguments = parser.parse_args()
     if not arguments.url.startswith(("http://", "https://")):
         parser.error(f"--url {arguments.url!r}: expected http://HOST:PORT")
     if bool(arguments.images) == bool(arguments.input) or bool(arguments.input) != bool(arguments.output):
         parser.error("give image files, or --input and --output")
+    if arguments.input and arguments.top is not None:
+        parser.error("--top goes with image files; of --input, the first class is written")
+    if arguments.top is not None and arguments.top < 1:
+        parser.error(f"--top {arguments.top}: expected a number from 1")
+    if arguments.name and arguments.url.endswith(":predict"):
+        parser.error("--name goes with the base URL of a server; a URL that ends in :predict names the model")
     steady_streams()
     headers = {"host": arguments.host} if arguments.host else {}
     try:
@@ -97,7 +104,7 @@ def _show(client: httpx.Client, arguments: argparse.Namespace) -> None:
     for image, prediction in zip(arguments.images, predictions, strict=True):
         # A path stays whole, to be copied.
         console.print(Text(f"{image}: {prediction['label']}", "bold"), soft_wrap=True)
-        console.print(_table(prediction, class_names, arguments.top, has_bars=console.width >= WIDE))
+        console.print(_table(prediction, class_names, arguments.top or TOP, has_bars=console.width >= WIDE))
 
 
 def _model(client: httpx.Client, url: str, name: str | None) -> tuple[str, list[str]]:

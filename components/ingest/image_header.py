@@ -1,16 +1,17 @@
 """What an image file says of itself in its first bytes: its size, and how the camera was held."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from kfp_image_classification.components.contracts.image_formats import PNG_START
+from kfp_image_classification.components.contracts.jpeg_segments import APP1, FRAMES, SCAN, segments
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = 1
 _EXIF_START = b"Exif\0\0"
-# Markers that start a frame, with the size; in between are those of tables and of arithmetic coding.
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_EXIF_MARKER, _SCAN_MARKER = 0xE1, 0xDA
+# EXIF's types of whole numbers, with their bytes.
+_SIZES = {3: 2, 4: 4}
+_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
 
 
 class ImageHeader(NamedTuple):
@@ -36,13 +37,15 @@ def image_header(content: bytes) -> ImageHeader:
         exif = next((part for kind, part in _png_chunks(content) if kind == b"eXIf"), b"")
         return ImageHeader("PNG", width, height, _orientation(exif))
     width = height = 0
-    orientation = _UPRIGHT
-    for marker, part in _jpeg_segments(content):
-        if marker in _FRAMES:
+    exif = b""
+    for marker, part in segments(content):
+        if marker in FRAMES:
             height, width = int.from_bytes(part[1:3]), int.from_bytes(part[3:5])
-        elif marker == _EXIF_MARKER and part.startswith(_EXIF_START):
-            orientation = _orientation(part[len(_EXIF_START) :])
-    return ImageHeader("JPEG", width, height, orientation)
+        elif marker == APP1 and part.startswith(_EXIF_START):
+            exif = exif or part[len(_EXIF_START) :]
+        elif marker == SCAN:
+            break
+    return ImageHeader("JPEG", width, height, _orientation(exif))
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -54,33 +57,19 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         position = end + 4
 
 
-def _jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
-    position = 2
-    while position + 4 <= len(content):
-        if content[position] != 0xFF or content[position + 1] in (0x00, 0xFF):
-            position = content.find(b"\xff", position + 1)
-            if position < 0:
-                return
-            continue
-        marker = content[position + 1]
-        if marker == _SCAN_MARKER:
-            return
-        end = position + 2 + int.from_bytes(content[position + 2 : position + 4])
-        yield marker, content[position + 4 : end]
-        position = end
-
-
 def _orientation(exif: bytes) -> int:
-    order = {b"II*\0": "little", b"MM\0*": "big"}.get(exif[:4])
+    """What the first directory says; upright where it is broken, or says what there is not."""
+    order = _ORDERS.get(exif[:4])
     if order is None:
         return _UPRIGHT
 
     def number(start: int, size: int) -> int:
-        return int.from_bytes(exif[start : start + size], "little" if order == "little" else "big")
+        return int.from_bytes(exif[start : start + size], order)
 
     first = number(4, 4)
-    for entry in range(first + 2, min(first + 2 + 12 * number(first, 2), len(exif)), 12):
+    for entry in range(first + 2, min(first + 2 + 12 * number(first, 2), len(exif) - 11), 12):
         if number(entry, 2) == _ORIENTATION_TAG:
-            value = number(entry + 8, 2)
+            size = _SIZES.get(number(entry + 2, 2))
+            value = number(entry + 8, size) if size and number(entry + 4, 4) == 1 else _UPRIGHT
             return value if 1 <= value <= 8 else _UPRIGHT
     return _UPRIGHT

@@ -1,6 +1,7 @@
 """What somebody should know of a data set before a model is trained on it, in sentences."""
 
 from collections.abc import Iterator
+from unicodedata import normalize
 
 from kfp_image_classification.components.contracts.data_report import DataReport
 from kfp_image_classification.components.contracts.dataset_manifest import SPLITS, DatasetManifest
@@ -48,6 +49,15 @@ def _classes(manifest: DatasetManifest) -> Iterator[str]:
             f"the class {largest!r} has {trained[largest] / trained[smallest]:.0f} times the training images of "
             f"{smallest!r}: accuracy will tell little about the small classes"
         )
+    by_letters: dict[str, list[str]] = {}
+    for name in manifest.class_names:
+        by_letters.setdefault(" ".join(normalize("NFKC", name).casefold().split()), []).append(name)
+    for names in by_letters.values():
+        if len(names) > 1:
+            yield (
+                f"{', '.join(map(ascii, names))} differ in case, spaces or the form of letters alone, and are "
+                f"{len(names)} classes: give them one name, if they are one"
+            )
     for split in SPLITS:
         counts = manifest.splits[split].class_counts
         missing = [repr(name) for name, count in zip(manifest.class_names, counts, strict=True) if not count]

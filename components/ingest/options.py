@@ -27,6 +27,13 @@ def image_list(dataset: str) -> str:
     return _expanded(dataset.removeprefix(IMAGE_LIST_PREFIX))
 
 
+def _named(dataset: str) -> str:
+    for prefix in (IMAGE_FOLDER_PREFIX, IMAGE_LIST_PREFIX):
+        if dataset.startswith(prefix) and not dataset.removeprefix(prefix).removeprefix("file://").strip():
+            raise ValueError(f"give a path or a URL after {prefix}")
+    return dataset
+
+
 def _expanded(path: str) -> str:
     path = path.removeprefix("file://")
     if "://" in path:
@@ -58,7 +65,7 @@ class IngestOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    dataset: str = Field(min_length=1)
+    dataset: Annotated[str, Field(min_length=1), AfterValidator(_named)]
     data_dir: str = ""
     validation_share: float = Field(gt=0, le=0.5)
     image_size: Annotated[int, AfterValidator(_image_size)] = 0

@@ -41,30 +41,40 @@ def read_labels(place: str) -> Labels:
         InvalidInput: When it is not there, or no such file; with the lines to mend.
     """
     text = _read_text(place, "feedback")
-    rows = csv.DictReader(io.StringIO(text))
-    columns = [name.strip().lower() for name in rows.fieldnames or []]
-    if not {"id", "label"} <= {*columns}:
-        raise InvalidInput(
-            f"feedback = {place!r}: its first line is {','.join(rows.fieldnames or [])!r}; begin with a line id,label "
-            "or id,image,label"
-        )
-    rows.fieldnames = columns
+    rows = csv.DictReader(io.StringIO(text), strict=True)
     labels: Labels = {}
     problems = []
-    for row in rows:
-        identity, label, number = ((row.get(name) or "").strip() for name in ("id", "label", "image"))
-        if not label:
-            continue
-        if not identity or not (number or "0").isdecimal():
-            problems.append(f"line {rows.line_num}: give the request's id, and as image a number from 0, or nothing")
-            continue
-        known = labels.setdefault(identity, {}).setdefault(int(number or 0), label)
-        if known != label:
-            problems.append(f"line {rows.line_num}: {identity!r} is {label!r}, and before {known!r}; remove a line")
+    try:
+        columns = [name.strip().lower() for name in rows.fieldnames or []]
+        if not {"id", "label"} <= {*columns}:
+            raise InvalidInput(
+                f"feedback = {place!r}: its first line is {','.join(rows.fieldnames or [])!r}; begin with a line "
+                "id,label or id,image,label"
+            )
+        rows.fieldnames = columns
+        for row in rows:
+            identity, label, number = ((row.get(name) or "").strip() for name in ("id", "label", "image"))
+            if not label:
+                continue
+            if not identity or not (number or "0").isdecimal():
+                problems.append(
+                    f"line {rows.line_num}: give the request's id, and as image a number from 0, or nothing"
+                )
+                continue
+            known = labels.setdefault(identity, {}).setdefault(int(number or 0), label)
+            if known != label:
+                problems.append(f"line {rows.line_num}: {identity!r} is {label!r}, and before {known!r}; remove a line")
+    except csv.Error as error:  # a quote without its other half swallows what follows
+        problems.append(f"line {rows.line_num + 1}: {error}; mind the quotes in it")
     if problems:
         more = [f"and {len(problems) - MOST_TOLD} lines more"] if len(problems) > MOST_TOLD else []
         raise InvalidInput(f"feedback = {place!r}: {problem}" for problem in [*problems[:MOST_TOLD], *more])
     return labels
+
+
+def unknown_labels(labels: Labels, class_names: Sequence[str]) -> list[str]:
+    """Labels that are no class of the data set: new ones, or slips of the pen, which would become classes."""
+    return sorted({label for numbers in labels.values() for label in numbers.values()} - {*class_names})
 
 
 def hits(seen: Seen, labels: Labels) -> tuple[int, int]:

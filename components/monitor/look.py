@@ -17,12 +17,20 @@ from kfp_image_classification.components.contracts.evaluation import (
 from kfp_image_classification.components.contracts.folders import open_folder
 from kfp_image_classification.components.contracts.preprocessing import decode_image
 from kfp_image_classification.components.monitor.drift import Sample, compared, confidence_counts
-from kfp_image_classification.components.monitor.feedback import hits, labelled_images, read_labels, write_image_list
+from kfp_image_classification.components.monitor.feedback import (
+    hits,
+    labelled_images,
+    read_labels,
+    unknown_labels,
+    write_image_list,
+)
 from kfp_image_classification.components.monitor.findings import Findings, decided, live_accuracy
 from kfp_image_classification.components.monitor.monitor_page import monitor_page
 from kfp_image_classification.components.monitor.options import LIST_PREFIX, MonitorOptions
 from kfp_image_classification.components.monitor.prometheus_text import prometheus_text, push
 from kfp_image_classification.components.monitor.seen import LogReader, Seen
+
+MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,12 @@ def look(shards: Path, evaluation: Path, options: MonitorOptions) -> Look:
         known_images=options.known_images,
     )
     decision = decided(findings, options.retrain_on, options.min_new_images)
-    failed = push(findings, options.push_to, options.service_name) if options.push_to else ""
+    warnings = []
+    if unknown := unknown_labels(labels, manifest.class_names):
+        named = ", ".join(map(repr, unknown[:MOST_NAMED])) + (" and others" if len(unknown) > MOST_NAMED else "")
+        warnings.append(f"feedback: {named}: no class of the data set; where images are learnt from, it becomes one")
+    if options.push_to and (failed := push(findings, options.push_to, options.service_name)):
+        warnings.append(failed)
     return Look(
         retrain=decision.retrain,
         dataset=dataset,
@@ -101,7 +114,7 @@ def look(shards: Path, evaluation: Path, options: MonitorOptions) -> Look:
         prometheus=prometheus_text(findings),
         page=monitor_page(findings, decision, seen, samples, manifest.class_names, options.threshold),
         words=f"{findings.words}; {decision.words}",
-        warnings=[failed] if failed else [],
+        warnings=warnings,
     )
 
 

@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 # As ingest names a data set that is a list of images.
 LIST_PREFIX = "image_list:"
 
+# Ten years: before that, there is no log, and at some time no year.
+MOST_HOURS = 87_600
+
 RetrainOn = Literal["drift", "new_data", "always"]
 
 
@@ -38,7 +41,7 @@ class MonitorOptions(BaseModel):
 
     events: str = Field(min_length=1)
     service_name: str = ""
-    hours: float = Field(default=24.0, gt=0, allow_inf_nan=False)
+    hours: float = Field(default=24.0, gt=0, le=MOST_HOURS, allow_inf_nan=False)
     most_images: int = Field(default=5000, ge=1)
     threshold: float = Field(default=0.2, gt=0, allow_inf_nan=False)
     feedback: str = ""

@@ -14,11 +14,19 @@ import numpy as np
 
 NUMBERS = {
     "UINT8": "u1",
+    "UINT16": "<u2",
+    "UINT32": "<u4",
+    "UINT64": "<u8",
+    "INT8": "i1",
+    "INT16": "<i2",
     "INT32": "<i4",
     "INT64": "<i8",
+    "FP16": "<f2",
     "FP32": "<f4",
     "FP64": "<f8",
 }
+# Whatever a client sent is in the log, also what the server refused.
+_BROKEN = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 Image = bytes | np.ndarray
 
@@ -53,9 +61,9 @@ def images_of(body: bytes) -> list[Image]:
         (tensor,) = message["inputs"]
         values = _values(tensor, raw, 0)
         if tensor["datatype"] == "BYTES":
-            return [value if isinstance(value, bytes) else base64.b64decode(value) for value in values]
+            return [value if isinstance(value, bytes) else _from_base64(value) for value in values]
         return [*np.asarray(values).reshape(tensor["shape"])]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _BROKEN as error:
         raise UnreadablePayload(f"no request in a known protocol ({type(error).__name__})") from None
 
 
@@ -78,7 +86,7 @@ def answers_of(body: bytes) -> list[Answered]:
         rows = columns.get("probabilities")
         shares = [None] * len(labels) if rows is None else np.asarray(rows, float).reshape(len(labels), -1)
         return [_answered(label, row) for label, row in zip(labels, shares, strict=True)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _BROKEN as error:
         raise UnreadablePayload(f"no answer in a known protocol ({type(error).__name__})") from None
 
 
@@ -96,9 +104,15 @@ def _instance(instance: Any) -> Image:
     if isinstance(instance, dict):
         inner = instance.get("image_bytes", instance)
         if "b64" in inner:
-            return base64.b64decode(inner["b64"])
+            return _from_base64(inner["b64"])
         instance = instance["pixels"]
     return np.asarray(instance)
+
+
+def _from_base64(text: str) -> bytes:
+    """White space anywhere, and padding or none, as our server and TensorFlow Serving take it."""
+    digits = "".join(text.split()).rstrip("=.")
+    return base64.b64decode(digits + "=" * (-len(digits) % 4))
 
 
 def _answered(label: Any, probabilities: Any) -> Answered:

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from kfp_image_classification.components.monitor.payloads import Image, Unreadab
 from kfp_image_classification.components.step.errors import StageFailed
 
 ImageShape = tuple[int, int, int]
+CLOCKS_DIFFER = timedelta(hours=1)
 
 
 @dataclass
@@ -85,6 +86,8 @@ class LogReader:
             files = folder.files()
         except FolderFailed as error:
             raise StageFailed(f"events: {error}") from None
+        # A clock that was set wrong for a while must not have the last word for ever.
+        latest = datetime.now(UTC) + CLOCKS_DIFFER
         for file in reversed(files):
             if file.written < since or self._is_enough():
                 break
@@ -96,7 +99,9 @@ class LogReader:
             except FormatUnusable as error:
                 raise StageFailed(f"events: {file.name}: {error}") from None
             for event in reversed(events):
-                if event.time >= since and service in ("", event.service):
+                if event.time > latest:
+                    self.seen.unused["events of a time that has not come"] += 1
+                elif event.time >= since and service in ("", event.service):
                     self._take(event)
         return self.seen
 
@@ -127,7 +132,7 @@ class LogReader:
             return
         images = images_of(event.body)
         if event.id in self._labelled:
-            self.seen.asked[event.id] = images
+            self.seen.asked[event.id] = [self._to_be_learnt(image) for image in images]
         for image in images[: self._most - self.seen.pixels.images]:
             try:
                 self.seen.pixels.measure(self.pixels(image))
@@ -143,9 +148,20 @@ class LogReader:
         if isinstance(image, bytes):
             return self._fitted(image)
         shaped = image[..., np.newaxis] if image.ndim == 2 and self._shape[2] == 1 else image
-        if shaped.shape != self._shape:
-            raise ValueError("another shape")
-        return shaped.astype(np.uint8)
+        if shaped.shape != self._shape or shaped.dtype.kind not in "iuf":
+            raise ValueError("another shape, or no numbers")
+        pixels = shaped.astype(np.uint8)
+        if not np.array_equal(pixels, shaped):  # what the model server refuses, too
+            raise ValueError("no whole numbers from 0 to 255")
+        return pixels
+
+    def _to_be_learnt(self, image: Image) -> Image:
+        """An image file as it came, pixels as the model gets them; nothing in place of what is neither."""
+        try:
+            pixels = self.pixels(image)
+        except ValueError:
+            return b""
+        return image if isinstance(image, bytes) else pixels
 
     def _take_answers(self, event: PayloadEvent) -> None:
         if self._has_answers() and event.id not in self._labelled:

@@ -1,5 +1,6 @@
 """The two ways a stage fails, and how a step reports its end."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 Options = TypeVar("Options", bound=BaseModel)
 
+# Signs that a name may have, and that would break a message into lines, turn it round, or talk to the terminal.
+_UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
 
 class InvalidInput(ValueError):
     """A mistake in what the user gave. Every problem names the parameter, its value and what is allowed.
@@ -20,7 +24,8 @@ class InvalidInput(ValueError):
     """
 
     def __init__(self, problems: str | Iterable[str]) -> None:
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        told = [problems] if isinstance(problems, str) else list(problems)
+        self.problems = [_UNSHOWN.sub(lambda sign: repr(sign[0])[1:-1], problem) for problem in told]
         super().__init__("; ".join(self.problems))
 
 

@@ -11,12 +11,14 @@ from kfp.dsl.base_component import BaseComponent
 from kfp_image_classification.components.step.environment import settle_environment
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 from kfp_image_classification.components.step.output import start_in_utf8
+from kfp_image_classification.pipelines.runner.applicable import check_applicable, given_options
 from kfp_image_classification.pipelines.runner.compiled import BAD_INPUT, COMPILED, compile_to
 from kfp_image_classification.pipelines.runner.parameters import (
     add_options,
     check_data_set,
     check_mlflow_server,
     check_parameters,
+    check_timeout,
     given_parameters,
     local_parameters,
 )
@@ -31,8 +33,9 @@ def main(pipeline: BaseComponent) -> None:
     """
     start_in_utf8()
     settle_environment()
-    arguments = _parser(pipeline).parse_args()
+    arguments, given = given_options(_parser(pipeline))
     try:
+        check_applicable(given)
         if arguments.compile:
             compile_to(pipeline, arguments.output)
             print(f"wrote {arguments.output}")
@@ -80,7 +83,7 @@ def _parser(pipeline: Any) -> argparse.ArgumentParser:
 
 
 def _add_cluster_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("with --submit and --check")
+    group = parser.add_argument_group("with --submit, and where it says so with --check")
     group.add_argument(
         "--host",
         default=os.environ.get("KF_PIPELINES_ENDPOINT", ""),
@@ -103,7 +106,7 @@ def _add_cluster_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0,
         metavar="SECONDS",
-        help="with --wait: stop following (default: never); with --check: for pulling images (default: 120)",
+        help="with --submit --wait: stop following (default: never); with --check: for pulling images (default: 120)",
     )
     group.add_argument(
         "--service-account",
@@ -114,6 +117,7 @@ def _add_cluster_options(parser: argparse.ArgumentParser) -> None:
 
 def _check(pipeline: BaseComponent, parameters: dict[str, Any], arguments: argparse.Namespace) -> int:
     check_parameters(parameters)
+    check_timeout(arguments.timeout)
     from kfp_image_classification.pipelines.runner.cluster.preflight import NAMESPACE, PULL_SECONDS, check
 
     return check(

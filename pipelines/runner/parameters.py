@@ -26,6 +26,8 @@ from kfp_image_classification.components.train.starting_point import find_named
 from kfp_image_classification.components.train.variants import check_model
 
 KFP_PLACEHOLDER = "{{$"
+# Its numbers are JSON's, which are floats of 64 bits.
+LARGEST_NUMBER = 2**53
 
 PipelineFunction = Callable[..., Any]
 
@@ -112,7 +114,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     models = parameters["models"]
     run_checks(
         [
-            lambda: _check_texts(parameters),
+            lambda: _check_values(parameters),
             lambda: _check_models(models),
             lambda: _check_deployed(parameters),
             lambda: _options(IngestOptions, parameters),
@@ -130,6 +132,16 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             lambda: _monitor_options(parameters),
         ]
     )
+
+
+def check_timeout(seconds: float) -> None:
+    """Checks how long a cluster is waited for.
+
+    Raises:
+        InvalidInput: When it is no length of time.
+    """
+    if not seconds >= 0:  # what is no number is not, either
+        raise InvalidInput(f"timeout = {seconds:g}: must be 0 or more seconds")
 
 
 def check_data_set(parameters: Mapping[str, Any]) -> None:
@@ -166,7 +178,7 @@ def _check_findable(architecture: str) -> None:
         )
 
 
-def _check_texts(parameters: Mapping[str, Any]) -> None:
+def _check_values(parameters: Mapping[str, Any]) -> None:
     """Refuses what KFP cannot pass on to a step as it is, here and on a cluster."""
     problems = []
     for name, value in parameters.items():
@@ -176,6 +188,8 @@ def _check_texts(parameters: Mapping[str, Any]) -> None:
             problems.append(f"{shown}: KFP takes {KFP_PLACEHOLDER} for a placeholder of its own; choose another name")
         if not _is_utf8(text):
             problems.append(f"{shown}: is not UTF-8, as KFP needs it; choose another name")
+        if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+            problems.append(f"{shown}: KFP hands on numbers up to {LARGEST_NUMBER:,} as they are; give a smaller one")
     if problems:
         raise InvalidInput(problems)
 

@@ -53,10 +53,24 @@ def _text(size: int) -> PngImagePlugin.PngInfo:
     return info
 
 
-def _lying(orientation: int) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return exif.tobytes()
+def exif(orientation: int, order: str = "<", kind: str = "H") -> bytes:
+    """EXIF that says how the camera was held; `order` and `kind` are struct's, SHORT or LONG of either byte order."""
+    start, code = (b"II*\0" if order == "<" else b"MM\0*"), {"H": 3, "I": 4}[kind]
+    value = struct.pack(order + kind, orientation).ljust(4, b"\0")
+    entry = struct.pack(f"{order}HHHI", 1, 0x0112, code, 1)
+    return start + struct.pack(f"{order}I", 8) + entry + value + bytes(4)
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    """A part of a JPEG's head."""
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def with_exif(file: bytes, content: bytes) -> bytes:
+    """The same PNG or JPEG, with EXIF."""
+    if file.startswith(PNG):
+        return file[:33] + chunk(b"eXIf", content) + file[33:]
+    return file[:2] + segment(0xE1, b"Exif\0\0" + content) + file[2:]
 
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -109,7 +123,10 @@ IMAGES = {
     "restarts.jpg": encoded(_COLOUR, "JPEG", restart_marker_blocks=1),
     "stored_as_rgb.jpg": encoded(_COLOUR, "JPEG", keep_rgb=True),
     "several_pictures.jpg": encoded(_COLOUR, "MPO", **_ANIMATION),
-    "lying.jpg": encoded(_COLOUR, "JPEG", exif=_lying(6)),
+    "lying.jpg": with_exif(_JPEG, exif(6)),
+    "lying.png": with_exif(_WHOLE_PNG, exif(8, ">", "I")),
+    "broken_exif.jpg": with_exif(_JPEG, exif(6)[:17]),
+    "broken_exif.png": with_exif(_WHOLE_PNG, b"II*\0\xff\xff\xff\xff"),
     "bytes_after_its_end.jpg": _JPEG + b"trailing" * 50,
     "photograph_q75_420.jpg": encoded(_PHOTO, "JPEG", quality=75, subsampling=2),
     "photograph_q90_422.jpg": encoded(_PHOTO, "JPEG", quality=90, subsampling=1),
@@ -142,6 +159,11 @@ REFUSED = {
     "truncated.png": (_WHOLE_PNG[: len(_WHOLE_PNG) * 2 // 3], "a damaged PNG, or one that was not copied to its end"),
     "without_its_end.png": (_WHOLE_PNG[:-12], "a damaged PNG"),
     "bad_checksum.png": (_WHOLE_PNG[:-20] + b"\1\2\3\4" + _WHOLE_PNG[-16:], "a damaged PNG"),
+    "data_without_end.png": (
+        _WHOLE_PNG[:33] + chunk(b"IDAT", zlib.compress(rows(picture().reshape(40, -1)))[:-4]) + _WHOLE_PNG[-12:],
+        "a damaged PNG",
+    ),
+    "broken_inside.jpg": (_JPEG[:900] + b"\xff\xe1\xff\xff" + _JPEG[900:], "a damaged JPEG"),
     "rows_missing.png": (png(32, 80, 8, 2, rows(picture().reshape(40, -1))), "a damaged PNG"),
     "without_palette.png": (png(32, 40, 8, 3, rows(_INDICES)), "a damaged PNG"),
     "start_alone.png": (PNG, "a damaged PNG"),
@@ -153,10 +175,22 @@ REFUSED = {
 }
 
 
+def _without_last_scans(file: bytes, kept: int) -> bytes:
+    """A progressive JPEG as it is after so many scans, with an end: as a server that hands on parts writes it."""
+    scans = [at for at in range(len(file)) if file[at : at + 2] == b"\xff\xda"]
+    return file[: scans[kept]] + b"\xff\xd9"
+
+
+# TensorFlow makes pixels of these, and others make other ones; so ingest and the server refuse them.
+UNFINISHED = {
+    f"{kept}_scans.jpg": _without_last_scans(encoded(_COLOUR, "JPEG", progressive=True), kept) for kept in (1, 2, 5, 8)
+}
+
+
 def write(folder: Path) -> dict[str, Path]:
     """Writes them all, and returns where."""
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {**IMAGES, **COLOUR_ONLY, **{name: content for name, (content, _) in REFUSED.items()}}
+    contents = {**IMAGES, **COLOUR_ONLY, **UNFINISHED, **{name: content for name, (content, _) in REFUSED.items()}}
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     return {name: folder / name for name in contents}

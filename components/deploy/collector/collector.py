@@ -8,16 +8,19 @@ receiver that is slow (its queue is bounded, and blocks: QueueLogRequest in KSer
 """
 
 import argparse
+import contextlib
 import logging
 import signal
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from kfp_image_classification.components.contracts.folders import open_folder
+from kfp_image_classification.components.contracts.folders import PARTIAL, open_folder
 from kfp_image_classification.components.contracts.payload_files import (
     FORMATS,
     FileFormat,
@@ -96,6 +99,7 @@ def main() -> None:
     log = logging.getLogger("collector")
     try:
         folder = open_folder(arguments.output, "output")
+        _check_writable(arguments.output)
         _check_format(arguments.format)
         listening = bound(arguments.host, arguments.port, "port")
     except (InvalidInput, StageFailed) as error:
@@ -111,6 +115,19 @@ def main() -> None:
         server.run(sockets=[listening])
     finally:
         events.close()
+
+
+def _check_writable(output: str) -> None:
+    """A folder of this machine that cannot be written will not be later either; a bucket may be away for a while."""
+    if "://" in output:
+        return
+    try:
+        Path(output).mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=output, suffix=PARTIAL):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInput(f"output = {output!r}: cannot be written ({reason}); choose another folder") from None
 
 
 def _check_format(name: FileFormat) -> None:
@@ -146,9 +163,9 @@ def _arguments() -> argparse.Namespace:
 
 def _positive(number: type[int] | type[float]) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        value = number(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-        return value
+        with contextlib.suppress(ValueError):
+            if number(text) > 0:
+                return number(text)
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
 
     return parse

@@ -120,6 +120,10 @@ class EventLog:
         except FolderFailed as error:
             self._tell_failing(str(error))
             written = False
+        except Exception:  # events that make no file would never make one, and this thread must go on with others
+            self._log.exception("%d events are lost: they make no file", len(events))
+            EVENTS.labels("lost").inc(len(events))
+            written = True
         with self._lock:
             if not written:
                 self._events = events + self._events

@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from kfp_image_classification.components.deploy.server import protocol_v2
 from kfp_image_classification.components.deploy.server.classifier import Classifier
@@ -27,6 +28,7 @@ CODES = {
 }
 # The field of InferTensorContents in which a datatype's values travel when they are not raw.
 CONTENTS = {
+    "BYTES": "bytes_contents",
     **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
     **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
     "INT64": "int64_contents",
@@ -96,9 +98,13 @@ class GrpcServer:
         await self._server.stop(seconds)
 
     def _handler(self, name: str, method: Callable[[Any], Awaitable[Any]]) -> Any:
-        async def answered(request: Any, context: Any) -> Any:
+        read = getattr(self._messages, f"{name}Request").FromString
+
+        async def answered(request: bytes, context: Any) -> Any:
             try:
-                return await method(request)
+                return await method(read(request))
+            except DecodeError:
+                _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"this is no {name}Request of KServe's V2 protocol")
             except Refused as refused:
                 _refuse(context, CODES[refused.status], refused.reason)
             except Exception:
@@ -109,7 +115,7 @@ class GrpcServer:
 
         return grpc.unary_unary_rpc_method_handler(
             answered,
-            request_deserializer=getattr(self._messages, f"{name}Request").FromString,
+            request_deserializer=None,  # gRPC's own error of one that fails is no word for a client
             response_serializer=getattr(self._messages, f"{name}Response").SerializeToString,
         )
 
@@ -180,18 +186,19 @@ def _images(request: Any, image_shape: tuple[int, int, int]) -> list[bytes] | np
     if len(request.inputs) != 1:
         raise bad_request(f"expected one input, image_bytes or pixels, got {len(request.inputs)}")
     tensor = request.inputs[0]
-    shape = list(tensor.shape)
-    if any(size < 0 for size in shape):
-        raise bad_request("shape: expected whole numbers that are not negative")
+    shape = protocol_v2.checked_shape(list(tensor.shape))
     if request.raw_input_contents:
         if len(request.raw_input_contents) != 1 or tensor.HasField("contents"):
             raise bad_request("expected one raw_input_contents for the one input, and no contents")
         return protocol_v2.images_from_raw(request.raw_input_contents[0], tensor.datatype, shape, image_shape)
-    if tensor.datatype == "BYTES":
-        return protocol_v2.counted(list(tensor.contents.bytes_contents), shape)
     if tensor.datatype not in CONTENTS:
-        raise bad_request(f"datatype = {tensor.datatype!r}: expected BYTES, or one of {', '.join(CONTENTS)}")
-    values = getattr(tensor.contents, CONTENTS[tensor.datatype])
+        raise bad_request(f"datatype = {tensor.datatype!r}: expected one of {', '.join(CONTENTS)}")
+    field = CONTENTS[tensor.datatype]
+    if others := {known.name for known, _ in tensor.contents.ListFields()} - {field}:
+        raise bad_request(f"contents: {tensor.datatype} belongs in {field}, and not in {', '.join(sorted(others))}")
+    values = getattr(tensor.contents, field)
+    if tensor.datatype == "BYTES":
+        return protocol_v2.counted(list(values), shape)
     return protocol_v2.images_from_numbers(list(values), tensor.datatype, shape, image_shape)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import uvicorn
 
-from kfp_image_classification.components.deploy.server.one_write import OneWriteProtocol
+from kfp_image_classification.components.deploy.server.request_head import RequestHeadProtocol
 
 KEEP_ALIVE_SECONDS = 65  # KServe's: longer than proxies keep idle connections, so that none is closed under their hands
 
@@ -25,7 +25,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 application,
-                http=OneWriteProtocol,
+                http=RequestHeadProtocol,
                 proxy_headers=False,
                 lifespan="off",
                 ws="none",

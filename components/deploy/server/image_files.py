@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from kfp_image_classification.components.contracts.image_formats import JPEG_START, PNG_START, what_it_is
+from kfp_image_classification.components.contracts.jpeg_segments import has_all_scans, reaches_its_end
 from kfp_image_classification.components.deploy.server import png_chunks
 
 ImageShape = tuple[int, int, int]
 
-_JPEG_END = b"\xff\xd9"
 # Pillow's modes of PNGs whose numbers are bytes, row by row: by depth, colour type and interlacing.
 _PLAIN_MODES = {(8, 0, 0): "L", (8, 2, 0): "RGB", (8, 4, 0): "LA", (8, 6, 0): "RGBA"}
 
@@ -75,10 +75,9 @@ def _header(file: bytes) -> png_chunks.Header | JpegImagePlugin.JpegImageFile:
         return png_chunks.header(file)
     if not file.startswith(JPEG_START):
         raise ValueError("another format")
-    content = io.BytesIO(file)
-    image = JpegImagePlugin.JpegImageFile(content)
+    image = JpegImagePlugin.JpegImageFile(io.BytesIO(file))
     # Pillow has read up to the first scan, and does without the marker that ends the file; TensorFlow insists on it.
-    if file.rfind(_JPEG_END) < content.tell():
+    if not reaches_its_end(file) or not has_all_scans(file):
         raise ValueError("it ends too soon")
     return image
 
@@ -91,16 +90,13 @@ def _pixels(file: bytes, header: png_chunks.Header | JpegImagePlugin.JpegImageFi
         # Through a PngImageFile, a small one takes twice as long.
         image = Image.frombytes(mode, (header.width, header.height), picture.data, "zip", mode)
         pixels = _channels(image, channels)
-        may_lack_rows = False
     else:
         image = PngImagePlugin.PngImageFile(io.BytesIO(picture.file))
         pixels = (
             _deep_grey(picture, image) if channels == 1 and _is_deep_colour(picture) else _channels(image, channels)
         )
-        may_lack_rows = header.is_interlaced or header.depth == 16
-    # Pillow leaves rows that are missing black, and is content.
-    if may_lack_rows or not pixels[-1].any():
-        picture.check_rows()
+    # Pillow leaves rows that are missing black, does without the end of the data, and is content.
+    picture.check_rows()
     return pixels
 
 

@@ -3,10 +3,10 @@
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
-class OneWriteProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+class OneWriteProtocol(HttpToolsProtocol):
     """uvicorn's, at a transport that writes answers whole."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -1,7 +1,9 @@
 """The model server's options, named as KServe names them where it has them."""
 
 import argparse
+import math
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ def read_options(description: str | None) -> argparse.Namespace:
     def option(name: str, default: object, description: str, **more: Any) -> None:
         parser.add_argument(name, default=default, help=description, **{"type": type(default), **more})
 
-    parser.add_argument("--model_name", required=True, help="the model's name in URLs")
+    parser.add_argument("--model_name", required=True, type=_name, help="the model's name in URLs")
     parser.add_argument("--model_dir", required=True, type=Path, help="folder with numbered version folders")
     option("--host", "0.0.0.0", "address to listen on; :: for all of IPv6 and IPv4", type=bare_host)
     option("--http_port", 8080, "port for REST")
@@ -52,15 +54,15 @@ def read_options(description: str | None) -> argparse.Namespace:
     option("--max_batch_size", 64, "images computed at once", type=_at_least_one)
     option("--max_queue", 1024, "images waiting in a worker; beyond it requests get 503", type=_at_least_one)
     option("--max_body_bytes", 16 << 20, "largest request; beyond it 413", type=_at_least_one)
-    option("--body_seconds", 30.0, "how long a request's body may take to arrive; beyond it 408")
+    option("--body_seconds", 30.0, "how long a request's body may take to arrive; beyond it 408", type=_some_seconds)
     option(
         "--max_image_pixels",
         50_000_000,
         "largest height x width, of a request's image files together",
         type=_at_least_one,
     )
-    option("--reload_seconds", 2.0, "how often to look for another version; 0 for never")
-    option("--drain_seconds", 5.0, "how long to answer after SIGTERM, while not ready any more")
+    option("--reload_seconds", 2.0, "how often to look for another version; 0 for never", type=_seconds)
+    option("--drain_seconds", 5.0, "how long to answer after SIGTERM, while not ready any more", type=_seconds)
     option("--logger_url", "", "send requests and answers there as CloudEvents")
     option("--logger_mode", "all", "what to send", choices=["all", "request", "response"])
     parser.add_argument("--worker", default="", help=argparse.SUPPRESS)  # what a supervisor tells a process of its own
@@ -98,17 +100,37 @@ def parallel_batches(options: argparse.Namespace, workers: int) -> int:
 
 
 def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text}")
-    return number
+    return _number(text, 1)
 
 
 def _none_or_more(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, got {text}")
-    return number
+    return _number(text, 0)
+
+
+def _number(text: str, least: int) -> int:
+    with suppress(ValueError):
+        if int(text) >= least:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {text!r}")
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, got {text!r}")
+
+
+def _some_seconds(text: str) -> float:
+    if seconds := _seconds(text):
+        return seconds
+    raise argparse.ArgumentTypeError(f"expected seconds, more than 0, got {text!r}")
+
+
+def _name(text: str) -> str:
+    if not text or "/" in text:
+        raise argparse.ArgumentTypeError(f"expected a name without /, as it is part of URLs, got {text!r}")
+    return text
 
 
 def _yes_or_no(text: str) -> bool:

@@ -6,6 +6,7 @@ And it reads what nobody here needs, colour profiles, texts and animations, whic
 
 import struct
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ _PALETTE_COLOUR = 3
 # Numbers of a pixel, by the colour type in the header; its second bit says that there is colour.
 _CHANNELS = {0: 1, 2: 3, _PALETTE_COLOUR: 1, 4: 2, 6: 4}
 _COLOUR = 2
+# Bytes that libpng inflates after the last row, in search of the end.
+_AFTER_THE_ROWS = 1024
 _WHOLE = ((0, 0, 1, 1),)
 # The seven passes of an interlaced picture: first column and row, and the steps between them.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -109,15 +112,20 @@ class Picture:
         """Inflates the data, of which there can be less than the header promises.
 
         Raises:
-            DamagedPng: When rows are missing.
+            DamagedPng: When rows are missing, or what ends the data.
         """
         expected = self.header.raw_bytes
+        inflater = zlib.decompressobj()
         try:
-            rows = zlib.decompressobj().decompress(self.data, expected)
+            rows = inflater.decompress(self.data, expected)
         except zlib.error as error:
             raise DamagedPng(str(error)) from None
         if len(rows) < expected:
             raise DamagedPng("rows are missing")
+        with suppress(zlib.error):  # what comes after the rows is nobody's, and may be damaged
+            inflater.decompress(inflater.unconsumed_tail, _AFTER_THE_ROWS)
+            if not (inflater.eof or inflater.unconsumed_tail):
+                raise DamagedPng("its data end too soon")
 
 
 def read(file: bytes, first: Header) -> Picture:

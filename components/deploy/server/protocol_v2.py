@@ -69,7 +69,7 @@ def read_request(body: bytes, header_length: str | None, image_shape: ImageShape
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise bad_request('expected {"inputs": [...]} with one input, image_bytes or pixels')
     tensor = inputs[0]
-    shape, datatype = _shape(tensor.get("shape")), tensor.get("datatype")
+    shape, datatype = checked_shape(tensor.get("shape")), tensor.get("datatype")
     raw_size = _parameters(tensor).get("binary_data_size")
     rest = memoryview(body)[length:]
     if raw_size is None:
@@ -77,8 +77,10 @@ def read_request(body: bytes, header_length: str | None, image_shape: ImageShape
             raise bad_request(f"{len(rest)} bytes after the JSON belong to no input: no binary_data_size")
         images = _from_data(tensor.get("data"), datatype, shape, image_shape)
     else:
-        if raw_size != len(rest):
+        if type(raw_size) is not int or raw_size != len(rest):
             raise bad_request(f"binary_data_size = {raw_size!r}, but {len(rest)} bytes follow the JSON")
+        if tensor.get("data") is not None:
+            raise bad_request("give the input's data in the JSON, or its binary_data_size and bytes after it, not both")
         images = images_from_raw(rest, datatype, shape, image_shape)
     return Request(_id(payload), images, _outputs(payload))
 
@@ -209,10 +211,15 @@ def _parameters(part: dict[str, Any]) -> dict[str, Any]:
     return parameters or {}
 
 
-def _shape(shape: Any) -> list[int]:
-    whole = isinstance(shape, list) and all(type(size) is int and 0 <= size < 2**31 for size in shape)
+def checked_shape(shape: Any) -> list[int]:
+    """Checks what a request says of its input's shape; NumPy takes more than 64 axes, or too large ones, for an error.
+
+    Raises:
+        Refused: When it is no shape of images.
+    """
+    whole = isinstance(shape, list) and all(type(size) is int and 1 <= size < 2**31 for size in shape)
     if not whole or not 1 <= len(shape) <= 8:
-        raise bad_request("shape: expected a list of whole numbers")
+        raise bad_request("shape: expected a list of 1 to 8 whole numbers, from 1")
     sizes: list[int] = shape
     return sizes
 

@@ -22,7 +22,7 @@ async def read_body(headers: Headers, receive: Receive, max_bytes: int, seconds:
     Raises:
         Refused: When it is compressed, too large, too slow, or breaks off.
     """
-    if headers.get("content-encoding", "identity") != "identity":
+    if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
         raise Refused(415, f"content-encoding = {headers['content-encoding']!r}: send the body as it is")
     announced = headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > max_bytes:
@@ -40,7 +40,8 @@ async def read_body(headers: Headers, receive: Receive, max_bytes: int, seconds:
                 if len(body) > max_bytes:
                     raise _too_large(max_bytes)
     except TimeoutError:
-        raise Refused(408, f"the body did not arrive within {seconds:g} s") from None
+        late = f"the body did not arrive within {seconds:g} s"
+        raise Refused(408, late, {"connection": "close"}) from None
     if message["type"] == "http.disconnect":
         raise bad_request("the connection ended before the body did")  # nobody hears it, but it is counted
     return bytes(body)

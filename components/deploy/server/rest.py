@@ -143,14 +143,15 @@ class RestServer:
         return [entry for entry in self._classifier.index() if entry["state"] == "READY" or not ready]
 
     def _of_version(self, path: str) -> str:
-        """Takes the version out of a V2 path, if it is the one that answers."""
-        start = f"/v2/models/{self._classifier.name}/versions/"
-        if not path.startswith(start):
-            return path
-        version, _, rest = path.removeprefix(start).partition("/")
-        if version != self._classifier.model.version:
-            raise Refused(404, f"version {version} is not served, but {self._classifier.model.version}")
-        return f"/v2/models/{self._classifier.name}" + (f"/{rest}" if rest else "")
+        """Takes the version out of a path, if it is the one that answers; V1's as TensorFlow Serving has it."""
+        for protocol, separator in (("v1", ":"), ("v2", "/")):
+            start = f"/{protocol}/models/{self._classifier.name}"
+            if path.startswith(f"{start}/versions/"):
+                version, _, rest = path.removeprefix(f"{start}/versions/").partition(separator)
+                if version != self._classifier.model.version:
+                    raise Refused(404, f"version {version} is not served, but {self._classifier.model.version}")
+                return start + (f"{separator}{rest}" if rest else "")
+        return path
 
     def _ready(self) -> dict[str, Any]:
         if self._classifier.leaving:
@@ -216,7 +217,7 @@ class RestServer:
 
 
 def _only(method: str, *allowed: str) -> None:
-    if method not in allowed:
+    if method not in allowed and not (method == "HEAD" and "GET" in allowed):  # of which uvicorn sends no body
         raise Refused(405, f"expected {' or '.join(allowed)}", {"allow": ", ".join(allowed)})
 
 

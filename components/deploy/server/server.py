@@ -12,6 +12,7 @@ import gc
 import logging
 import socket
 import sys
+import warnings
 from collections.abc import Callable
 
 from kfp_image_classification.components.deploy.server.listening import address, bound
@@ -27,6 +28,7 @@ def main() -> None:
     options = read_options(__doc__)
     gc.set_threshold(100_000)  # pixels as nested lists are many objects, and none of them is garbage
     start_process()
+    warnings.filterwarnings("ignore", module="PIL")  # it tells of broken EXIF, which nobody here reads
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kfp_image_classification.components.contracts.image_formats import JPEG_START
+from kfp_image_classification.components.contracts.jpeg_segments import has_all_scans
 from kfp_image_classification.components.ingest.sources.source import Content
 from kfp_image_classification.components.ingest.sources.storage import Unreadable, is_in_bucket, storage
-from kfp_image_classification.components.ingest.unusable_images import UnusableImages
+from kfp_image_classification.components.ingest.unusable_images import UnusableImages, unusable
 
 _ORDER_SEED = 0
 
@@ -45,6 +47,8 @@ class FileExamples:
         for name, content in zip(names, self._contents(names), strict=True):
             if isinstance(content, Unreadable):
                 problems.append(f"{name} cannot be read: {content.reason}; mend or remove it")
+            elif content.startswith(JPEG_START) and not has_all_scans(content):
+                problems.append(unusable(name, content))
             elif not problems:  # what comes after the first problem is only looked at for more of them
                 yield content
         if problems:

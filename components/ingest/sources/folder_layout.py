@@ -1,7 +1,7 @@
 """What is in a folder of images: which folders are splits, which are classes, which files are images, and the rest."""
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -36,6 +36,7 @@ _SYSTEM_NAMES = {
 HIDDEN, SYSTEM = "hidden files and folders", "files and folders that a system or a program put there"
 BESIDE, NESTED = "files that are in no class's folder", "files in folders within a class's folder"
 EMPTY = "folders without an image"
+MOST_NAMED = 10
 
 
 @dataclass
@@ -68,6 +69,7 @@ class _Looking:
     def __init__(self, storage: Storage, root: str) -> None:
         self._storage, self._root = storage, root.rstrip("/")
         self.layout = Layout()
+        self._told: dict[str, set[str]] = defaultdict(set)
         entries = self._usable("")
         folders = [entry.name for entry in entries if entry.is_folder]
         splits = self._splits(folders)
@@ -114,7 +116,7 @@ class _Looking:
                 self._count_nested(f"{folder}/{entry.name}/")
         self._count_endings(entry.name for entry in entries if not entry.is_folder and not _is_image(entry.name))
         if not images:
-            self.layout.skipped[f"{EMPTY}: {folder}"] += 1
+            self._skip(f"{EMPTY}: {folder}", f"more {EMPTY}")
         return [f"{folder}/{name}" for name in images]
 
     def _count_nested(self, folder: str) -> None:
@@ -132,7 +134,16 @@ class _Looking:
         for name in names:
             stem, dot, ending = name.rpartition(".")
             words = f"files that end in .{ending.lower()}" if dot and stem else "files without an ending"
-            self.layout.skipped[words] += 1
+            self._skip(words, "files with other endings")
+
+    def _skip(self, words: str, others: str) -> None:
+        """Counts what is told by name, or, when so many of its kind are told by name already, with all others."""
+        told = self._told[others]
+        if words in told or len(told) < MOST_NAMED:
+            told.add(words)
+        else:
+            words = others
+        self.layout.skipped[words] += 1
 
     def _usable(self, folder: str) -> list[Entry]:
         """What is in a folder, without what is nobody's image; problems and what is set aside are noted."""

@@ -1,6 +1,7 @@
 """A list of labelled images, which lies on a disk or in a bucket, as its images do."""
 
 import os
+import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -87,26 +88,35 @@ class _Found:
         self.states: dict[str, str] = {}
         lines_by_folder: dict[str, dict[str, int]] = defaultdict(dict)
         for image in self.listed.images:
-            folder, _, name = self.place(image.image).rpartition("/")
+            place = self.place(image.image)
+            folder, _, name = place.rpartition("/")
+            if is_in_bucket(place) and not is_in_bucket(folder):
+                self.problems.append(f"line {image.line}: {image.image} names no image; give BUCKET/IMAGE")
+                continue
             lines_by_folder[folder][name] = image.line
         for folder, lines in lines_by_folder.items():
             self._look(folder, lines)
 
     def place(self, image: str) -> str:
         """Where an image is: what is relative is so to the list."""
-        if image.startswith("file://"):
-            return image.removeprefix("file://")
+        image = image.removeprefix("file://")
         if is_in_bucket(image):
             return image
-        folder = self.path.rpartition("/")[0]
-        return f"{folder}/{image}" if is_in_bucket(folder) else os.path.normpath(Path(self.path).parent / image)
+        if not is_in_bucket(self.path):
+            return os.path.normpath(Path(self.path).parent / image)
+        scheme, separator, path = self.path.partition("://")
+        place = posixpath.normpath(posixpath.join(posixpath.dirname(path), image))
+        return place if image.startswith("/") else scheme + separator + place
 
     def _read(self) -> ImageList:
-        (content,) = storage(self.path).read([self.path])
+        place = storage(self.path)
+        if is_in_bucket(self.path) and not is_in_bucket(self.path.rpartition("/")[0]):
+            raise UnreadableStorage(f"{self.path} names a bucket, and no list in it")
+        (content,) = place.read([self.path])
         if isinstance(content, Unreadable):
             raise UnreadableStorage(f"{self.path} cannot be read: {content.reason}")
         try:
-            return listed_images(content.decode("utf-8"))
+            return listed_images(content.decode("utf-8"), self.place)
         except UnicodeDecodeError:
             raise UnreadableStorage(f"{self.path} is not UTF-8; save it as UTF-8") from None
         except UnknownForm as error:
@@ -124,4 +134,5 @@ class _Found:
             if name in states:
                 self.states[f"{folder}/{name}"] = states[name]
             else:
-                self.problems.append(f"line {line}: {folder}/{name} is not there; put it there, or remove the line")
+                remedy = "write / between folders" if "\\" in name else "put it there, or remove the line"
+                self.problems.append(f"line {line}: {folder}/{name} is not there; {remedy}")

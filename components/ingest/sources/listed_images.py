@@ -13,7 +13,7 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -77,8 +77,12 @@ class UnknownForm(ValueError):
     """Not a list of images; the message says what is missing."""
 
 
-def listed_images(text: str) -> ImageList:
+def listed_images(text: str, place: Callable[[str], str] = str) -> ImageList:
     """Reads a list.
+
+    Args:
+        text: Of the list.
+        place: Where an image is, by what the list calls it: the same one may be called in several ways.
 
     Raises:
         UnknownForm: When it is none.
@@ -87,21 +91,23 @@ def listed_images(text: str) -> ImageList:
     start = next((line for line in lines if line.strip()), "")
     if not start:
         raise UnknownForm("it is empty")
+    if start.lstrip().startswith("["):
+        raise UnknownForm("it is one JSON array; write an object a line, without brackets and commas between them")
     found = ImageList()
-    rows = _json_rows(lines, found.problems) if start.lstrip().startswith("{") else _csv_rows(lines, start)
+    is_json = start.lstrip().startswith("{")
+    rows = _json_rows(lines, found.problems) if is_json else _csv_rows(lines, start, found.problems)
     known: dict[str, Listed] = {}
-    try:
-        for row in rows:
-            if listed := _checked(row, found):
-                _add(listed, known, found)
-    except csv.Error as error:
-        raise UnknownForm(str(error)) from None
+    for row in rows:
+        if listed := _checked(row, found):
+            _add(listed, known.setdefault(place(listed.image), listed), found)
     return found
 
 
 def _checked(row: Row, found: ImageList) -> Listed | None:
     image, label, split = row.image.strip(), row.label.strip(), row.split.strip().lower()
-    if not image:
+    if not (_is_text(image) and _is_text(label)):
+        found.problems.append(f"line {row.line}: {image!r}, {label!r}: a zero byte or half a sign is no text; mend it")
+    elif not image:
         found.problems.append(f"line {row.line}: there is no image; name one, or remove the line")
     elif not label:
         found.skipped[UNLABELLED] += 1
@@ -113,8 +119,11 @@ def _checked(row: Row, found: ImageList) -> Listed | None:
     return None
 
 
-def _add(listed: Listed, known: dict[str, Listed], found: ImageList) -> None:
-    before = known.setdefault(listed.image, listed)
+def _is_text(value: str) -> bool:
+    return "\0" not in value and not any("\ud800" <= sign <= "\udfff" for sign in value)
+
+
+def _add(listed: Listed, before: Listed, found: ImageList) -> None:
     if before is listed:
         found.images.append(listed)
     elif (before.label, before.split) == (listed.label, listed.split):
@@ -126,13 +135,13 @@ def _add(listed: Listed, known: dict[str, Listed], found: ImageList) -> None:
         )
 
 
-def _csv_rows(lines: Sequence[str], start: str) -> Iterator[Row]:
+def _csv_rows(lines: Sequence[str], start: str, problems: list[str]) -> Iterator[Row]:
     delimiter = max(",;\t", key=start.count)
-    reader = csv.reader(lines, delimiter=delimiter)
-    first = next(row for row in reader if row)
-    names = [name.strip().lower() for name in first]
+    rows = _parsed(lines, delimiter)
+    _, first = next(rows)
     if any(_looks_like_image(value) for value in first):
-        return _rows_without_header(first, reader)
+        return _rows_without_header(_parsed(lines, delimiter), _image_at(first, 0), problems)
+    names = [name.strip().lower() for name in first]
     image, label = _column(names, IMAGE_NAMES), _column(names, LABEL_NAMES)
     if image is None or label is None:
         lacking = [word for word, at in (("image", image), ("label", label)) if at is None]
@@ -140,29 +149,49 @@ def _csv_rows(lines: Sequence[str], start: str) -> Iterator[Row]:
             f"it has no column {' and none '.join(lacking)}, its first line is {start.strip()[:200]!r}; "
             f"begin with a line image,label or image,label,split"
         )
-    return _rows_with_header(reader, image, label, _column(names, SPLIT_NAMES))
+    if doubled := {name for name in names if name and names.count(name) > 1} & {names[image], names[label]}:
+        raise UnknownForm(f"its first line has several columns {', '.join(sorted(doubled))}; keep one")
+    return _rows_with_header(rows, len(names), (image, label, _column(names, SPLIT_NAMES)), problems)
 
 
-def _rows_with_header(reader: Any, image: int, label: int, split: int | None) -> Iterator[Row]:
-    for row in reader:
-        if row:
-            values = [row[at] if at is not None and at < len(row) else "" for at in (image, label, split)]
-            yield Row(reader.line_num, *values)
+def _parsed(lines: Sequence[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not blank, each with the number of the line in which it begins."""
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, skipinitialspace=True, strict=True)
+    number = 1
+    try:
+        for row in reader:
+            if row:
+                yield number, row
+            number = reader.line_num + 1
+    except csv.Error as error:
+        # A quote without its other half swallows what follows.
+        raise UnknownForm(f"line {number}: {error}; mind the quotes in it") from None
 
 
-def _rows_without_header(first: list[str], reader: Any) -> Iterator[Row]:
-    at = next(index for index, value in enumerate(first) if _looks_like_image(value))
-    line = 1
-    for row in _chained(first, reader):
-        if row:
-            image, label = (row[index] if index < len(row) else "" for index in (at, at + 1))
-            yield Row(line, image, label, row[0] if at else "")
-        line = reader.line_num + 1
+def _rows_with_header(
+    rows: Iterable[tuple[int, list[str]]], width: int, columns: Sequence[int | None], problems: list[str]
+) -> Iterator[Row]:
+    for line, row in rows:
+        if any(value.strip() for value in row[width:]):
+            problems.append(
+                f"line {line}: it has {len(row)} values, and the first line {width}; put quotes round one with a comma"
+            )
+            continue
+        yield Row(line, *(row[at] if at is not None and at < len(row) else "" for at in columns))
 
 
-def _chained(first: list[str], rest: Iterable[list[str]]) -> Iterator[list[str]]:
-    yield first
-    yield from rest
+def _rows_without_header(rows: Iterable[tuple[int, list[str]]], usual: int, problems: list[str]) -> Iterator[Row]:
+    for line, row in rows:
+        at = _image_at(row, usual)
+        image, label, *more = [*row[at:], "", ""]
+        if any(value.strip() for value in more):
+            problems.append(f"line {line}: {image} has several labels; an image has one: remove the others")
+            continue
+        yield Row(line, image, label, row[0] if at else "")
+
+
+def _image_at(row: Sequence[str], otherwise: int) -> int:
+    return next((index for index, value in enumerate(row) if _looks_like_image(value)), otherwise)
 
 
 def _looks_like_image(value: str) -> bool:
@@ -218,4 +247,4 @@ def _value(said: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    return "" if value is None or value != value else str(value)  # what is not equal to itself is no number

@@ -90,6 +90,8 @@ class Disk:
                 return sorted(map(self._entry, found))
         except OSError as error:
             raise UnreadableStorage(f"{path} cannot be listed: {error.strerror}") from None
+        except ValueError:  # a zero byte, or half a sign of UTF-16
+            raise UnreadableStorage(f"{path!r} cannot be listed: no file is called so") from None
 
     def _entry(self, found: "os.DirEntry[str]") -> Entry:
         try:
@@ -106,6 +108,8 @@ class Disk:
                 yield Path(path).read_bytes()
             except OSError as error:
                 yield Unreadable(error.strerror or type(error).__name__)
+            except ValueError:
+                yield Unreadable("no file is called so")
 
 
 @lru_cache
@@ -164,14 +168,11 @@ class Bucket:
 
     def _fetch(self, paths: Sequence[str]) -> list[bytes | Unreadable]:
         try:
-            contents = self._files().cat([*dict.fromkeys(paths)], on_error="return")
+            # Not `cat`, which takes *, ? and [ in a name for a pattern.
+            contents = self._files().cat_ranges([*paths], None, None, on_error="return")
         except Exception as error:
             return [Unreadable(reason(error, self._scheme))] * len(paths)
-        # One path alone comes back as its content, and names without the kind of bucket.
-        if isinstance(contents, bytes):
-            contents = {paths[0]: contents}
-        by_name = {name.partition("://")[2] or name: content for name, content in contents.items()}
-        return [self._content(by_name[path.partition("://")[2]]) for path in paths]
+        return [self._content(content) for content in contents]
 
     def _content(self, content: Any) -> bytes | Unreadable:
         return content if isinstance(content, bytes) else Unreadable(reason(content, self._scheme))

@@ -87,8 +87,8 @@ def _check(path: str, model: Any, image_shape: ImageShape, classes: int) -> None
         )
     if unknown := _variables_beside(model, images):
         raise InvalidInput(
-            f"model_type = {path!r}: Keras does not know variables of its model ({', '.join(unknown)}), and would neither "
-            "train nor save them; make them with self.add_weight, or as keras.Variable"
+            f"model_type = {path!r}: Keras does not know variables of its model ({', '.join(unknown)}), and would "
+            "neither train nor save them; make them with self.add_weight, or as keras.Variable"
         )
     try:
         keras.saving.serialize_keras_object(model)

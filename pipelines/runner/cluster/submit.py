@@ -70,7 +70,7 @@ class SubmitOptions:
             problems.append(f"host = {self.host!r}: expected an address such as http://localhost:8080")
         if self.ca_cert and not Path(self.ca_cert).is_file():
             problems.append(f"ca_cert = {self.ca_cert!r}: there is no such file")
-        if self.timeout < 0:
+        if not self.timeout >= 0:  # what is no number is not, either
             problems.append(f"timeout = {self.timeout:g}: must be 0 (no limit) or more seconds")
         if problems:
             raise InvalidInput(problems)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases.odd_images import COLOUR_ONLY, IMAGES, REFUSED, picture
+from cases.odd_images import COLOUR_ONLY, IMAGES, REFUSED, UNFINISHED, picture
 from PIL import Image
 from repository import REPOSITORY
 
@@ -105,6 +105,20 @@ def test_ingest_names_all_that_it_refuses_at_once_and_what_each_is(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_progressive_jpeg_that_lacks_scans_is_refused_by_ingest_and_by_the_server(tmp_path: Path) -> None:
+    options = write_folder(tmp_path / "in", UNFINISHED)
+    with pytest.raises(InvalidInput) as error:
+        write_dataset(open_source(options), options, tmp_path / "out", stage_log("test"))
+    words = "is a damaged JPEG, or one that was not copied to its end; replace or remove it"
+    assert sorted(error.value.problems) == [
+        f"dataset = {options.dataset!r}: {tmp_path}/in/test/a/{name} {words}" for name in sorted(UNFINISHED)
+    ]
+    for content in UNFINISHED.values():
+        for shape in (COLOUR, GREY):
+            with pytest.raises(UnusableImage, match="it is a damaged JPEG"):
+                decode([content], shape, MANY)
+
+
 def test_others_are_to_be_converted_and_damaged_ones_replaced() -> None:
     assert remedy(REFUSED["webp_named.jpg"][0]) == "convert it to PNG or JPEG, or remove it"
     assert remedy(REFUSED["truncated.png"][0]) == remedy(REFUSED["page_named.jpg"][0]) == "replace or remove it"
@@ -122,4 +136,4 @@ def test_the_script_that_compares_them_finds_no_difference(tmp_path: Path) -> No
     lines = ended.stdout.splitlines()
     alike = [line for line in lines if "max   0  mean  0.000  pixels that differ   0.0 %" in line]
     refused = [line for line in lines if "ingest refuses it: " in line]
-    assert (len(alike), len(refused)) == (len(ALL_IMAGES), len(REFUSED)), ended.stdout
+    assert (len(alike), len(refused)) == (len(ALL_IMAGES), len(REFUSED | UNFINISHED)), ended.stdout

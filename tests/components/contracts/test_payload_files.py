@@ -112,6 +112,10 @@ def test_files_of_kserve_without_a_time(record: dict[str, object]) -> None:
         ("a.json", b'{"id": "1"}'),
         ("a.jsonl.gz", b"{}"),
         ("a.jsonl.gz", FORMATS["jsonl"].content(EVENTS)[:-9]),
+        ("a.jsonl.gz", FORMATS["jsonl"].content(EVENTS)[:30] + b"\xff" * 40 + FORMATS["jsonl"].content(EVENTS)[70:]),
+        ("a.json", b"[" * 100_000),
+        ("a.jsonl.gz", gzip.compress(b'{"a":' * 100_000, mtime=0)),
+        ("a.jsonl.gz", gzip.compress(b'{"id": "1", "kind": "request", "time": 5, "service": "", "body": ""}', mtime=0)),
         ("a.jsonl.gz", gzip.compress(b'{"id": 1, "kind": "other"}\n', mtime=0)),  # two processes name the case alike
     ],
 )
@@ -120,7 +124,29 @@ def test_what_is_no_log_is_told(name: str, content: bytes) -> None:
         list(from_file(name, content, NOW))
 
 
-def test_parquet_of_something_else_is_told() -> None:
-    file = pandas.DataFrame({"image": ["a.png"], "label": [1]}).to_parquet()
-    with pytest.raises(NotAnEvent, match="KeyError"):
+COLUMNS = {"id": ["1"], "kind": ["request"], "time": [NOW], "service": ["s"], "body": [b"x"]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"image": ["a.png"], "label": [1]}, "KeyError"),
+        ({**COLUMNS, "time": ["yesterday"]}, "AttributeError"),
+        ({**COLUMNS, "time": [None]}, "AttributeError"),
+        ({**COLUMNS, "body": [None]}, "TypeError"),
+        ({**COLUMNS, "body": [5]}, "TypeError"),
+        ({**COLUMNS, "kind": [5]}, "kind 5"),
+    ],
+)
+def test_parquet_of_something_else_is_told(columns: dict[str, list[object]], told: str) -> None:
+    file = pandas.DataFrame(columns).to_parquet()
+    with pytest.raises(NotAnEvent, match=told):
         list(from_file("a.parquet", file, NOW))
+
+
+def test_a_time_without_a_zone_is_one_of_utc() -> None:
+    file = pandas.DataFrame({**COLUMNS, "time": [NOW.replace(tzinfo=None)]}).to_parquet()
+    line = b'{"id": "1", "kind": "request", "time": "2026-11-26T12:00:00", "service": "s", "body": "eA=="}'
+    for name, content in (("a.parquet", file), ("a.jsonl.gz", gzip.compress(line))):
+        (event,) = from_file(name, content, NOW)
+        assert event.time.utcoffset() == timedelta(0)

@@ -7,13 +7,46 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
+import numpy as np
 import pytest
 import tenacity
+from sharing import made_once
 
+from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.deploy.predict import main
+from kfp_image_classification.components.ingest.options import IngestOptions
+from kfp_image_classification.components.ingest.sources.source import PixelExamples, Source
+from kfp_image_classification.components.step.stage_log import stage_log
 from kfp_image_classification.components.train.launchers.machine import free_ports
+from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 
 ModelServer = Callable[..., "RunningServer"]
+BIRDS = ["blackbird", "house sparrow", "northern goshawk", *(f"bird number {number}" for number in range(9))]
+
+
+@pytest.fixture(scope="session")
+def colour_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model of colour images of 32 x 32, exported as a trained one is."""
+    from kfp_image_classification.components.ingest.sharding import write_dataset
+    from kfp_image_classification.components.train.worker.export import export_model
+    from kfp_image_classification.components.train.worker.models import MODELS
+
+    def make(directory: Path) -> Path:
+        shape = (32, 32, 3)
+        images = np.random.default_rng(1).integers(0, 256, (96, *shape), np.uint8)
+        split = PixelExamples(images, np.arange(len(images), dtype=np.int32) % len(BIRDS))
+        source = Source("birds", "1", BIRDS, shape, {"train": split, "test": split})
+        ingest = IngestOptions(dataset="birds", validation_share=0.25, workers=1, seed=0)
+        write_dataset(source, ingest, directory / "shards", stage_log("test"))
+        options = TrainOptions(
+            model_type="cnn_small", workers=1, epochs=1, batch_size=1, learning_rates="0:1e-3", seed=0
+        )
+        job = TrainingJob(options=options, dataset=str(directory / "shards"), directory=str(directory))
+        untrained = MODELS[options.model_type](shape, len(BIRDS))
+        export_model(untrained, job, Dataset(job.dataset), directory / "model")
+        return directory / "model"
+
+    return made_once("colour_model", tmp_path_factory, make)
 
 
 class RunningServer:

@@ -99,6 +99,20 @@ def test_second_run_asks_only_for_what_is_missing(server: Any, archive: Path, tm
     assert output.read_bytes() == whole
 
 
+def test_a_row_may_be_cut_off_anywhere(server: Any, pngs: dict[str, bytes], tmp_path: Path, score: Predict) -> None:
+    output = tmp_path / "scores.csv"
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", 'b\n"c"\n.png', "d.png"):
+        (tmp_path / "in" / name).write_bytes(pngs["1"])
+    assert score(server, tmp_path / "in", output).code == 0
+    whole = output.read_bytes()
+    start = whole.index(b'"b')
+    for cut in range(start, whole.index(b"\nd.png") + 8):
+        output.write_bytes(whole[:cut])
+        assert score(server, tmp_path / "in", output).code == 0
+        assert output.read_bytes() == whole, cut
+
+
 def test_killed_run_goes_on(server: Any, archive: Path, pngs: dict[str, bytes], tmp_path: Path, score: Predict) -> None:
     for number in range(300):
         (archive / f"more-{number}.png").write_bytes(pngs["1"])

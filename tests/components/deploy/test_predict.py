@@ -87,3 +87,19 @@ def test_errors_are_told_in_words(
     done = predict("--url", url or server.url, *options, images[image])
     assert (done.code, message in done.err) == (code, True), done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--top=0", "x.png"], "--top 0: expected a number from 1"),
+        (["--top=5", "--input=in", "--output=out.csv"], "--top goes with image files; of --input, the first class is"),
+        (["--output=out.csv", "x.png"], "give image files, or --input and --output"),
+        (["--url=http://x/v1/models/m:predict", "--name=m", "x.png"], "--name goes with the base URL of a server"),
+    ],
+)
+def test_options_that_do_not_go_are_told(
+    options: list[str], told: str, predict: Callable[..., SimpleNamespace]
+) -> None:
+    done = predict("--url=http://127.0.0.1:9", *options)
+    assert (done.code, told in done.err) == (2, True), done.err

@@ -1,5 +1,7 @@
 """Images in buckets, read from an S3 server over HTTP."""
 
+import csv
+import io
 import pickle
 from multiprocessing import get_context
 from pathlib import Path
@@ -127,6 +129,25 @@ def test_a_list_names_images_in_buckets_and_beside_it(s3: S3, bucket: str, tmp_p
     assert sorted(there.splits["train"].read(0, 2)) == [IMAGE + b"cat\1", IMAGE + b"dog\2"]
 
 
+ODD_NAMES = ["x y", "x+y", "x#y", "x%20y", "x?y", "x[1]", "x*", "x{a,b}", "é", "x&y=z", "x~", "-x", "a:b", " x", "x\\y"]
+
+
+@pytest.mark.parametrize("form", ["folder", "relative", "absolute"])
+def test_names_may_have_any_sign(form: str, s3: S3, bucket: str) -> None:
+    root, classes = "my pets+[1]#*?", ["c?t", "d[o]g*"]
+    names = [f"{root}/{name}/{file}.png" for name in classes for file in ODD_NAMES]
+    images = {name: IMAGE + name.encode() for name in names}
+    s3.put(bucket, **images)
+    rows = io.StringIO()
+    begin = f"s3://{bucket}" if form == "absolute" else "../here/.."
+    csv.writer(rows).writerows([["image", "label"], *([f"{begin}/{name}", name.split("/")[1]] for name in images)])
+    s3.put(bucket, **{"lists #1/x.csv": rows.getvalue().encode()})
+    where = f"image_folder:s3://{bucket}/{root}" if form == "folder" else f"image_list:s3://{bucket}/lists #1/x.csv"
+    source = open_source(options(where))
+    assert source.class_names == classes
+    assert sorted(source.splits["train"].read(0, 99)) == sorted(images.values())
+
+
 def test_all_problems_of_a_bucket_are_named(s3: S3, bucket: str, tmp_path: Path) -> None:
     fill(s3, bucket)
     s3.put(bucket, **{"pets/cat/x.jpg": REFUSED["webp_named.jpg"][0], "pets/dog/y.jpg": b""})
@@ -157,6 +178,9 @@ def test_all_problems_of_a_bucket_are_named(s3: S3, bucket: str, tmp_path: Path)
         ("image_folder:s3://{bucket}/nothing", "s3://{bucket}/nothing holds nothing"),
         ("image_folder:s3://no-such-bucket-{bucket}", "s3://no-such-bucket-{bucket} holds nothing"),
         ("image_list:s3://{bucket}/no.csv", "s3://{bucket}/no.csv cannot be read: it is not there"),
+        ("image_folder:s3://", "s3://: names no bucket; give a path, s3://BUCKET/PATH or gs"),
+        ("image_list:s3:///x.csv", "s3:///x.csv: names no bucket"),
+        ("image_list:s3://{bucket}", "s3://{bucket} names a bucket, and no list in it"),
         ("image_folder:ftp://x/y", "ftp://x/y: ftp:// is not known here; give a path, s3://BUCKET/PATH or gs"),
     ],
 )

@@ -147,6 +147,28 @@ def test_all_links_that_lead_nowhere_and_names_that_are_not_utf_8_are_told_at_on
     assert recipe(options(tmp_path))
 
 
+def test_signs_that_would_break_a_message_are_shown_as_python_writes_them(tmp_path: Path) -> None:
+    make(tmp_path, TWO_CLASSES)
+    for name in ("two\nlines", "red\x1b[31m", "turned\u202eround"):
+        (tmp_path / "cat" / f"{name}.png").symlink_to("nothing")
+    with pytest.raises(InvalidInput) as error:
+        open_source(options(tmp_path))
+    words = "is a link that leads nowhere, or no file at all; mend or remove it"
+    assert [problem.split(": ", 1)[1] for problem in error.value.problems] == [
+        rf"cat/{name}.png {words}" for name in (r"red\x1b[31m", r"turned\u202eround", r"two\nlines")
+    ]
+
+
+def test_of_many_kinds_that_are_not_used_ten_are_named_and_all_are_counted(tmp_path: Path) -> None:
+    make(tmp_path, TWO_CLASSES + [f"empty {index:02}/" for index in range(30)])
+    make(tmp_path, [f"cat/scan.{index:03}" for index in range(25)] + ["cat/other.000"])
+    skipped = open_source(options(tmp_path)).skipped
+    assert skipped["more folders without an image"] == 20
+    assert sum(count for words, count in skipped.items() if words.startswith("folders without an image: ")) == 10
+    assert (skipped["files with other endings"], sum(skipped.values())) == (15 + ("other.000" > "scan.010"), 30 + 26)
+    assert len(skipped) == 22
+
+
 def test_linked_classes_are_followed_and_a_change_in_them_is_seen(tmp_path: Path) -> None:
     make(tmp_path / "in", TWO_CLASSES)
     make(tmp_path / "elsewhere", ["1.png", "2.png"])

@@ -11,7 +11,7 @@ from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.recipe import recipe
 from kfp_image_classification.components.ingest.sources.listed_images import listed_images
 from kfp_image_classification.components.ingest.sources.opening import open_source
-from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.step.errors import InvalidInput, checked
 
 USE = "aiplatform.googleapis.com/ml_use"
 
@@ -62,6 +62,13 @@ CAT, DOG = ("a/cat 1.jpg", "cat", "train"), ("b/dog.png", "dog", "validation")
         ),
         (vertex("gs://x/1.jpg", "cat"), [("gs://x/1.jpg", "cat", "train")]),
         (sagemaker("s3://x/1.jpg", "cat"), [("s3://x/1.jpg", "cat", "train")]),
+        ('"image", "label"\n"a, b.jpg", "c, d"\n', [("a, b.jpg", "c, d", "train")]),
+        ("image,label\n1.png,a,,\n", [("1.png", "a", "train")]),
+        ('image,label\n5" disk.png,"two\r\nlines"\n', [('5" disk.png', "two\nlines", "train")]),
+        (
+            "gs://x/1.jpg,cat\ntest,gs://x/2.jpg,cat\ngs://x/3.jpg,dog,\n",
+            [("gs://x/1.jpg", "cat", "train"), ("gs://x/2.jpg", "cat", "test"), ("gs://x/3.jpg", "dog", "train")],
+        ),
     ],
     ids=[
         "csv",
@@ -76,6 +83,10 @@ CAT, DOG = ("a/cat 1.jpg", "cat", "train"), ("b/dog.png", "dog", "validation")
         "vertex json",
         "vertex json without use",
         "sagemaker",
+        "space before quotes",
+        "empty values more",
+        "quotes and lines within",
+        "use now and then",
     ],
 )
 def test_forms_of_lists(text: str, expected: list[tuple[str, str, str]]) -> None:
@@ -127,6 +138,20 @@ def test_what_is_not_used_is_counted_and_all_problems_are_told_by_line(tmp_path:
     assert source.skipped == {"lines that repeat another": 1, "lines without a label": 1}
 
 
+def test_an_image_that_is_called_in_several_ways_is_one_image(tmp_path: Path) -> None:
+    rows = "image,label,split\n1.png,a,train\n2.png,b,train\n"
+    others = ["./1.png", "deep/../1.png", f"{tmp_path}/1.png", f"file://{tmp_path}/deep/../1.png"]
+    same = open_source(write(tmp_path, rows + "".join(f"{other},a,train\n" for other in others)))
+    assert (len(same.splits["train"]), same.skipped) == (2, {"lines that repeat another": 4})
+    lines = [f"{other},{'b,train' if index % 2 else 'a,test'}\n" for index, other in enumerate(others)]
+    with pytest.raises(InvalidInput) as error:
+        open_source(write(tmp_path, rows + "".join(lines)))
+    assert len(error.value.problems) == 4
+    for index, (other, told) in enumerate(zip(others, error.value.problems, strict=True)):
+        assert f"line {index + 4}: {other} is " in told
+        assert "and in line 2 'a' in train" in told
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -138,6 +163,18 @@ def test_what_is_not_used_is_counted_and_all_problems_are_told_by_line(tmp_path:
         ("image,label,split\n1.png,a,train\n2.png,b,train\ndeep/3.png,c,test\n", "the test split has images of 'c'"),
         ('{"image": "1.png", "label": ["a", "b"]}\n', 'line 1: the label is ["a", "b"]; give one text or number'),
         ('{"image": "1.png", "label": "a"}\n[1]\n', "line 2: it is no JSON object: '[1]'; mend or remove it"),
+        ("image,label\n1.png,a\n2.png,Canis lupus, grey\n", "line 3: it has 3 values, and the first line 2"),
+        ("gs://x/1.jpg,cat,dog\n", "line 1: gs://x/1.jpg has several labels; an image has one"),
+        ('image,label\n1.png,a\n"2.png,b\ndeep/3.png,c\n', "line 3: unexpected end of data; mind the quotes in it"),
+        ('image,label\n"1.png"x,a\n', "line 2: "),
+        ("image,label\n1.png," + "x" * 200_000, "line 2: field larger than field limit"),
+        ("image,label\n\0/1.png,a\n2.png,b\0\n", r"line 2: '\x00/1.png', 'a': a zero byte or half a sign is no text"),
+        (r'{"image": "1.png", "label": "\ud800"}', r"line 1: '1.png', '\ud800': a zero byte or half a sign is no text"),
+        ('[{"image": "1.png", "label": "a"}]', "it is one JSON array; write an object a line"),
+        ("image,label,Label\n1.png,a,b\n", "its first line has several columns label; keep one"),
+        ("image,label\ndeep\\3.png,a\n2.png,b\n", "is not there; write / between folders"),
+        ('{"image": "1.png", "label": NaN}', "names no labelled image to train on"),
+        ("image,label\ns3://,a\ns3://bucket,b\n", "line 3: s3://bucket names no image; give BUCKET/IMAGE"),
         ("image,label\nhttp://x/1.png,a\n", "line 2: http://x/1.png: http://x: http:// is not known here; give a path"),
     ],
 )
@@ -146,6 +183,13 @@ def test_what_is_no_list_is_refused_in_words(text: str, problem: str, tmp_path: 
         open_source(write(tmp_path, text))
     assert all(told.startswith(f"dataset = 'image_list:{tmp_path}/list.csv': ") for told in error.value.problems)
     assert problem in str(error.value)
+
+
+@pytest.mark.parametrize("dataset", ["image_list:", "image_folder:", "image_list: ", "image_folder:file://"])
+def test_a_path_is_needed(dataset: str) -> None:
+    """It would be the folder that somebody happens to be in."""
+    with pytest.raises(InvalidInput, match=r"dataset = 'image_.*': give a path or a URL after image_"):
+        checked(IngestOptions, dataset=dataset, validation_share=0.2, workers=1, seed=0)
 
 
 def test_a_list_that_is_not_there_or_not_utf_8_is_told(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """What ingest notes of a data set's images, and keeps in the manifest."""
 
 import io
+from itertools import product
 from pathlib import Path
 
 import numpy as np
-from cases.odd_images import IMAGES
+import pytest
+from cases.odd_images import IMAGES, exif, with_exif
 from PIL import Image
 
 from kfp_image_classification.components.contracts.data_report import BINS, DataReport
@@ -46,16 +48,22 @@ def test_headers_are_read_as_pillow_reads_them() -> None:
             assert image_header(content) == (kind, *image.size, image.getexif().get(0x0112, 1)), name
 
 
-def test_exif_is_read_in_both_byte_orders_and_never_trusted() -> None:
-    def jpeg(exif: bytes) -> bytes:
-        part = b"Exif\0\0" + exif
-        return b"\xff\xd8\xff\xe1" + (len(part) + 2).to_bytes(2) + part + IMAGES["rgb.jpg"][2:]
+@pytest.mark.parametrize("name", ["rgb.jpg", "rgb.png"])
+def test_exif_is_read_in_every_form_and_never_trusted(name: str) -> None:
+    def orientation(content: bytes) -> int:
+        header = image_header(with_exif(IMAGES[name], content))
+        assert header[1:3] == (32, 40)
+        return header.orientation
 
-    little = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
-    big = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x08\0\0"
-    assert [image_header(jpeg(exif)).orientation for exif in (little, big)] == [6, 8]
-    for exif in (b"", b"II*\0", b"II*\0\xff\xff\xff\xff", little[:17], little[:10] + b"\xff" * 30, b"x" * 60):
-        assert image_header(jpeg(exif)) == ("JPEG", 32, 40, 1)
+    for order, kind in product("<>", "HI"):
+        told = [orientation(exif(number, order, kind)) for number in range(10)]
+        assert told == [1, 1, 2, 3, 4, 5, 6, 7, 8, 1], (order, kind)
+    whole = exif(6)
+    text = whole[:12] + b"\x02" + whole[13:]
+    for broken in (b"", b"II*\0", b"II*\0\xff\xff\xff\xff", whole[:17], whole[:10] + b"\xff" * 30, b"x" * 60, text):
+        assert orientation(broken) == 1
+    twice = with_exif(with_exif(IMAGES[name], exif(3)), exif(6))
+    assert image_header(twice).orientation == 6, "the first one, as Pillow has it"
 
 
 def test_copies_within_and_between_splits_are_counted_and_named(tmp_path: Path) -> None:
@@ -109,6 +117,18 @@ def test_what_may_make_a_model_worse_than_it_looks_is_told(tmp_path: Path) -> No
     )
     assert missing == ["no validation image shows 'b'"]
     assert turned.startswith("1 image carries a note (EXIF) of how the camera was held; it is applied neither")
+
+
+def test_classes_that_look_alike_are_told(tmp_path: Path) -> None:
+    names = ["cat", "Cat", "cat ", "caf\u00e9", "cafe\u0301", "dog"]
+    written(tmp_path, {f"{c}/{i}.png": png(i, n, 9) for n, c in enumerate(names) for i in range(10)})
+    told = [sentence for sentence in notable(Dataset(tmp_path / "out").manifest) if "differ" in sentence]
+    differ = "differ in case, spaces or the form of letters alone, and are"
+    advice = "give them one name, if they are one"
+    assert told == [
+        f"'Cat', 'cat', 'cat ' {differ} 3 classes: {advice}",
+        rf"'cafe\u0301', 'caf\xe9' {differ} 2 classes: {advice}",
+    ]
 
 
 def test_sizes_encodings_and_turned_images_are_counted(tmp_path: Path) -> None:

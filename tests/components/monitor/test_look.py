@@ -146,6 +146,52 @@ def test_only_what_counts_is_read(digits: Dataset, evaluation: Path, asked, tmp_
     assert few.words.startswith("nothing can be said: 1")
 
 
+def test_requests_that_the_server_refused_change_nothing(
+    digits: Dataset, evaluation: Path, asked, tmp_path: Path
+) -> None:
+    """They are in the log like any other: the log is written before they are read."""
+    images, labels = asked
+    write_log(tmp_path, images, labels, SURE)
+    one = images[0].tolist()
+    refused = [
+        (images[:50] / 255.0).tolist(),  # scaled
+        (images[:50].astype(int) - 255).tolist(),
+        [[[[None]] * 28] * 28] * 50,
+        [[[["1"]] * 28] * 28] * 50,
+        [[[[[]]] * 28] * 28] * 50,
+        ["text", 5, [], [[1], [2, 3]]],
+        [{"pixels": one[:5]}, {"b64": "aGk="}],
+    ]
+    bodies = [json.dumps({"instances": instances}).encode() for instances in refused] + [b"[" * 100_000, b"\xff", b""]
+    events = [PayloadEvent(f"x-{at}", "request", datetime.now(UTC), "digits", body) for at, body in enumerate(bodies)]
+    open_folder(str(tmp_path), "events").write("refused.jsonl.gz", to_lines(events))
+    feedback = tmp_path / "feedback.csv"
+    feedback.write_text("id,label\n" + "".join(f"x-{at},3\n" for at in range(len(bodies))))
+    found = looked(
+        digits, evaluation, tmp_path, feedback=str(feedback), labelled_dir=str(tmp_path / "new"), dataset="mnist_5k"
+    )
+    assert found.words == "no drift; does not train anew"
+    assert found.metrics["requests"] == IMAGES / 2 + len(bodies)
+    assert (found.metrics["new_images"], found.dataset) == (0, "mnist_5k")
+
+
+def test_events_of_a_clock_that_was_wrong_do_not_count(
+    digits: Dataset, evaluation: Path, asked, tmp_path: Path
+) -> None:
+    images, labels = asked
+    write_log(tmp_path / "now", images, labels, SURE)
+    write_log(tmp_path / "then", 255 - images, labels, SURE, hours_ago=-24 * 365)
+    found = looked(digits, evaluation, tmp_path)
+    assert found.words == "no drift; does not train anew"
+    assert "events of a time that has not come" in found.page
+
+
+def test_labels_that_are_no_class_are_told(digits: Dataset, evaluation: Path, tmp_path: Path) -> None:
+    (tmp_path / "feedback.csv").write_text("id,label\na,3\nb,three\nc, 3 \n")
+    (told,) = looked(digits, evaluation, tmp_path / "log", feedback=str(tmp_path / "feedback.csv")).warnings
+    assert told.startswith("feedback: 'three': no class of the data set")
+
+
 def test_without_a_measured_model_pixels_are_compared(digits: Dataset, asked, tmp_path: Path) -> None:
     images, labels = asked
     write_log(tmp_path / "log", 255 - images, labels, SURE)
@@ -196,6 +242,9 @@ def test_labels_that_come_later(digits: Dataset, evaluation: Path, asked, tmp_pa
         ("id,label\n,3\n", "line 2: give the request's id"),
         ("id,image,label\na,x,3\n", "line 2: give the request's id, and as image a number"),
         ("id,label\na,3\na,4\n", "line 3: 'a' is '4', and before '3'"),
+        ('id,label\na,3\n"b,4\nc,5\n', "line 3: unexpected end of data; mind the quotes in it"),
+        ('"id,label\na,3\n', "line 1: unexpected end of data"),
+        ("id,label\na," + "3" * 200_000, "field larger than field limit"),
         (None, "cannot be read: No such file"),
     ],
 )
@@ -214,6 +263,7 @@ def test_unusable_labels_are_told_by_line(content: str | None, words: str, tmp_p
     [
         ({"events": ""}, "events = ''"),
         ({"hours": 0}, "hours = 0"),
+        ({"hours": 1e308}, "hours = 1e\\+308"),
         ({"threshold": -1}, "threshold = -1"),
         ({"retrain_on": "never"}, "retrain_on = 'never'"),
         ({"push_to": "gateway"}, "push_to = 'gateway'"),

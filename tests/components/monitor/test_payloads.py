@@ -45,6 +45,12 @@ STRINGS = b"".join(struct.pack("<I", len(file)) + file for file in FILES)
         (v2("UINT8", [2, *SHAPE], data=PIXELS.tolist()), PIXELS),
         (v2("UINT8", [2, *SHAPE], raw=PIXELS.tobytes()), PIXELS),
         (v2("FP32", [2, *SHAPE], raw=PIXELS.astype(np.float32).tobytes()), PIXELS),
+        *(
+            (v2(kind, [2, *SHAPE], raw=PIXELS.astype(dtype).tobytes()), PIXELS)
+            for kind, dtype in protocol_v2.NUMBERS.items()
+        ),
+        (v2("BYTES", [2], data=[f"\n {TEXTS[0]}", TEXTS[1].rstrip("=")]), FILES),
+        (json.dumps({"instances": [{"b64": text.rstrip("=") + "\n"} for text in TEXTS]}).encode(), FILES),
     ],
 )
 def test_images_of_a_request(body: bytes, expected: Any) -> None:
@@ -84,6 +90,13 @@ def test_answer_without_probabilities_has_a_class() -> None:
         b'{"predictions": [[0.5, 0.5]]}',
         b'{"outputs": [{"name": "logits", "datatype": "FP32", "shape": [1], "data": [1]}]}',
         b'{"error": "no"}',
+        b"[" * 100_000,
+        b'{"instances":' + b"[" * 100_000,
+        b'{"predictions": [{"label": "a", "probabilities": [1' + b"0" * 400 + b"]}]}",
+        b'{"predictions": [{"label": "a", "probabilities": []}]}',
+        b'{"instances": [{"b64": ["a"]}]}',
+        v2("UINT8", ["x"], raw=b"1"),
+        v2("UINT8", [1] * 100, raw=b"1"),
     ],
 )
 def test_anything_else_is_told(body: bytes) -> None:

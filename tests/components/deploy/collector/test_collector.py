@@ -87,7 +87,7 @@ def test_events_of_every_mode_are_kept_whole(start: Start) -> None:
     ]
     for headers, body in sent:
         assert httpx.post(collector.url, headers=headers, content=body).status_code == 200
-    assert not collector.folder.exists()  # they wait for others
+    assert not any(collector.folder.iterdir())  # they wait for others
     assert stopped(collector) == 0
     first, second, third = kept(collector.folder)
     assert (first.id, first.kind, first.service, first.body) == ("r-1", "request", "digits", BODY)
@@ -148,6 +148,7 @@ def test_files_end_by_size_and_by_time_and_the_oldest_go(start: Start, name: str
 
 def test_folder_that_takes_nothing_costs_no_memory_and_no_time(start: Start) -> None:
     collector = start("--max_waiting_bytes=50000", "--file_seconds=0.2")
+    collector.folder.rmdir()
     collector.folder.write_text("a file where the folder should be")
     answers = []
     began = time.monotonic()
@@ -172,3 +173,15 @@ def test_model_server_and_collector(start: Start, start_server, trained: SimpleN
     assert (request.id, request.kind, response.id, response.kind) == ("r-7", "request", "r-7", "response")
     assert json.loads(request.body) == body
     assert response.body == answer.content
+
+
+@pytest.mark.parametrize("place", ["file", "file/within", "n" * 300])
+def test_a_folder_that_cannot_be_written_is_told_at_the_start(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    command = [sys.executable, "-m", "kfp_image_classification.components.deploy.collector", "--port=0"]
+    ended = subprocess.run(
+        [*command, f"--output={tmp_path / place}"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"error: output = '{tmp_path / place}': cannot be written (")
+    assert ended.stderr.endswith("); choose another folder\n")

@@ -337,6 +337,17 @@ def test_payload_log_sends_cloudevents(start_server, trained: SimpleNamespace) -
     assert response_body == answer.content
 
 
+def test_payload_log_goes_on_whatever_a_client_calls_its_request(start_server, trained: SimpleNamespace) -> None:
+    with receiver(200) as received:
+        server = start_server(trained.model, f"--logger_url={received.url}")
+        for value in (b"\xff\xfe", b"x" * 9000, "é".encode(), b"last"):
+            headers = {b"ce-id": value, b"content-type": b"application/json; x=" + value}
+            httpx.post(server.predict_url, json=BODY, headers=headers).raise_for_status()
+        eventually(lambda: len(received.events) == 8)
+    assert {headers["ce-id"] for headers, _ in received.events[-2:]} == {"last"}
+    assert "Traceback" not in server.log
+
+
 @pytest.mark.parametrize("failing", [{"status": 500}, {"status": 200, "delay": 3}, None], ids=["500", "slow", "gone"])
 def test_payload_log_that_fails_fails_no_prediction(
     start_server, trained: SimpleNamespace, failing: dict[str, float] | None

@@ -120,8 +120,20 @@ PIXEL_INPUT = tensor("UINT8", [3, 28, 28, 1], parameters={"binary_data_size": PI
         ),
         ({"inputs": [PIXEL_INPUT], "outputs": [{"name": "none"}]}, PIXELS.tobytes(), {}, 400, "there is no 'none'"),
         ({"inputs": [PIXEL_INPUT], "id": 7}, PIXELS.tobytes(), {}, 400, "id: expected text"),
+        ({"inputs": [{**PIXEL_INPUT, "data": [0] * 2352}]}, PIXELS.tobytes(), {}, 400, "after it, not both"),
+        ({"inputs": [tensor("UINT8", [0] + [2**31 - 1] * 7, data=[])]}, b"", {}, 400, "1 to 8 whole numbers, from 1"),
+        (
+            {"inputs": [tensor("BYTES", [1], parameters={"binary_data_size": True})]},
+            b"x",
+            {},
+            400,
+            "binary_data_size = True",
+        ),
         ({}, b"", {"inference-header-content-length": "99"}, 400, "expected a number up to"),
         ({}, b"", {"content-encoding": "gzip"}, 415, "send the body as it is"),
+        ({}, b"", {"content-encoding": "gzip, identity"}, 415, "send the body as it is"),
+        ({}, b"", {"content-encoding": "Identity"}, 400, "one input"),
+        ({}, b"", {"content-encoding": ""}, 400, "one input"),
     ],
 )
 def test_bad_v2_requests(
@@ -142,6 +154,18 @@ def test_what_is_no_request_is_refused(server: SimpleNamespace, path: str, body:
     [
         ("GET", "/", 200),
         ("GET", "/metrics", 200),
+        ("HEAD", "/", 200),
+        ("HEAD", "/metrics", 200),
+        ("HEAD", "/v2/models/digits", 200),
+        ("HEAD", "/v2/models/other", 404),
+        ("HEAD", "/v1/models/digits:predict", 405),
+        ("OPTIONS", "/v2/health/ready", 405),
+        ("GET", "/v1/models/digits/versions/1", 200),
+        ("GET", "/v1/models/digits/versions/2", 404),
+        ("POST", "/v1/models/digits/versions/1:predict", 400),
+        ("POST", "/v1/models/digits/versions/2:predict", 404),
+        ("POST", "/v1/models/digits/versions/1:classify", 404),
+        ("POST", "/v1/models/d%69gits%3Apredict", 400),
         ("POST", "/", 405),
         ("GET", "/v2/repository/index", 200),
         ("POST", "/v2/repository/index", 200),
@@ -344,7 +368,9 @@ def test_body_that_does_not_arrive(start_server, trained: SimpleNamespace) -> No
     host, port = running.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         connection.sendall(b"POST /v1/models/digits:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{")
-        assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+        answer = b"".join(iter(lambda: connection.recv(1000), b""))  # until the server closes
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"connection: close" in answer
 
 
 def test_image_that_is_too_large(server: SimpleNamespace) -> None:
@@ -464,6 +490,45 @@ def test_bad_grpc_requests(client: Grpc, method: str, fields: dict, code: grpc.S
     with pytest.raises(grpc.RpcError) as error:
         client.ask(method, **fields)
     assert error.value.code() == code  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "raw", "told"),
+    [
+        ({"datatype": "UINT8", "shape": [1] * 100}, [b"x"], "shape: expected a list of 1 to 8 whole numbers, from 1"),
+        ({"datatype": "UINT8", "shape": [0] + [2**62] * 7}, [b""], "shape: expected a list of 1 to 8 whole numbers"),
+        ({"datatype": "BYTES", "shape": [], "contents": {"bytes_contents": FILES[:1]}}, [], "shape: expected a list"),
+        (
+            {"datatype": "UINT8", "shape": [1, 28, 28, 1], "contents": {"int_contents": [0] * 784}},
+            [],
+            "contents: UINT8 belongs in uint_contents, and not in int_contents",
+        ),
+        (
+            {"datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": FILES[:1], "bool_contents": [True]}},
+            [],
+            "contents: BYTES belongs in bytes_contents, and not in bool_contents",
+        ),
+        (
+            {"datatype": "UINT8", "shape": [3, 28, 28, 1], "contents": {"uint_contents": PIXELS.ravel().tolist()}},
+            [PIXELS.tobytes()],
+            "expected one raw_input_contents for the one input, and no contents",
+        ),
+    ],
+)
+def test_grpc_tells_what_is_wrong_with_a_tensor(client: Grpc, tensor: dict, raw: list[bytes], told: str) -> None:
+    with pytest.raises(grpc.RpcError) as error:
+        client.ask("ModelInfer", model_name="digits", inputs=[tensor], raw_input_contents=raw)
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+    assert told in error.value.details()  # type: ignore[attr-defined]
+
+
+def test_what_is_no_message_is_refused_in_words(client: Grpc, server: SimpleNamespace) -> None:
+    call = client.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+    with pytest.raises(grpc.RpcError) as error:
+        call(b"\xff\xff no message", timeout=10)
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+    assert error.value.details() == "this is no ModelInferRequest of KServe's V2 protocol"  # type: ignore[attr-defined]
+    assert "Traceback" not in server.running.log
 
 
 def test_same_model_answers_alike_with_tensorflow(

@@ -165,4 +165,4 @@ def test_model_that_only_tensorflow_can_run_has_one_worker(
 def test_number_of_workers_that_is_none(start_server, trained: SimpleNamespace) -> None:
     server = start_server(trained.model, "--workers=-1", wait=False)
     assert server.process.wait(30) == 2
-    assert "argument --workers: expected 0 or more, got -1" in server.log
+    assert "argument --workers: expected a whole number from 0, got '-1'" in server.log

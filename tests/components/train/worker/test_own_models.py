@@ -99,7 +99,10 @@ def test_own_model_from_the_current_folder(code: str, compute_dtype: str) -> Non
             ":not_saved",
             "could not be saved after the training: NotImplementedError: Object Scaled was .*`get_config",
         ),
-        (":hidden_variable", "Keras does not know variables of its model \\(scale:0\\), and would neither train nor save"),
+        (
+            ":hidden_variable",
+            "Keras does not know variables of its model \\(scale:0\\), and would neither train nor save",
+        ),
         (":restless", "answers otherwise when it is asked again; nothing in it may be random"),
         (":number", "is no function, but int"),
         (":missing", "cannot be imported: AttributeError: .* has no attribute 'missing'"),

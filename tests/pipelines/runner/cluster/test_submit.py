@@ -295,7 +295,7 @@ def test_without_the_right_token(command: Command, kfp_api: KfpApi, options: lis
         (["--host", ""], ["host = '': expected an address such as http://localhost:8080"]),
         (["--host", "localhost:8080"], ["host = 'localhost:8080': expected an address such as http://localhost:8080"]),
         (
-            ["--host", "x", "--ca-cert", "none.pem", "--timeout", "-1"],
+            ["--host", "x", "--ca-cert", "none.pem", "--wait", "--timeout", "-1"],
             [
                 "host = 'x': expected an address such as http://localhost:8080",
                 "ca_cert = 'none.pem': there is no such file",
