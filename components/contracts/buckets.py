@@ -46,7 +46,7 @@ def bucket_scheme(place: str) -> str:
     expected = f"give a path, {' or '.join(f'{kind}://BUCKET/PATH' for kind in BUCKETS)}"
     if scheme not in BUCKETS:
         raise BucketUnusable(f"{scheme}:// is not known here; {expected}")
-    if not path.strip("/"):
+    if not path.partition("/")[0]:
         raise BucketUnusable(f"names no bucket; {expected}")
     return scheme
 

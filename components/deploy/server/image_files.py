@@ -85,19 +85,14 @@ def _header(file: bytes) -> png_chunks.Header | JpegImagePlugin.JpegImageFile:
 def _pixels(file: bytes, header: png_chunks.Header | JpegImagePlugin.JpegImageFile, channels: int) -> np.ndarray:
     if isinstance(header, ImageFile.ImageFile):
         return _channels(header, channels)
-    picture = png_chunks.read(file, header)
+    # Pillow leaves rows that are missing black, does without the end of the data, and is content.
+    picture = png_chunks.read(file, header).unpacked()
     if mode := _PLAIN_MODES.get((header.depth, header.colour, header.interlacing)):
         # Through a PngImageFile, a small one takes twice as long.
         image = Image.frombytes(mode, (header.width, header.height), picture.data, "zip", mode)
-        pixels = _channels(image, channels)
-    else:
-        image = PngImagePlugin.PngImageFile(io.BytesIO(picture.file))
-        pixels = (
-            _deep_grey(picture, image) if channels == 1 and _is_deep_colour(picture) else _channels(image, channels)
-        )
-    # Pillow leaves rows that are missing black, does without the end of the data, and is content.
-    picture.check_rows()
-    return pixels
+        return _channels(image, channels)
+    image = PngImagePlugin.PngImageFile(io.BytesIO(picture.file))
+    return _deep_grey(picture, image) if channels == 1 and _is_deep_colour(picture) else _channels(image, channels)
 
 
 def _is_deep_colour(picture: png_chunks.Picture) -> bool:

@@ -7,7 +7,7 @@ And it reads what nobody here needs, colour profiles, texts and animations, whic
 import struct
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from kfp_image_classification.components.contracts.image_formats import PNG_START
@@ -108,8 +108,8 @@ class Picture:
         ]
         return PNG_START + b"".join(chunks)
 
-    def check_rows(self) -> None:
-        """Inflates the data, of which there can be less than the header promises.
+    def unpacked(self) -> "Picture":
+        """The same with rows that are only stored: whoever needs them checked need not have them inflated again.
 
         Raises:
             DamagedPng: When rows are missing, or what ends the data.
@@ -126,6 +126,7 @@ class Picture:
             inflater.decompress(inflater.unconsumed_tail, _AFTER_THE_ROWS)
             if not (inflater.eof or inflater.unconsumed_tail):
                 raise DamagedPng("its data end too soon")
+        return replace(self, data=zlib.compress(rows, 0))
 
 
 def read(file: bytes, first: Header) -> Picture:
