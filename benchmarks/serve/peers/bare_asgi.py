@@ -14,6 +14,7 @@ import orjson
 import uvicorn
 
 from kfp_image_classification.components.deploy.server.image_files import decode
+from kfp_image_classification.components.step.cpu_limit import usable_cores
 
 MAX_BATCH = 64
 
@@ -21,6 +22,8 @@ MAX_BATCH = 64
 class Application:
     def __init__(self, onnx: str) -> None:
         options = onnxruntime.SessionOptions()
+        # Unless told, it has a thread for each core of the machine, and puts them there, whatever it may use.
+        options.intra_op_num_threads = usable_cores()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.session = onnxruntime.InferenceSession(onnx, options)
         self.waiting: list[tuple[list[bytes], asyncio.Future[Any]]] = []

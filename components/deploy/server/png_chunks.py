@@ -7,7 +7,8 @@ And it reads what nobody here needs, colour profiles, texts and animations, whic
 import struct
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from kfp_image_classification.components.contracts.image_formats import PNG_START
@@ -51,13 +52,14 @@ class Header(NamedTuple):
     def is_interlaced(self) -> bool:
         return self.interlacing == 1
 
-    @property
-    def raw_bytes(self) -> int:
-        """Size of the picture before it was compressed: rows, each with a byte that names its filter."""
-        bits = self.depth * _CHANNELS[self.colour]
-        passes = _PASSES if self.is_interlaced else _WHOLE
-        sizes = [(-((x - self.width) // dx), -((y - self.height) // dy)) for x, y, dx, dy in passes]
-        return sum(rows * (1 + (columns * bits + 7) // 8) for columns, rows in sizes if columns > 0 and rows > 0)
+
+@lru_cache  # many pictures are alike
+def raw_bytes(header: Header) -> int:
+    """Size of a picture before it was compressed: rows, each with a byte that names its filter."""
+    bits = header.depth * _CHANNELS[header.colour]
+    passes = _PASSES if header.is_interlaced else _WHOLE
+    sizes = [(-((x - header.width) // dx), -((y - header.height) // dy)) for x, y, dx, dy in passes]
+    return sum(rows * (1 + (columns * bits + 7) // 8) for columns, rows in sizes if columns > 0 and rows > 0)
 
 
 def header(file: bytes) -> Header:
@@ -114,7 +116,7 @@ class Picture:
         Raises:
             DamagedPng: When rows are missing, or what ends the data.
         """
-        expected = self.header.raw_bytes
+        expected = raw_bytes(self.header)
         inflater = zlib.decompressobj()
         try:
             rows = inflater.decompress(self.data, expected)
@@ -126,7 +128,7 @@ class Picture:
             inflater.decompress(inflater.unconsumed_tail, _AFTER_THE_ROWS)
             if not (inflater.eof or inflater.unconsumed_tail):
                 raise DamagedPng("its data end too soon")
-        return replace(self, data=zlib.compress(rows, 0))
+        return Picture(self.header, self.palette, zlib.compress(rows, 0))
 
 
 def read(file: bytes, first: Header) -> Picture:

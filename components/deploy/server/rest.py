@@ -105,7 +105,9 @@ class RestServer:
         await send({"type": "http.response.body", "body": body})
 
     async def _answered(self, scope: Scope, receive: Receive) -> tuple[int, Headers, bytes]:
-        method, path = scope["method"], self._of_version(scope["path"])
+        method, path = scope["method"], scope["path"]
+        if path not in self._predictions:
+            path = self._of_version(path)
         if path in self._predictions:
             _only(method, "POST")
             return await self._predicted(*self._predictions[path], scope, receive)
