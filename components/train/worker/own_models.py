@@ -101,6 +101,6 @@ def _check(path: str, model: Any, image_shape: ImageShape, classes: int) -> None
 
 def _variables_beside(model: keras.Model, images: Any) -> list[str]:
     """Names of what the model reads beside the variables that Keras has listed."""
-    values = [keras.ops.convert_to_numpy(variable) for variable in variables_of(model)]
-    answer = tf.function(lambda images: logits_with([tf.constant(value) for value in values], model, images))
-    return [variable.name for variable in answer.get_concrete_function(images).variables]
+    values = [tf.TensorSpec(variable.shape, variable.dtype) for variable in variables_of(model)]
+    answer = tf.function(lambda images, *values: logits_with(values, model, images))
+    return [variable.name for variable in answer.get_concrete_function(images, *values).variables]
