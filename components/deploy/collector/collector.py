@@ -99,9 +99,9 @@ def main() -> None:
     log = logging.getLogger("collector")
     try:
         folder = open_folder(arguments.output, "output")
-        _check_writable(arguments.output)
         _check_format(arguments.format)
         listening = bound(arguments.host, arguments.port, "port")
+        _check_writable(arguments.output)
     except (InvalidInput, StageFailed) as error:
         sys.exit(f"error: {error}")
     limits = Limits(arguments.file_bytes, arguments.file_seconds, arguments.max_waiting_bytes, arguments.max_bytes)

@@ -23,11 +23,17 @@ PROGRAMS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 def ended(program: list[str], *options: str, before: tuple[str, ...] = ()) -> str:
     """The one line that a program, which cannot listen, leaves."""
     command = [*before, sys.executable, "-m", f"kfp_image_classification.components.deploy.{program[0]}"]
     answer = subprocess.run([*command, *program[1:], *options], capture_output=True, text=True, check=False, timeout=60)
     assert answer.returncode == 1
+    assert list(Path().iterdir()) == [], "nothing is made before it is known that all will do"
     (line,) = (answer.stdout + answer.stderr).splitlines()
     return line
 
