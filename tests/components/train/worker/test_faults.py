@@ -124,7 +124,7 @@ def disturbed_run(
         pytest.param(1, signal.SIGKILL, "worker-1 was ended by signal 9; restart 1 of 3", 10, marks=pytest.mark.slow),
         pytest.param(0, signal.SIGKILL, "worker-0 was ended by signal 9; restart 1 of 3", 10, marks=pytest.mark.slow),
         (1, signal.SIGTERM, "exited with code 143; restart 1 of 3", 10),
-        (1, signal.SIGSTOP, "restart 1 of 3", 20),
+        pytest.param(1, signal.SIGSTOP, "restart 1 of 3", 20, marks=pytest.mark.slow),
         pytest.param(0, signal.SIGSTOP, "restart 1 of 3", 20, marks=pytest.mark.slow),
         pytest.param(1, STUCK, "worker-0 exited with code 138; restart 1 of 3", 25, marks=pytest.mark.slow),
         pytest.param(0, STUCK, "worker-1 exited with code 138; restart 1 of 3", 25, marks=pytest.mark.slow),
