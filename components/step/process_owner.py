@@ -22,17 +22,18 @@ POLL_SECONDS = 0.5
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def leave_with_owner(on_orphaned: Callable[[], None] | None = None) -> None:
+def leave_with_owner(on_orphaned: Callable[[], None] | None = None, outlives_parent: bool = False) -> None:
     """Watches the process named in RUN_OWNER_PID from a daemon thread; does nothing when the variable is not set.
 
     Args:
         on_orphaned: Called once when the owner is gone; by default the process exits at once with code 143.
+        outlives_parent: Whether the process stays when its parent is gone: another than the owner, as a step's shell is.
     """
     owner = os.environ.get(OWNER_VARIABLE)
     if owner is None:
         return
-    leave = on_orphaned or (lambda: os._exit(143))
-    if on_orphaned is None and int(owner) == os.getppid():
+    leave, parent = on_orphaned or (lambda: os._exit(143)), os.getppid()
+    if on_orphaned is None and int(owner) == parent:
         # It comes when the thread that started this process ends, which in an owner waits for it.
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
@@ -42,7 +43,7 @@ def leave_with_owner(on_orphaned: Callable[[], None] | None = None) -> None:
         return
 
     def watch() -> None:
-        while _lives(process):
+        while _lives(process) and (outlives_parent or os.getppid() == parent):
             time.sleep(POLL_SECONDS)
         leave()
 

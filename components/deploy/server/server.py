@@ -27,7 +27,7 @@ def main() -> None:
     """Loads the model, then answers until it is told to stop."""
     options = read_options(__doc__)
     gc.set_threshold(100_000)  # pixels as nested lists are many objects, and none of them is garbage
-    start_process()
+    start_process(outlives_parent=True)  # the step that deploys ends when it serves
     warnings.filterwarnings("ignore", module="PIL")  # it tells of broken EXIF, which nobody here reads
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     try:

@@ -4,6 +4,7 @@ import sys
 import time
 
 import psutil
+import pytest
 from skips import Need, skip_unless
 
 CHILD = """
@@ -26,6 +27,30 @@ def test_process_leaves_soon_after_its_owner_was_killed() -> None:
     owner.kill()
     owner.wait()
     assert child.wait(timeout=10) == 143
+
+
+# A shell that is killed, around a process whose owner lives.
+SHELL = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+@pytest.mark.parametrize("outlives_parent", [False, True])
+def test_process_whose_parent_was_killed(outlives_parent: bool) -> None:
+    program = CHILD.replace("leave_with_owner()", f"leave_with_owner(outlives_parent={outlives_parent})")
+    owner = {**os.environ, "RUN_OWNER_PID": str(os.getpid())}
+    shell = subprocess.Popen([sys.executable, "-c", SHELL, program], env=owner, stdout=subprocess.PIPE, text=True)
+    assert shell.stdout is not None
+    child = psutil.Process(int(shell.stdout.readline()))
+    shell.kill()
+    shell.wait()
+    assert gone(child) != outlives_parent
+    if outlives_parent:
+        child.kill()
 
 
 def test_process_without_owner_stays() -> None:
