@@ -27,7 +27,7 @@ def leave_with_owner(on_orphaned: Callable[[], None] | None = None, outlives_par
 
     Args:
         on_orphaned: Called once when the owner is gone; by default the process exits at once with code 143.
-        outlives_parent: Whether the process stays when its parent is gone: another than the owner, as a step's shell is.
+        outlives_parent: Whether the process stays when its parent is gone: another than the owner, as a step's shell.
     """
     owner = os.environ.get(OWNER_VARIABLE)
     if owner is None:
