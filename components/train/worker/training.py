@@ -144,6 +144,10 @@ def train_model(
         export_model(training.model, job, share.dataset, directory / MODEL_DIRECTORY, attempt.check)
     progress.tell()
     report.seconds, report.weights_sha256 = times.seconds(), weights_sha256
+    if cluster.is_chief:
+        watch.rests()
+        _wait_for_others(job, cluster)
+        watch.gets_on("export")
     report.write(job.directory)
     watch.rests()
     if not cluster.is_chief:
@@ -486,6 +490,14 @@ def _place_random_layers(model: keras.Model, seed: int, cluster: Cluster, positi
     states = [variable for variable in model.variables if variable.name == RANDOM_STATE]
     for index, state in enumerate(states):  # with the same, all layers would draw alike
         state.assign([seed + cluster.index + index * cluster.workers, position.step])
+
+
+def _wait_for_others(job: TrainingJob, cluster: Cluster) -> None:
+    """Keeps the chief until the others are at their end: one that is not yet would take it for lost."""
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    others = [WorkerReport.path(job.directory, index) for index in range(1, cluster.workers)]
+    while not all(report.exists() for report in others) and time.monotonic() < deadline:
+        time.sleep(CHIEF_POLL_SECONDS)
 
 
 def _wait_for_chief(job: TrainingJob, cluster: Cluster) -> None:
