@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 
@@ -74,3 +75,14 @@ def publish_folder(partial: Path, final: Path, last: str) -> None:
         for folder in sorted((path for path in partial.rglob("*") if path.is_dir()), reverse=True):
             folder.rmdir()
         partial.rmdir()
+
+
+def try_writing(folder: Path) -> None:
+    """Makes a folder where there is none, and writes a file there that has no name.
+
+    Raises:
+        OSError: When nothing can be written there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass

@@ -3,13 +3,12 @@
 import secrets
 import shutil
 import stat
-import tempfile
 import time
 from pathlib import Path
 
 from kfp_image_classification.components.contracts.dataset_manifest import MANIFEST_FILE, Dataset
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
-from kfp_image_classification.components.step.whole_file import create_whole, write_whole
+from kfp_image_classification.components.step.whole_file import create_whole, try_writing, write_whole
 from kfp_image_classification.components.train.job_files import DATASET_DIRECTORY, EXCHANGE_TOKEN_FILE, JOB_FILE
 from kfp_image_classification.components.train.options import TrainingJob
 
@@ -100,9 +99,7 @@ def check_place(model_directory: Path) -> None:
         StageFailed: When nothing can be written there.
     """
     try:
-        model_directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=model_directory.parent):
-            pass
+        try_writing(model_directory.parent)
     except OSError as error:
         raise StageFailed(f"{model_directory}: no model can be brought there: {error}") from None
 

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import signal
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from kfp_image_classification.components.contracts.folders import PARTIAL, open_folder
+from kfp_image_classification.components.contracts.folders import open_folder
 from kfp_image_classification.components.contracts.payload_files import (
     FORMATS,
     FileFormat,
@@ -35,6 +34,7 @@ from kfp_image_classification.components.deploy.server.refused import Refused
 from kfp_image_classification.components.deploy.server.request_body import Receive, read_body
 from kfp_image_classification.components.step.errors import InvalidInput, StageFailed
 from kfp_image_classification.components.step.process_start import start_process
+from kfp_image_classification.components.step.whole_file import try_writing
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -122,9 +122,7 @@ def _check_writable(output: str) -> None:
     if "://" in output:
         return
     try:
-        Path(output).mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=output, suffix=PARTIAL):
-            pass
+        try_writing(Path(output))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidInput(f"output = {output!r}: cannot be written ({reason}); choose another folder") from None
