@@ -1,4 +1,6 @@
-"""Keras' own `fit` on one GPU, with XLA where Keras thinks so. Prints the rate of each epoch but the first two."""
+"""Keras' own `fit` on one GPU, with XLA where Keras thinks so. Prints the rate of each epoch but the first two, after
+which it waits for a line.
+"""
 
 import argparse
 import time
@@ -21,6 +23,9 @@ class Rates(keras.callbacks.Callback):
         self._images = images
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        if epoch == WARM_UP:
+            print("ready", flush=True)
+            input()
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:

@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--our-adam", action="store_true")
     parser.add_argument("--xla", action="store_true", help="the step is one program of XLA")
     parser.add_argument("--compute-dtype", default="float32")
+    parser.add_argument("--wait", action="store_true", help="when it is ready, until a line comes")
     arguments = parser.parse_args()
     model = build_model(arguments.model, tuple(arguments.shape), 10, arguments.compute_dtype)
     optimizer = FusedAdam() if arguments.our_adam else keras.optimizers.Adam()
@@ -49,6 +50,8 @@ def main() -> None:
     steps = max(5, 100 * 64 // arguments.batch_size)
     train(tf.constant(steps))
     print("ready", flush=True)
+    if arguments.wait:
+        input()
     ends = time.monotonic() + arguments.seconds
     while time.monotonic() < ends:
         started = time.monotonic()

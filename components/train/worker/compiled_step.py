@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from kfp_image_classification.components.train.worker.failure import in_short
 
-Step = Callable[[tf.Tensor, tf.Tensor], Any]
+Step = Callable[..., Any]
 
 
 def is_wanted(option: str, gpus: int) -> bool:
@@ -29,11 +29,6 @@ def waits_for_replicas(model: keras.Model) -> bool:
     )
 
 
-def compiled_whole(step: Step) -> Step:
-    """A step as one program of XLA, for a replica that has no others; `strategy.run` takes care of the rest."""
-    return tf.function(step, jit_compile=True)
-
-
 def compiled_part(part: Step) -> Step:
     """A part of a step as one program of XLA, for each replica its own: nothing in it may wait for others."""
     program = tf.function(part, jit_compile=True)
@@ -41,21 +36,14 @@ def compiled_part(part: Step) -> Step:
     return lambda pixels, labels: program(pixels, labels)
 
 
-def refusal(
-    strategy: tf.distribute.Strategy,
-    variables: Sequence[keras.Variable],
-    step: Step,
-    batch: tuple[tf.Tensor, tf.Tensor],
-) -> str:
+def refusal(variables: Sequence[keras.Variable], trial: Callable[[], object]) -> str:
     """Tries a compiled step, which waits for no other replica, and puts back what it changed.
 
     Tried before the training: a step that fails within it has taken a batch, and may have left its peers waiting.
 
     Args:
-        strategy: Under which it will run.
         variables: All that it may change.
-        step: From pixels and labels to whatever.
-        batch: Pixels and labels of a replica, of the shape that they will have.
+        trial: Takes it, with a batch of the shape that it will have.
 
     Returns:
         Why XLA does not compile it; empty where it does.
@@ -67,7 +55,7 @@ def refusal(
 
     @tf.function
     def once() -> None:
-        strategy.run(step, args=batch)
+        trial()
 
     try:
         once()

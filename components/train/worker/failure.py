@@ -25,7 +25,10 @@ _HEADINGS = re.compile(
 _STACK = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _OPERATION = re.compile(r"Detected at node (\S+)|\{\{node ([^}]+)\}\}")
 _EMPHASIS = re.compile(r"\x1b\[\d+m")
+# What a call from Python is wrapped in.
+_WRAPPING = re.compile(r"\{\{function_node [^}]*\}\} ?")
 _LIBRARIES = ("tensorflow", "keras", "numpy")
+_OWN = Path(__file__).parents[2]
 
 
 def is_loss_of_peer(error: BaseException, workers: int) -> bool:
@@ -72,29 +75,33 @@ def _text(error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in _EMPHASIS.sub("", _text(error)).splitlines()]
-    return next((line for line in lines if line and not _HEADINGS.match(line)), "no reason given")
+    lines = [line.strip() for line in _WRAPPING.sub("", _EMPHASIS.sub("", _text(error))).splitlines()]
+    return next((line for line in lines if line and not _HEADINGS.match(line)), "no reason given").rstrip(".")
 
 
 def _operation(error: BaseException) -> list[str]:
     found = _OPERATION.search(_text(error)) if isinstance(error, tf.errors.OpError) else None
-    return [f"operation {found[1] or found[2]}"] if found else []
+    operation = (found[1] or found[2]) if found else ""
+    if operation.endswith("PartitionedCall"):  # all of a step, as one program of XLA
+        return ["the step that XLA compiled"]
+    return [f"operation {operation}"] if operation else []
 
 
 def _line(error: BaseException) -> list[str]:
-    """The innermost line that is no library's, of the stack with which an operation was made, or of Python's."""
-    if isinstance(error, tf.errors.OpError):
-        stack = [(found["file"], int(found["line"])) for found in _STACK.finditer(_text(error))]
-    else:
-        stack = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
-    own = [f"line {line} of {file}" for file, line in stack if not _is_of_library(Path(file))]
+    """The user's innermost line, of the stack with which an operation was made, or else of Python's."""
+    made = _STACK.finditer(_text(error)) if isinstance(error, tf.errors.OpError) else []
+    called = traceback.extract_tb(error.__traceback__)
+    stack = [(found["file"], int(found["line"])) for found in made]
+    stack = stack or [(frame.filename, frame.lineno or 0) for frame in called]
+    own = [f"line {line} of {file}" for file, line in stack if _is_users(Path(file))]
     return own[-1:]
 
 
-def _is_of_library(file: Path) -> bool:
+def _is_users(file: Path) -> bool:
+    """Whether code is the user's, or of a package of their choice: neither ours, nor TensorFlow's, nor Python's."""
     installed, standard = Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("stdlib"))
-    if not file.is_absolute() or file.name.startswith("__autograph_generated"):
-        return True
+    if not file.is_absolute() or file.name.startswith("__autograph_generated") or _OWN in file.resolve().parents:
+        return False
     if installed in file.parents:
-        return file.relative_to(installed).parts[0] in _LIBRARIES
-    return standard in file.parents
+        return file.relative_to(installed).parts[0] not in _LIBRARIES
+    return standard not in file.parents

@@ -54,6 +54,7 @@ def training_batches(
     cache_bytes: int = 0,
     threads: int = 1,
     whole_share_bytes: int = WHOLE_SHARE_BYTES,
+    together: int = 0,
 ) -> tf.data.Dataset:
     """Streams a worker's training batches for ever.
 
@@ -68,10 +69,12 @@ def training_batches(
         cache_bytes: Memory in which decoded images may be kept.
         threads: How many batches of a share in memory are made at a time.
         whole_share_bytes: A share of raw pixels up to this size is kept in memory, and shuffled whole.
+        together: How many batches are one element of the stream; 0 for elements that are batches.
 
     Returns:
-        Batches of uint8 pixels [batch_size, height, width, channels] and int64 labels [batch_size]. When a shard is
-        not the one that ingest has written, its iterator raises an error of TensorFlow's, and `dataset.refused` tells.
+        Batches of uint8 pixels [batch_size, height, width, channels] and int64 labels [batch_size], or groups of them,
+        with one dimension more in front. When a shard is not the one that ingest has written, its iterator raises an
+        error of TensorFlow's, and `dataset.refused` tells.
     """
     image_shape = dataset.manifest.image_shape
     plan = _EpochPlan(dataset, shards, batch_size, batches_per_epoch, seed, first_batch, cache_bytes)
@@ -97,7 +100,8 @@ def training_batches(
         )
     # Knowing that the stream never ends spares the strategy a round of messages before each step.
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-    return stream.apply(endless).prefetch(BATCHES_AHEAD)
+    stream = stream.apply(endless)
+    return (stream.batch(together, drop_remainder=True) if together else stream).prefetch(BATCHES_AHEAD)
 
 
 Decode = Callable[..., tuple[tf.Tensor, tf.Tensor]]

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from kfp_image_classification.components.contracts.preprocessing import ImageShape
 from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.train.worker.failure import in_short
 from kfp_image_classification.components.train.worker.stateless_model import logits_with, variables_of
 
 
@@ -31,8 +32,7 @@ def build_own_model(path: str, image_shape: ImageShape, classes: int) -> keras.M
         model = build(image_shape, classes)
     except Exception as error:  # it is somebody else's code
         raise InvalidInput(
-            f"model_type = {path!r}: failed for images of {image_shape} and {classes} classes: "
-            f"{type(error).__name__}: {error}"
+            f"model_type = {path!r}: failed for images of {image_shape} and {classes} classes: {in_short(error)}"
         ) from error
     _check(path, model, image_shape, classes)
     return model
@@ -46,7 +46,7 @@ def _imported(path: str) -> Callable[[ImageShape, int], Any]:
         function = getattr(importlib.import_module(module), name)
     except Exception as error:  # it is somebody else's code
         raise InvalidInput(
-            f"model_type = {path!r}: cannot be imported: {type(error).__name__}: {error}; the module must be installed "
+            f"model_type = {path!r}: cannot be imported: {in_short(error)}; the module must be installed "
             f"where the workers run (on a cluster, in worker_image), or lie in their folder, here {Path.cwd()}"
         ) from error
     if not callable(function):
@@ -64,7 +64,7 @@ def _check(path: str, model: Any, image_shape: ImageShape, classes: int) -> None
     except Exception as error:  # as above
         raise InvalidInput(
             f"model_type = {path!r}: its model does not take images of {image_shape}, float32 from 0 to 1: "
-            f"{type(error).__name__}: {error}"
+            f"{in_short(error)}"
         ) from error
     shape = getattr(answer, "shape", None)
     if shape is None or tuple(shape) != (2, classes):

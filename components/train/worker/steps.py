@@ -10,10 +10,10 @@ import tensorflow as tf
 from kfp_image_classification.components.contracts.class_means import balanced_accuracy, macro_f1
 from kfp_image_classification.components.contracts.measures import TOP, MeasureName
 from kfp_image_classification.components.contracts.preprocessing import model_input
+from kfp_image_classification.components.train.worker.batch_groups import BatchGroups, GroupSteps
 from kfp_image_classification.components.train.worker.compiled_step import (
     Step,
     compiled_part,
-    compiled_whole,
     refusal,
     waits_for_replicas,
 )
@@ -26,21 +26,24 @@ FIRST_CALLS_STEPS = 10
 MOST_STEPS = 500
 BY_CLASS = ("macro_f1", "balanced_accuracy")
 
-TrainSteps = Callable[[object, tf.Tensor, tf.Tensor], tf.Tensor]
+TrainSteps = Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor]
 Validate = Callable[[Iterable[Any]], dict[str, float]]
 SumOverWorkers = Callable[[tf.Tensor], tf.Tensor]
 
 
 class Pace:
-    """How many steps the next call takes; the same number on every worker, as it follows from their common times."""
+    """How many steps the next call takes; the same number on every worker, as it follows from their common times.
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
+    Batches that come together are taken together, if they can be.
+    """
+
+    def __init__(self, workers: int, together: int = 1) -> None:
+        self._workers, self._together = workers, together
         self._calls: list[tuple[int, float]] = []
         self._steps = FIRST_CALLS_STEPS
 
     def steps(self, left: int) -> int:
-        return min(self._steps, left)
+        return min(max(1, self._steps // self._together) * self._together, left)
 
     @property
     def last_seconds(self) -> float:
@@ -65,6 +68,7 @@ def build_train_steps(
     with_xla: bool = False,
     part: TrainedPart | None = None,
     first_step: int = 0,
+    together: int = 0,
 ) -> TrainSteps:
     """Builds the function that takes a number of steps.
 
@@ -78,10 +82,12 @@ def build_train_steps(
         with_xla: Whether XLA is to compile them, if it can; where it cannot, the log says why.
         part: What of the model is trained; None for all of it.
         first_step: Steps that were taken before the optimizer's first one.
+        together: How many batches are handed over at once, to a replica that has no others; 0 for one by one.
 
     Returns:
-        A function of the batches, the number of steps (int32), and anything to be summed over the workers on the way
-        (float32 [n]). It returns the sums over all workers: of the losses, of the correct images, and of those.
+        A function of the batches (where several come together, `BatchGroups`), the number of steps (int32), and
+        anything to be summed over the workers on the way (float32 [n]). It returns the sums over all workers: of the
+        losses, of the correct images, and of those.
     """
     replicas = strategy.num_replicas_in_sync
     trained = part or whole(model)
@@ -105,16 +111,28 @@ def build_train_steps(
 
         return replica_step
 
+    def taken(step: Step) -> Any:
+        return GroupSteps(strategy, step, together) if together else step
+
     step = step_with(gradients_of)
+    steps = taken(step)
     if with_xla and replicas > 1 and waits_for_replicas(model):
         print("xla: the model is trained without, as its synchronized layers wait for the other replicas", flush=True)
     elif with_xla:
+        shape = [global_batch // replicas, *model.input_shape[1:]]
+        black = tf.zeros(shape, tf.uint8), tf.zeros(shape[:1], tf.int64)
         # Where there are other replicas, only what is before their sum.
         before_sum = compiled_part(gradients_of)
-        ways: list[tuple[Step, Step | None]] = [(compiled_whole(step), None)] if replicas == 1 else []
-        ways.append((step_with(before_sum), before_sum))
-        step = _compiled(strategy, model, optimizer, global_batch // replicas, ways) or step
+        ways = [(taken(step_with(before_sum)), lambda: strategy.run(before_sum, args=black))]
+        if together:
+            whole_group = GroupSteps(strategy, step, together, with_xla=True)
+            group = tf.stack([black[0]] * together), tf.stack([black[1]] * together)
+            ways.insert(0, (whole_group, lambda: whole_group.with_all(group)))
+        steps = _compiled([*model.variables, *optimizer.variables], ways) or steps
+    return _in_groups(steps, sum_over_workers) if together else _one_by_one(strategy, steps, sum_over_workers)
 
+
+def _one_by_one(strategy: tf.distribute.Strategy, step: Step, sum_over_workers: SumOverWorkers) -> TrainSteps:
     @tf.function
     def train_steps(batches: Iterator[Any], count: tf.Tensor, carried: tf.Tensor) -> tf.Tensor:
         totals = tf.zeros(2)
@@ -126,18 +144,21 @@ def build_train_steps(
     return train_steps
 
 
-def _compiled(
-    strategy: tf.distribute.Strategy,
-    model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
-    images: int,
-    ways: Sequence[tuple[Step, Step | None]],
-) -> Step | None:
-    """The first of some steps that XLA compiles, tried by its part where it has one; None where there is none."""
-    black = tf.zeros([images, *model.input_shape[1:]], tf.uint8), tf.zeros([images], tf.int64)
+def _in_groups(steps: GroupSteps, sum_over_workers: SumOverWorkers) -> TrainSteps:
+    def train_steps(batches: BatchGroups, count: tf.Tensor, carried: tf.Tensor) -> tf.Tensor:
+        totals = tf.zeros(2)
+        for group, index in batches.take(int(count)):
+            totals += steps.with_all(group) if index is None else steps.with_one(group, index)
+        return sum_over_workers(tf.concat([totals, carried], 0))
+
+    return train_steps
+
+
+def _compiled(variables: Sequence[keras.Variable], ways: Sequence[tuple[Any, Callable[[], object]]]) -> Any:
+    """The first of some steps that XLA compiles, each with its trial; None where there is none."""
     why = ""
-    for step, part in ways:
-        why = refusal(strategy, [*model.variables, *optimizer.variables], part or step, black)
+    for step, trial in ways:
+        why = refusal(variables, trial)
         if not why:
             return step
     print(f"xla: the model is trained without, as XLA does not compile it: {why}", flush=True)

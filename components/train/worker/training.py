@@ -30,6 +30,7 @@ from kfp_image_classification.components.train.class_weights import class_weight
 from kfp_image_classification.components.train.history import forget_epochs_after
 from kfp_image_classification.components.train.job_files import HISTORY_FILE, MODEL_DIRECTORY, PROGRESS_FILE
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions, check_fit
+from kfp_image_classification.components.train.worker.batch_groups import BatchGroups, batches_together
 from kfp_image_classification.components.train.worker.best_epoch import BestEpoch
 from kfp_image_classification.components.train.worker.checkpoints import Checkpoints, Position, TimedCheckpoints
 from kfp_image_classification.components.train.worker.compiled_step import is_wanted
@@ -295,18 +296,25 @@ class _Training:
                 optimizer.sum = self._exchange.sum
             sum_over_workers = self._exchange.sum_one
         self._strategy, self._sum_over_workers = strategy, sum_over_workers
+        self._with_xla = is_wanted(self._options.xla, devices.gpus)
+        # Where replicas sum after each step, there is no program of several; and XLA's for CPUs is slower for it.
+        alone = self._with_xla and devices.gpus > 0 and strategy.num_replicas_in_sync == 1
+        self._together = (
+            batches_together(self._options.batch_size, manifest.image_shape, size.epoch_steps) if alone else 0
+        )
         self._enter(phase_at(self._phases, self._position.step))
         self._validate = build_validation(self.model, self._options.select_by, sum_over_workers)
         # Made once: each data set brings functions of its own, which have to be traced.
         cache_bytes = self._options.image_cache_mb * 10**6 // VALIDATION_PART
         self._validation_batches = ValidationBatches(share.dataset, share.validation, VALIDATION_BATCH, cache_bytes)
-        self._batches = iter(
+        batches = iter(
             strategy.distribute_datasets_from_function(
                 self._own_batches,
                 tf.distribute.InputOptions(experimental_per_replica_buffer_size=BATCHES_ON_DEVICE),
             )
         )
-        self._pace = Pace(cluster.workers)
+        self._batches = BatchGroups(batches, self._together) if self._together else batches
+        self._pace = Pace(cluster.workers, max(1, self._together))
         self._log = EpochLog(self._directory, self._options.epochs) if cluster.is_chief else None
 
     def _enter(self, phase: Phase) -> None:
@@ -319,9 +327,10 @@ class _Training:
             _objective(self._options, self._share),
             self._size.global_batch,
             self._sum_over_workers,
-            with_xla=is_wanted(self._options.xla, self._devices.gpus),
+            with_xla=self._with_xla,
             part=phase.part,
             first_step=phase.first_step,
+            together=self._together,
         )
         # Each worker drops other features than its peers, and after a restart not those it dropped before.
         _place_random_layers(self.model, self._options.seed, self._cluster, self._position)
@@ -436,6 +445,7 @@ class _Training:
             self._devices.reading_threads,
             # A GPU takes images faster than GZIP gives them.
             max(WHOLE_SHARE_BYTES, cache_bytes) if self._devices.gpus else WHOLE_SHARE_BYTES,
+            self._together,
         )
 
 

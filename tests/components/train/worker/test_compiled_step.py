@@ -13,6 +13,7 @@ from keras import layers
 
 from kfp_image_classification.components.train.learning_rate import Schedule
 from kfp_image_classification.components.train.options import TrainOptions
+from kfp_image_classification.components.train.worker.batch_groups import BatchGroups
 from kfp_image_classification.components.train.worker.compiled_step import is_wanted, waits_for_replicas
 from kfp_image_classification.components.train.worker.losses import Objective
 from kfp_image_classification.components.train.worker.models import build_model
@@ -20,6 +21,9 @@ from kfp_image_classification.components.train.worker.optimizers import build_op
 from kfp_image_classification.components.train.worker.steps import build_train_steps, collective_sum
 
 BATCH, STEPS = 8, 5
+# Ends within a group of two.
+FIRST_CALL = 3
+TOGETHER = 2
 
 
 @pytest.mark.parametrize(
@@ -55,8 +59,10 @@ RECIPES = {
 }
 
 
-def trained(with_xla: bool, *more: keras.Layer, options: TrainOptions = PLAIN) -> tuple[list[np.ndarray], list[float]]:
-    """The weights of a small model after some steps, and what the steps summed."""
+def trained(
+    with_xla: bool, *more: keras.Layer, options: TrainOptions = PLAIN, together: int = 0
+) -> tuple[list[np.ndarray], list[float]]:
+    """The weights of a small model after some steps, in two calls, and what the steps summed."""
     keras.utils.set_random_seed(0)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     with strategy.scope():
@@ -67,37 +73,56 @@ def trained(with_xla: bool, *more: keras.Layer, options: TrainOptions = PLAIN) -
         optimizer.build(model.trainable_variables)
     objective = Objective([0.5, 1, 1.5], options.label_smoothing, options.mixup, options.seed)
     train_steps = build_train_steps(
-        strategy, model, optimizer, objective, BATCH, partial(collective_sum, strategy), with_xla
+        strategy, model, optimizer, objective, BATCH, partial(collective_sum, strategy), with_xla, together=together
     )
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (BATCH * STEPS, 8, 8, 1), np.uint8)
     labels = random.integers(0, 3, BATCH * STEPS)
-    batches = tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(BATCH, drop_remainder=True)
-    results = train_steps(iter(strategy.experimental_distribute_dataset(batches)), tf.constant(STEPS), tf.zeros(1))
+    stream = tf.data.Dataset.from_tensor_slices((pixels, labels)).repeat().batch(BATCH, drop_remainder=True)
+    stream = stream.batch(together, drop_remainder=True) if together else stream
+    batches = iter(strategy.experimental_distribute_dataset(stream))
+    batches = BatchGroups(batches, together) if together else batches
+    results = sum(train_steps(batches, tf.constant(count), tf.zeros(1)) for count in (FIRST_CALL, STEPS - FIRST_CALL))
     assert int(optimizer.iterations.numpy()) == STEPS
     return model.get_weights(), results.numpy().tolist()
 
 
+@pytest.mark.parametrize("together", [0, TOGETHER], ids=["one by one", "in groups"])
 @pytest.mark.parametrize("layer", [None, layers.BatchNormalization], ids=["plain", "normalised"])
-def test_weights_are_those_without(layer: type[keras.Layer] | None, capsys: pytest.CaptureFixture[str]) -> None:
-    plain, compiled = (trained(with_xla, *([layer()] if layer else [])) for with_xla in (False, True))
+def test_weights_are_those_without(
+    layer: type[keras.Layer] | None, together: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, compiled = (
+        trained(with_xla, *([layer()] if layer else []), together=together if with_xla else 0)
+        for with_xla in (False, True)
+    )
     for expected, weights in zip(plain[0], compiled[0], strict=True):
         np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(compiled[1], plain[1], rtol=1e-5)
     assert capsys.readouterr().out == ""
 
 
+def test_groups_change_nothing_where_xla_compiles_nothing() -> None:
+    single, grouped = trained(False), trained(False, together=TOGETHER)
+    for expected, weights in zip(single[0], grouped[0], strict=True):
+        np.testing.assert_array_equal(weights, expected)
+    assert single[1] == grouped[1]
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_any_recipe_is_compiled(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     options = TrainOptions(**{**PLAIN.model_dump(), **RECIPES[recipe]})
-    plain, compiled = (trained(with_xla, options=options) for with_xla in (False, True))
+    plain, compiled = trained(False, options=options), trained(True, options=options, together=TOGETHER)
     for expected, weights in zip(plain[0], compiled[0], strict=True):
         np.testing.assert_allclose(weights, expected, rtol=1e-3, atol=1e-4)
     assert capsys.readouterr().out == ""
 
 
-def test_a_model_that_xla_does_not_compile_is_trained_without(capsys: pytest.CaptureFixture[str]) -> None:
-    plain, refused = (trained(with_xla, Unknown()) for with_xla in (False, True))
+@pytest.mark.parametrize("together", [0, TOGETHER], ids=["one by one", "in groups"])
+def test_a_model_that_xla_does_not_compile_is_trained_without(
+    together: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, refused = trained(False, Unknown()), trained(True, Unknown(), together=together)
     for expected, weights in zip(plain[0], refused[0], strict=True):
         np.testing.assert_array_equal(weights, expected)
     (line,) = capsys.readouterr().out.splitlines()

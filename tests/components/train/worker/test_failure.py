@@ -12,6 +12,7 @@ from kfp_image_classification.components.contracts.dataset_manifest import Datas
 from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.train.options import TrainingJob, TrainOptions
 from kfp_image_classification.components.train.run_job import run_job
+from kfp_image_classification.components.train.worker import steps
 from kfp_image_classification.components.train.worker.failure import in_full, in_short, is_loss_of_peer
 
 SOCKET_CLOSED = (
@@ -30,6 +31,14 @@ STRING = (
     "[[map/TensorArrayUnstack/TensorListFromTensor]]"
 )
 OOM = "Out of memory while trying to allocate 17179869184 bytes.\n\t [[{{node StatefulPartitionedCall}}]]"
+
+
+# As an H100 had it: the only line in it is ours.
+OUR_LINE = (
+    "Graph execution error:\n\nDetected at node StatefulPartitionedCall defined at (most recent call last):\n"
+    f'  File "{steps.__file__}", line 127, in <lambda>\n\n'
+    "Out of memory while trying to allocate 97.67GiB.\n\t [[{{node StatefulPartitionedCall}}]]"
+)
 
 
 @pytest.mark.parametrize(
@@ -81,11 +90,24 @@ def test_only_the_loss_of_a_peer_is_called_one(error: Exception, is_lost: bool) 
         ),
         (KeyError("no such layer"), "KeyError: no such layer"),
         (
+            tf.errors.ResourceExhaustedError(None, None, OUR_LINE),
+            "ResourceExhaustedError in the step that XLA compiled: Out of memory while trying to allocate 97.67GiB",
+        ),
+        (
+            tf.errors.InvalidArgumentError(
+                None,
+                None,
+                "\x1b[1m{{function_node __wrapped__Reshape_device_/job:worker/"
+                "replica:0/task:0/device:CPU:0}} Input has 6144 values [Op:Reshape]\x1b[0m",
+            ),
+            "InvalidArgumentError: Input has 6144 values [Op:Reshape]",
+        ),
+        (
             ValueError("Exception encountered when calling Wrong.call().\n\n\x1b[1mtoo small\x1b[0m\n\nArguments ..."),
             "ValueError: too small",
         ),
     ],
-    ids=["peer", "cublas", "silent", "two roots", "key", "keras"],
+    ids=["peer", "cublas", "silent", "two roots", "key", "memory of a GPU", "eager", "keras"],
 )
 def test_an_error_in_one_line(error: Exception, short: str) -> None:
     assert in_short(error) == short

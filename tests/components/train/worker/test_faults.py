@@ -78,9 +78,9 @@ def workers(of: psutil.Process) -> dict[int, psutil.Process]:
 
 
 def weights(job: TrainingJob) -> str:
-    reports = [WorkerReport.model_validate_json(WorkerReport.path(job.directory, i).read_text()) for i in (0, 1)]
-    assert reports[0].weights_sha256 == reports[1].weights_sha256
-    return reports[0].weights_sha256
+    paths = [WorkerReport.path(job.directory, index) for index in range(job.options.workers)]
+    (same,) = {WorkerReport.model_validate_json(path.read_text()).weights_sha256 for path in paths}
+    return same
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +193,55 @@ def test_job_with_every_option_recovers_with_the_same_weights(
     assert "worker-0 was ended by signal 9; restart 1 of 3" in log.text
     assert weights(job) == weights(whole)
     assert result.outcome == expected.outcome
+
+
+# What XLA compiles for a GPU, on the CPU: the worker takes it for one, and hands several batches over at once.
+LIKE_A_GPU = """
+import dataclasses, importlib.util, sys
+
+module = "kfp_image_classification.components.train.worker.devices"
+
+class Finder:
+    def find_spec(self, wanted, path=None, target=None):
+        if wanted != module:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(wanted)
+        load = spec.loader.exec_module
+        def exec_module(loaded):
+            load(loaded)
+            find = loaded.find_devices
+            loaded.find_devices = lambda job: dataclasses.replace(find(job), gpus=1)
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder())
+"""
+DENSE = """
+from keras import Sequential, layers
+
+def build(shape, classes):
+    return Sequential([layers.Input(shape), layers.Flatten(), layers.Dropout(0.1), layers.Dense(classes)])
+"""
+
+
+@pytest.mark.slow
+def test_job_whose_batches_come_together_recovers_with_the_same_weights(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LIKE_A_GPU)
+    (tmp_path / "dense_model.py").write_text(DENSE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    # 17 steps an epoch, and 16 are a group: calls and restarts begin within one.
+    change = {"model_type": "dense_model:build", "workers": 1, "batch_size": 211, "epochs": 5}
+    whole = make_job(digits, tmp_path / "undisturbed", **change)
+    run_job(whole, tmp_path / "model", LogLines().logger)
+    job = make_job(digits, tmp_path, **change)
+    log, result = disturbed_run(job, tmp_path / "again", lambda of: of[0].terminate(), after=r"epoch +2/")
+    assert "computes on the CPU, 1 core, with XLA" in log.text
+    assert "told to go; saved after step" in log.text
+    assert weights(job) == weights(whole)
+    assert [row["epoch"] for row in result.history] == list(range(1, 6))
 
 
 def test_restart_remembers_the_best_epoch_and_what_patience_is_left(digits: Dataset, tmp_path: Path) -> None:

@@ -90,6 +90,19 @@ def test_stream_continues_at_any_position(data: Data, first: int) -> None:
     assert all(np.array_equal(a[1], b[1]) for a, b in zip(whole, resumed, strict=True))
 
 
+@pytest.mark.parametrize("first", [0, 35])
+def test_groups_are_the_same_batches(data: Data, first: int) -> None:
+    dataset, cache_bytes, whole = data
+    shards = worker_shards(dataset.manifest.splits["train"].shards, 1, 2)
+    stream = training_batches(
+        dataset, shards, 50, 36, SEED, first, "shift", cache_bytes, whole_share_bytes=whole, together=3
+    )
+    groups = [(pixels.numpy(), labels.numpy()) for pixels, labels in islice(stream, 2)]
+    single = worker_batches(data, 1, 6, first, "shift")
+    assert images(single) == [image for pixels, _ in groups for image in images((batch, None) for batch in pixels)]
+    assert [labels.tolist() for _, labels in single] == [labels.tolist() for _, of in groups for labels in of]
+
+
 def test_classes_are_mixed(data: Data) -> None:
     for _, labels in worker_batches(data, 0, 5):
         assert len(set(labels.tolist())) >= 7
