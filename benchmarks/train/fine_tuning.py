@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
-from kfp_image_classification.components.contracts.preprocessing import model_input
+from kfp_image_classification.components.contracts.preprocessing import decode_images, model_input
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sharding import write_dataset
 from kfp_image_classification.components.ingest.sources.opening import open_source
@@ -87,7 +88,8 @@ _SHARES = {"validation_share": VALIDATION}
 
 def _images(source: Source, split: str) -> Split:
     examples = source.splits[split]
-    return np.stack([*examples.read(0, len(examples))]), examples.labels().astype(np.int64)
+    files = [file for file in examples.read(0, len(examples)) if isinstance(file, bytes)]
+    return decode_images(tf.constant(files), SHAPE).numpy(), examples.labels().astype(np.int64)
 
 
 def _dataset(

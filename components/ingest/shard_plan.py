@@ -16,7 +16,7 @@ from kfp_image_classification.components.contracts.dataset_manifest import (
     SplitName,
 )
 from kfp_image_classification.components.ingest.options import IngestOptions
-from kfp_image_classification.components.ingest.sources.source import Examples, ImageShape, Source
+from kfp_image_classification.components.ingest.sources.source import Examples, ImageShape, Missing, Source
 from kfp_image_classification.components.ingest.split_plan import SplitPlan, plan_splits
 
 # Several shards a worker, so that shuffling their order in each epoch mixes the data; more when they would grow large:
@@ -117,7 +117,8 @@ def _image_bytes(source: Source, layout: RecordLayout) -> int:
     if layout == RAW:
         return math.prod(source.image_shape)
     train = source.splits["train"]
-    sizes = [len(content) if isinstance(content, bytes) else content.nbytes for content in train.read(0, WEIGHED)]
+    found = [content for content in train.read(0, WEIGHED) if not isinstance(content, Missing)]
+    sizes = [len(content) if isinstance(content, bytes) else content.nbytes for content in found]
     return max(1, sum(sizes) // max(1, len(sizes)))
 
 

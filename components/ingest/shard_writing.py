@@ -17,12 +17,13 @@ import tensorflow as tf
 
 from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import RAW, Shard, SplitName
-from kfp_image_classification.components.contracts.image_formats import PNG_START
+from kfp_image_classification.components.contracts.image_formats import JPEG_START, PNG_START
+from kfp_image_classification.components.contracts.jpeg_segments import has_all_scans
 from kfp_image_classification.components.contracts.pixel_sums import PixelSums
 from kfp_image_classification.components.contracts.preprocessing import check_image, decode_image, decode_png, fit_image
 from kfp_image_classification.components.ingest.observed import NOTE, is_measured, note
 from kfp_image_classification.components.ingest.shard_plan import PlannedShard, ShardPlan
-from kfp_image_classification.components.ingest.sources.source import Content
+from kfp_image_classification.components.ingest.sources.source import Content, Missing
 from kfp_image_classification.components.ingest.unusable_images import UnusableImages, unusable
 from kfp_image_classification.components.step.cpu_limit import usable_cores
 
@@ -106,6 +107,10 @@ def _follow(
             log.info("%d of %d images (%d %%)", written, total, 100 * written // total)
 
 
+class _NotWhole(Exception):
+    """An example is missing, or does not tell all of its pixels."""
+
+
 class _Writer:
     def __init__(self, plan: ShardPlan, directory: Path) -> None:
         shape = plan.source.image_shape
@@ -122,49 +127,50 @@ class _Writer:
         with tf.device("CPU:0"):
             return [self._write(planned, contents) for planned in run]
 
-    def _write(self, planned: PlannedShard, contents: Iterator[Content]) -> WrittenShard:
+    def _write(self, planned: PlannedShard, contents: Iterator[Content | Missing]) -> WrittenShard:
         labels, indices = planned.labels.tolist(), planned.indices.tolist()
         notes: list[tuple[int, ...]] = []
         sums, bad = PixelSums(self._shape[2]), list[str]()
         with records.ShardWriter(self._directory / planned.file, self._layout) as writer:
-            try:
-                for start in range(0, len(labels), self._together):
-                    part = slice(start, min(start + self._together, len(labels)))
-                    some = list(islice(contents, part.stop - start))
-                    measured = [
-                        is_measured(planned.before + position, planned.split_examples, self._layout)
-                        for position in range(start, part.stop)
-                    ]
-                    images, pixels = self._images(some, measured, planned, indices[part], bad)
-                    notes += map(note, indices[part], labels[part], some)
-                    writer.write(images, labels[part][: len(images)])
-                    for image in pixels:
-                        sums.measure(image)
-            except UnusableImages as error:  # some cannot be read; others may not decode
-                bad += error.reasons
+            for start in range(0, len(labels), self._together):
+                part = slice(start, min(start + self._together, len(labels)))
+                some = list(islice(contents, part.stop - start))
+                measured = [
+                    is_measured(planned.before + position, planned.split_examples, self._layout)
+                    for position in range(start, part.stop)
+                ]
+                try:
+                    whole = _whole(some)
+                    images, pixels = self._images(whole, measured)
+                except (tf.errors.OpError, _NotWhole):
+                    bad += (problems := list(self._problems(some, planned, indices[part])))
+                    if not problems:
+                        raise
+                    continue
+                notes += map(note, indices[part], labels[part], whole)
+                writer.write(images, labels[part])
+                for image in pixels:
+                    sums.measure(image)
             shard = writer.finish()
         return WrittenShard(planned.split, shard, np.array(notes, NOTE), sums, bad)
 
-    def _images(
-        self, some: list[Content], measured: list[bool], planned: PlannedShard, indices: list[int], bad: list[str]
-    ) -> tuple[list[bytes], Sequence[np.ndarray]]:
+    def _images(self, some: list[Content], measured: list[bool]) -> tuple[list[bytes], Sequence[np.ndarray]]:
         """What the records of some examples hold, and the pixels of those that are measured.
 
-        Notes those that do not decode, and has none then.
+        Raises:
+            tf.errors.OpError: When one does not decode.
         """
-        files = [one for one in some if isinstance(one, bytes)]
-        if not files:  # of a source, all are files or none is
-            images = [self._of_pixels(one) for one in some if not isinstance(one, bytes)]
-            return images, [self._pixels(image) for image in compress(images, measured)]
-        try:
+        if files := [one for one in some if isinstance(one, bytes)]:  # of a source, all are files or none is
             return self._read(files, measured)
-        except tf.errors.OpError:
-            bad += [
-                unusable(planned.examples.name(index), file)
-                for index, file in zip(indices, files, strict=True)
-                if not self._is_sound(file)
-            ]
-            return [], []
+        images = [self._of_pixels(one) for one in some if isinstance(one, np.ndarray)]
+        return images, [self._pixels(image) for image in compress(images, measured)]
+
+    def _problems(self, some: list[Content | Missing], planned: PlannedShard, indices: list[int]) -> Iterator[str]:
+        for index, one in zip(indices, some, strict=True):
+            if isinstance(one, Missing):
+                yield one.reason
+            elif isinstance(one, bytes) and not self._is_sound(one):
+                yield unusable(planned.examples.name(index), one)
 
     def _read(self, files: list[bytes], measured: list[bool]) -> tuple[list[bytes], Sequence[np.ndarray]]:
         """What the records of image files hold, and the pixels of some; each file is decoded once."""
@@ -183,7 +189,7 @@ class _Writer:
             self._read([file], [False])
         except tf.errors.OpError:
             return False
-        return True
+        return _is_told_whole(file)
 
     def _pixels(self, image: bytes) -> np.ndarray:
         """What a record holds, as pixels of the data set's size."""
@@ -197,6 +203,23 @@ class _Writer:
             fitted = pixels if pixels.shape == self._shape else fit_image(tf.constant(pixels), self._shape).numpy()
             return bytes(fitted.tobytes())
         return bytes(tf.io.encode_png(pixels).numpy())
+
+
+def _whole(some: list[Content | Missing]) -> list[Content]:
+    """The same.
+
+    Raises:
+        _NotWhole: When one is missing, or does not tell all of its pixels.
+    """
+    whole = [one for one in some if not isinstance(one, Missing)]
+    if len(whole) < len(some) or not all(_is_told_whole(one) for one in whole if isinstance(one, bytes)):
+        raise _NotWhole
+    return whole
+
+
+def _is_told_whole(file: bytes) -> bool:
+    """Whether a decoder has nothing to guess, which the server's would do otherwise than TensorFlow's."""
+    return not file.startswith(JPEG_START) or has_all_scans(file)
 
 
 def _each(function: Callable[[tf.Tensor], tf.Tensor], result: tf.TensorSpec) -> Callable[[tf.Tensor], tf.Tensor]:

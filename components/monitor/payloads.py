@@ -4,13 +4,14 @@ An event has no headers of HTTP. Where raw tensors follow the JSON of a V2 messa
 JSON to its end.
 """
 
-import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from kfp_image_classification.components.contracts.image_base64 import from_base64
 
 NUMBERS = {
     "UINT8": "u1",
@@ -61,7 +62,7 @@ def images_of(body: bytes) -> list[Image]:
         (tensor,) = message["inputs"]
         values = _values(tensor, raw, 0)
         if tensor["datatype"] == "BYTES":
-            return [value if isinstance(value, bytes) else _from_base64(value) for value in values]
+            return [value if isinstance(value, bytes) else from_base64(value) for value in values]
         return [*np.asarray(values).reshape(tensor["shape"])]
     except _BROKEN as error:
         raise UnreadablePayload(f"no request in a known protocol ({type(error).__name__})") from None
@@ -104,15 +105,9 @@ def _instance(instance: Any) -> Image:
     if isinstance(instance, dict):
         inner = instance.get("image_bytes", instance)
         if "b64" in inner:
-            return _from_base64(inner["b64"])
+            return from_base64(inner["b64"])
         instance = instance["pixels"]
     return np.asarray(instance)
-
-
-def _from_base64(text: str) -> bytes:
-    """White space anywhere, and padding or none, as our server and TensorFlow Serving take it."""
-    digits = "".join(text.split()).rstrip("=.")
-    return base64.b64decode(digits + "=" * (-len(digits) % 4))
 
 
 def _answered(label: Any, probabilities: Any) -> Answered:

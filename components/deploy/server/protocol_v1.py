@@ -1,20 +1,15 @@
 """KServe's V1 protocol, as TensorFlow Serving's REST API: `{"instances": [...]}` -> `{"predictions": [...]}`."""
 
-import base64
-import binascii
-import string
 from typing import Any
 
 import numpy as np
 import orjson
 
+from kfp_image_classification.components.contracts.image_base64 import from_base64
 from kfp_image_classification.components.deploy.server.image_files import ImageShape
 from kfp_image_classification.components.deploy.server.loaded_model import Answer
 from kfp_image_classification.components.deploy.server.pixels import checked_pixels
 from kfp_image_classification.components.deploy.server.refused import bad_request
-
-_ALPHABET = frozenset(string.ascii_letters + string.digits + "+/")
-_WHITE_SPACE = {ord(sign): None for sign in " \t\n\v\f\r"}
 
 
 def read_request(body: bytes, image_shape: ImageShape) -> list[bytes] | np.ndarray:
@@ -32,7 +27,7 @@ def read_request(body: bytes, image_shape: ImageShape) -> list[bytes] | np.ndarr
         raise bad_request('expected {"instances": [...]} with at least one image')
     encoded = [_b64(instance) for instance in instances]
     if all(text is not None for text in encoded):
-        return [from_base64(text, index) for index, text in enumerate(encoded)]
+        return [image_file(text, index) for index, text in enumerate(encoded)]
     if any(text is not None for text in encoded):
         raise bad_request("instances: encoded images and pixels cannot be mixed in one request")
     return checked_pixels([_unnamed(instance) for instance in instances], image_shape)
@@ -59,42 +54,18 @@ def from_json(body: bytes | memoryview) -> Any:
         raise bad_request(f"not valid JSON: {error}") from None
 
 
-def from_base64(text: Any, index: int) -> bytes:
-    """Decodes the image of that index, and takes what TensorFlow Serving takes.
-
-    That is the standard alphabet with white space anywhere, and with its padding or none, in which a dot stands for an
-    equals sign (absl::Base64Unescape, in abseil-cpp's absl/strings/escaping.cc).
+def image_file(text: Any, index: int) -> bytes:
+    """Decodes the image of that index.
 
     Raises:
-        Refused: When it is something else, naming it where it is known.
+        Refused: When it is no base64.
     """
     if not isinstance(text, str):
         raise bad_request(f"image {index}: expected base64 as text")
     try:
-        return base64.b64decode(text, validate=True)
-    except ValueError:  # seldom: the way through is for those who write it otherwise
-        compact = text.translate(_WHITE_SPACE)
-    digits = compact.rstrip("=.")
-    missing = -len(digits) % 4
-    try:
-        if missing == 3 or len(compact) - len(digits) not in (0, missing):
-            raise binascii.Error
-        return base64.b64decode(digits + "=" * missing, validate=True)
-    except ValueError:
-        raise bad_request(f"image {index}: not valid base64: {_what_it_is(compact, digits)}") from None
-
-
-def _what_it_is(compact: str, digits: str) -> str:
-    if compact.lower().startswith("data:"):
-        return "this is a data URL; send what follows its comma"
-    if compact.startswith(("b'", 'b"')):
-        return "this is how Python shows bytes; decode them to text before"
-    wrong = next((sign for sign in digits if sign not in _ALPHABET), "")
-    if wrong and wrong in "-_":
-        return "this is the alphabet for URLs, with - and _; send the standard one, with + and /"
-    if wrong:
-        return f"{wrong!r} is no digit of it"
-    return "it is cut off, or its padding is wrong"
+        return from_base64(text)
+    except ValueError as error:
+        raise bad_request(f"image {index}: not valid base64: {error}") from None
 
 
 def _b64(instance: Any) -> str | None:

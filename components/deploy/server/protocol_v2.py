@@ -16,7 +16,7 @@ from kfp_image_classification.components.contracts.model_card import ModelCard
 from kfp_image_classification.components.deploy.server.image_files import ImageShape
 from kfp_image_classification.components.deploy.server.loaded_model import Answer
 from kfp_image_classification.components.deploy.server.pixels import checked_pixels
-from kfp_image_classification.components.deploy.server.protocol_v1 import from_base64, from_json
+from kfp_image_classification.components.deploy.server.protocol_v1 import from_json, image_file
 from kfp_image_classification.components.deploy.server.refused import bad_request
 
 Outputs = dict[str, bool]
@@ -234,7 +234,7 @@ def _from_data(data: Any, datatype: Any, shape: list[int], image_shape: ImageSha
     if not isinstance(data, list):
         raise bad_request("data: expected a list")
     if datatype == "BYTES":  # in JSON a BYTES element is text, so images arrive as base64
-        return counted([from_base64(text, index) for index, text in enumerate(_flat(data))], shape)
+        return counted([image_file(text, index) for index, text in enumerate(_flat(data))], shape)
     return images_from_numbers(data, datatype, shape, image_shape)
 
 

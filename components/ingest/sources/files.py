@@ -5,11 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kfp_image_classification.components.contracts.image_formats import JPEG_START
-from kfp_image_classification.components.contracts.jpeg_segments import has_all_scans
-from kfp_image_classification.components.ingest.sources.source import Content
+from kfp_image_classification.components.ingest.sources.source import Content, Missing
 from kfp_image_classification.components.ingest.sources.storage import Unreadable, is_in_bucket, storage
-from kfp_image_classification.components.ingest.unusable_images import UnusableImages, unusable
 
 _ORDER_SEED = 0
 
@@ -36,23 +33,16 @@ class FileExamples:
     def labels(self) -> np.ndarray:
         return self.classes
 
-    def read(self, start: int, stop: int) -> Iterator[Content]:
+    def read(self, start: int, stop: int) -> Iterator[Content | Missing]:
         return self.pick(np.arange(start, min(stop, len(self))))
 
-    def pick(self, indices: np.ndarray) -> Iterator[Content]:
+    def pick(self, indices: np.ndarray) -> Iterator[Content | Missing]:
         names = [self.name(int(index)) for index in indices]
-        if not names:
-            return
-        problems = []
-        for name, content in zip(names, self._contents(names), strict=True):
+        for name, content in zip(names, self._contents(names) if names else (), strict=True):
             if isinstance(content, Unreadable):
-                problems.append(f"{name} cannot be read: {content.reason}; mend or remove it")
-            elif content.startswith(JPEG_START) and not has_all_scans(content):
-                problems.append(unusable(name, content))
-            elif not problems:  # what comes after the first problem is only looked at for more of them
+                yield Missing(f"{name} cannot be read: {content.reason}; mend or remove it")
+            else:
                 yield content
-        if problems:
-            raise UnusableImages(self.dataset, problems)
 
     def _contents(self, names: list[str]) -> Iterator[bytes | Unreadable]:
         """One storage after the other: the images of a list may lie in several."""

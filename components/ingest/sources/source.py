@@ -17,6 +17,17 @@ ImageShape = tuple[int, int, int]
 Content = bytes | np.ndarray
 
 
+@dataclass(frozen=True)
+class Missing:
+    """What stands where an example cannot be read.
+
+    Attributes:
+        reason: A sentence with its name.
+    """
+
+    reason: str
+
+
 class Examples(Protocol):
     """The examples of one split, in a fixed order that mixes the classes."""
 
@@ -25,14 +36,10 @@ class Examples(Protocol):
     def labels(self) -> np.ndarray:
         """The class of every example, int32 [n], an index into the source's `class_names`; read once, then kept."""
 
-    def read(self, start: int, stop: int) -> Iterator[Content]:
-        """Reads the examples from `start` up to, not including, `stop`; streams, and holds a bounded number.
+    def read(self, start: int, stop: int) -> Iterator[Content | Missing]:
+        """Reads the examples from `start` up to, not including, `stop`; streams, and holds a bounded number."""
 
-        Raises:
-            InvalidInput: When one cannot be had, naming all of the range that cannot.
-        """
-
-    def pick(self, indices: np.ndarray) -> Iterator[Content]:
+    def pick(self, indices: np.ndarray) -> Iterator[Content | Missing]:
         """Reads some examples, whose indices ascend, as `read` does."""
 
     def name(self, index: int) -> str:

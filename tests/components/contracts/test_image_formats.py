@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +22,7 @@ from kfp_image_classification.components.deploy.server.image_files import Unusab
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.sharding import write_dataset
 from kfp_image_classification.components.ingest.sources.opening import open_source
+from kfp_image_classification.components.ingest.sources.source import Source
 from kfp_image_classification.components.step.errors import InvalidInput
 from kfp_image_classification.components.step.stage_log import stage_log
 
@@ -105,18 +108,52 @@ def test_ingest_names_all_that_it_refuses_at_once_and_what_each_is(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+LACKING = "is a damaged JPEG, or one that was not copied to its end; replace or remove it"
+
+
 def test_a_progressive_jpeg_that_lacks_scans_is_refused_by_ingest_and_by_the_server(tmp_path: Path) -> None:
     options = write_folder(tmp_path / "in", UNFINISHED)
     with pytest.raises(InvalidInput) as error:
         write_dataset(open_source(options), options, tmp_path / "out", stage_log("test"))
-    words = "is a damaged JPEG, or one that was not copied to its end; replace or remove it"
     assert sorted(error.value.problems) == [
-        f"dataset = {options.dataset!r}: {tmp_path}/in/test/a/{name} {words}" for name in sorted(UNFINISHED)
+        f"dataset = {options.dataset!r}: {tmp_path}/in/test/a/{name} {LACKING}" for name in sorted(UNFINISHED)
     ]
     for content in UNFINISHED.values():
         for shape in (COLOUR, GREY):
             with pytest.raises(UnusableImage, match="it is a damaged JPEG"):
                 decode([content], shape, MANY)
+
+
+@dataclass(frozen=True)
+class StoredFiles:
+    """Files within another file, as TensorFlow Datasets keeps them."""
+
+    files: list[bytes]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def labels(self) -> np.ndarray:
+        return np.arange(len(self), dtype=np.int32) % 2
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        yield from self.files[start:stop]
+
+    def pick(self, indices: np.ndarray) -> Iterator[bytes]:
+        yield from (self.files[index] for index in indices)
+
+    def name(self, index: int) -> str:
+        return f"example {index}"
+
+
+def test_whatever_a_source_reads_from(ingest_options: IngestOptions, tmp_path: Path) -> None:
+    whole = IMAGES["progressive.jpg"]
+    files = StoredFiles([whole] * 40 + [UNFINISHED["5_scans.jpg"], whole, UNFINISHED["1_scans.jpg"]])
+    splits = {"train": files, "validation": StoredFiles([whole] * 8), "test": StoredFiles([whole] * 8)}
+    source = Source("stored", "1", ["a", "b"], COLOUR, splits)
+    with pytest.raises(InvalidInput) as error:
+        write_dataset(source, ingest_options, tmp_path / "out", stage_log("test"))
+    assert sorted(error.value.problems) == [f"dataset = 'stored': example {index} {LACKING}" for index in (40, 42)]
 
 
 def test_others_are_to_be_converted_and_damaged_ones_replaced() -> None:

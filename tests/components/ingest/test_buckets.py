@@ -158,14 +158,16 @@ def test_all_problems_of_a_bucket_are_named(s3: S3, bucket: str, tmp_path: Path)
         f"s3://{bucket}/pets/cat/x.jpg is a WebP image; convert it to PNG or JPEG, or remove it",
         f"s3://{bucket}/pets/dog/y.jpg is empty; replace or remove it",
     ]
-    source = open_source(options(f"image_folder:s3://{bucket}/pets"))
+    source = open_source(asked)
     for key in ("pets/cat/1.jpg", "pets/dog/4.jpg"):
         s3.client.delete_object(Bucket=bucket, Key=key)
     with pytest.raises(InvalidInput) as error:
-        [*source.splits["train"].read(0, 14)]
-    assert sorted(problem.split(": ", 1)[1] for problem in error.value.problems) == [
-        f"s3://{bucket}/pets/{name} cannot be read: it is not there; mend or remove it"
-        for name in ("cat/1.jpg", "dog/4.jpg")
+        write_dataset(source, asked, tmp_path / "out", stage_log("test"))
+    assert sorted(problem.removeprefix(f"dataset = {asked.dataset!r}: ") for problem in error.value.problems) == [
+        f"s3://{bucket}/pets/cat/1.jpg cannot be read: it is not there; mend or remove it",
+        f"s3://{bucket}/pets/cat/x.jpg is a WebP image; convert it to PNG or JPEG, or remove it",
+        f"s3://{bucket}/pets/dog/4.jpg cannot be read: it is not there; mend or remove it",
+        f"s3://{bucket}/pets/dog/y.jpg is empty; replace or remove it",
     ]
     (tmp_path / "list.csv").write_text(f"s3://{bucket}/pets/cat/77.jpg,a\ns3://{bucket}/pets/dog/0.jpg,b\n")
     with pytest.raises(InvalidInput, match=rf"line 1: s3://{bucket}/pets/cat/77.jpg is not there"):

@@ -11,10 +11,12 @@ from cases.odd_images import IMAGES
 
 from kfp_image_classification.components.ingest.options import IngestOptions
 from kfp_image_classification.components.ingest.recipe import recipe
+from kfp_image_classification.components.ingest.sharding import write_dataset
 from kfp_image_classification.components.ingest.sources.opening import open_source
 from kfp_image_classification.components.ingest.sources.source import Source
 from kfp_image_classification.components.ingest.split_plan import plan_splits
 from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.step.stage_log import stage_log
 
 TWO_CLASSES = [f"{name}/{index}.png" for name in ("cat", "dog") for index in range(5)]
 
@@ -230,16 +232,25 @@ def test_examples_come_in_an_order_that_mixes_the_classes_and_by_range(tmp_path:
     assert [*train.read(start, start + 10)] == contents[start : start + 10]
 
 
-def test_a_file_that_goes_away_is_named(tmp_path: Path) -> None:
-    make(tmp_path, TWO_CLASSES)
-    train = open_source(options(tmp_path)).splits["train"]
+def test_all_files_that_cannot_be_used_are_named_at_once(tmp_path: Path) -> None:
+    """Whether they go away or are damaged, and whatever comes first."""
+    make(tmp_path / "in", TWO_CLASSES)
+    source = open_source(options(tmp_path / "in"))
     for name in ("cat/1.png", "dog/3.png"):
-        (tmp_path / name).unlink()
+        (tmp_path / "in" / name).unlink()
+    for name in ("cat/2.png", "cat/0.png", "dog/2.png"):
+        (tmp_path / "in" / name).write_bytes(b"no image")
     with pytest.raises(InvalidInput) as error:
-        [*train.read(0, len(train))]
-    assert sorted(problem.split(": ")[1] for problem in error.value.problems) == [
-        f"{tmp_path}/{name} cannot be read" for name in ("cat/1.png", "dog/3.png")
+        write_dataset(source, options(tmp_path / "in"), tmp_path / "out", stage_log("test"))
+    said = sorted(problem.split(": ")[1].removeprefix(f"{tmp_path}/in/") for problem in error.value.problems)
+    assert [words.partition(";")[0] for words in said] == [
+        "cat/0.png is neither PNG nor JPEG (it begins with b'no image')",
+        "cat/1.png cannot be read",
+        "cat/2.png is neither PNG nor JPEG (it begins with b'no image')",
+        "dog/2.png is neither PNG nor JPEG (it begins with b'no image')",
+        "dog/3.png cannot be read",
     ]
+    assert not (tmp_path / "out").exists()
 
 
 def test_folders_that_cannot_be_listed_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

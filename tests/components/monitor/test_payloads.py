@@ -83,6 +83,7 @@ def test_answer_without_probabilities_has_a_class() -> None:
         b'{"instances": 3}',
         b'{"instances": [{"c": 1}]}',
         b'{"instances": [{"b64": "a"}]}',
+        b'{"instances": [{"b64": "data:image/png;base64,AAAA"}]}',  # the server refuses it, too
         b'{"inputs": []}',
         v2("UINT8", [2, *SHAPE], raw=PIXELS.tobytes())[:-1],
         v2("BYTES", [2], raw=STRINGS)[:-1],
