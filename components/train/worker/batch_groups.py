@@ -29,14 +29,15 @@ def batches_together(batch_size: int, image_shape: ImageShape, epoch_steps: int)
 class BatchGroups:
     """An endless stream of groups, taken batch by batch: what one call leaves of a group is the next one's."""
 
-    def __init__(self, groups: Iterator[Group], batches: int) -> None:
+    def __init__(self, groups: Iterator[Group], batches: int, skipped: int = 0) -> None:
         """Makes the stream.
 
         Args:
             groups: Pixels (uint8 [batches, n, height, width, channels]) and labels (int64 [batches, n]).
             batches: Of a group.
+            skipped: How many of the first group's batches are left out.
         """
-        self._groups, self._batches = groups, batches
+        self._groups, self._batches, self._skipped = groups, batches, skipped
         self._group: Group | None = None
         self._taken = batches
 
@@ -48,7 +49,7 @@ class BatchGroups:
         """
         while steps:
             if self._group is None or self._taken == self._batches:
-                self._group, self._taken = next(self._groups), 0
+                self._group, self._taken, self._skipped = next(self._groups), self._skipped, 0
             if self._taken == 0 and steps >= self._batches:
                 self._taken = self._batches
                 steps -= self._batches

@@ -313,7 +313,7 @@ class _Training:
                 tf.distribute.InputOptions(experimental_per_replica_buffer_size=BATCHES_ON_DEVICE),
             )
         )
-        self._batches = BatchGroups(batches, self._together) if self._together else batches
+        self._batches = BatchGroups(batches, self._together, self._begun) if self._together else batches
         self._pace = Pace(cluster.workers, max(1, self._together))
         self._log = EpochLog(self._directory, self._options.epochs) if cluster.is_chief else None
 
@@ -430,6 +430,11 @@ class _Training:
         loss, accuracy = (total / images for total in self._position.totals)
         return {"loss": loss, "accuracy": accuracy, **validation}
 
+    @property
+    def _begun(self) -> int:
+        """Steps done of the group in which the next one is: groups begin where they would without a restart."""
+        return self._position.step % self._together if self._together else 0
+
     def _own_batches(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         replicas = self._size.local_replicas
         cache_bytes = self._options.image_cache_mb * 10**6 * (VALIDATION_PART - 1) // VALIDATION_PART
@@ -439,7 +444,7 @@ class _Training:
             context.get_per_replica_batch_size(self._options.batch_size * context.num_replicas_in_sync),
             self._size.epoch_steps * replicas,
             self._options.seed,
-            self._position.step * replicas,
+            (self._position.step - self._begun) * replicas,
             self._options.augmentation,
             cache_bytes,
             self._devices.reading_threads,

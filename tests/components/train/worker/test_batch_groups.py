@@ -32,19 +32,21 @@ def test_groups_are_small_and_fill_an_epoch_if_they_can(
 
 
 @pytest.mark.parametrize(
-    ("batches", "calls", "taken"),
+    ("batches", "skipped", "calls", "taken"),
     [
-        (4, [8], [[(0, None), (1, None)]]),
-        (4, [3, 5, 4], [[(0, 0), (0, 1), (0, 2)], [(0, 3), (1, None)], [(2, None)]]),
-        (4, [6, 2], [[(0, None), (1, 0), (1, 1)], [(1, 2), (1, 3)]]),
-        (1, [2, 1], [[(0, None), (1, None)], [(2, None)]]),
-        (16, [3], [[(0, 0), (0, 1), (0, 2)]]),
+        (4, 0, [8], [[(0, None), (1, None)]]),
+        (4, 0, [3, 5, 4], [[(0, 0), (0, 1), (0, 2)], [(0, 3), (1, None)], [(2, None)]]),
+        (4, 0, [6, 2], [[(0, None), (1, 0), (1, 1)], [(1, 2), (1, 3)]]),
+        (4, 2, [6, 4], [[(0, 2), (0, 3), (1, None)], [(2, None)]]),
+        (4, 3, [1], [[(0, 3)]]),
+        (1, 0, [2, 1], [[(0, None), (1, None)], [(2, None)]]),
+        (16, 0, [3], [[(0, 0), (0, 1), (0, 2)]]),
     ],
 )
 def test_every_batch_is_taken_once_and_in_order(
-    batches: int, calls: list[int], taken: list[list[tuple[int, int | None]]]
+    batches: int, skipped: int, calls: list[int], taken: list[list[tuple[int, int | None]]]
 ) -> None:
-    groups = BatchGroups(((number, number) for number in itertools.count()), batches)
+    groups = BatchGroups(((number, number) for number in itertools.count()), batches, skipped)
     assert [[(group[0], index) for group, index in groups.take(count)] for count in calls] == taken
 
 
