@@ -8,6 +8,7 @@ from typing import Any
 
 import uvicorn
 
+from kfp_image_classification.components.deploy.server.listening import leaves_address_free
 from kfp_image_classification.components.deploy.server.request_head import RequestHeadProtocol
 
 KEEP_ALIVE_SECONDS = 65  # KServe's: longer than proxies keep idle connections, so that none is closed under their hands
@@ -43,6 +44,11 @@ class HttpServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        for one in sockets or ():
+            leaves_address_free(one)
+        await super().startup(sockets)
 
     async def adopt(self, connection: socket.socket) -> None:
         """Does what uvicorn does with a connection that it has accepted itself."""

@@ -30,6 +30,8 @@ def bound(host: str, port: int, parameter: str) -> socket.socket:
         if ":" in host:  # as gRPC does: all addresses of IPv6 are those of IPv4 as well, whatever the system's default
             found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         found.bind((host, port))
+        # Until it listens, another socket that may reuse the address could be bound to it as well.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OverflowError:
         raise StageFailed(f"{parameter} = {port}: cannot listen on {place}; give a port from 0 to 65535") from None
     except (OSError, UnicodeError) as error:  # the latter of a name that no host can have
@@ -41,6 +43,14 @@ def bound(host: str, port: int, parameter: str) -> socket.socket:
             "for all of IPv4, or :: for all of IPv6 and IPv4"
         ) from None
     return found
+
+
+def leaves_address_free(listening: socket.socket) -> None:
+    """To be called before it listens: the address can then be used again at once when its server has ended.
+
+    Connections inherit this, and the system keeps them for a minute after their end.
+    """
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def address(host: str, port: int) -> str:

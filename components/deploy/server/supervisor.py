@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfp_image_classification.components.deploy.server.channel import Channel, Word, pair
-from kfp_image_classification.components.deploy.server.listening import address
+from kfp_image_classification.components.deploy.server.listening import address, leaves_address_free
 from kfp_image_classification.components.deploy.server.options import worker_count
 from kfp_image_classification.components.deploy.server.signals import told_to_stop
 from kfp_image_classification.components.step.errors import StageFailed
@@ -73,6 +73,7 @@ class Supervisor:
             backend, version = await self._start(places[0])
             others = places[1 : worker_count(options, backend)]
             del places
+            leaves_address_free(listening)
             listening.listen(BACKLOG)
             listening.setblocking(False)
             self._in_background(self._accept(listening))

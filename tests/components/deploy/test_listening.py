@@ -1,16 +1,21 @@
 """Where the model server and the collector listen: one address, one set of messages."""
 
+import contextlib
 import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import tenacity
 from skips import Need, skip
 
+from kfp_image_classification.components.deploy.server.listening import bound
+from kfp_image_classification.components.step.errors import StageFailed
 from kfp_image_classification.components.train.launchers.machine import free_ports
 
 SERVER = ["server", "--model_name=digits", "--model_dir=none", "--workers=2"]
@@ -91,19 +96,48 @@ def test_http_and_grpc_need_two_ports() -> None:
     assert answer.stderr.endswith("error: argument --grpc_port: 9000 is --http_port, too; give another one\n")
 
 
+def test_an_address_is_taken_before_its_socket_listens() -> None:
+    """A server loads its model first; one that starts in the same moment must not believe that it has the port."""
+    with bound("127.0.0.1", 0, "port") as first:
+        port = first.getsockname()[1]
+        with pytest.raises(StageFailed, match=rf"^port = {port}: cannot listen on .* \(Address already in use\)"):
+            bound("127.0.0.1", port, "port")
+
+
+@contextlib.contextmanager
+def collector(output: Path, host: str, port: int) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", "kfp_image_classification.components.deploy.collector", f"--output={output}"]
+    with subprocess.Popen([*command, f"--host={host}", f"--port={port}"], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+alive = tenacity.retry(
+    retry=tenacity.retry_if_exception_type(httpx.TransportError),
+    wait=tenacity.wait_fixed(0.1),
+    stop=tenacity.stop_after_delay(60),
+)(lambda client, url: client.get(f"{url}/healthz").json() == {"status": "alive"})
+
+
+def test_an_address_is_free_as_soon_as_its_server_has_ended(tmp_path: Path) -> None:
+    """Also where it has closed connections itself, which the system keeps for a minute."""
+    port = free_ports(1)[0]
+    for _ in range(2):
+        with httpx.Client() as client, collector(tmp_path, "127.0.0.1", port) as process:
+            assert alive(client, f"http://127.0.0.1:{port}")
+            process.terminate()
+            assert process.wait(30) == 0
+    kept = [one for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == port]
+    assert "TIME_WAIT" in {one.status for one in kept}, "it proves nothing"
+
+
 def test_collector_at_all_of_ipv6_and_ipv4(tmp_path: Path) -> None:
     """As the model server, in `server/test_server_operation.py`."""
     port = free_ports(1)[0]
-    command = [sys.executable, "-m", "kfp_image_classification.components.deploy.collector", f"--output={tmp_path}"]
-    with subprocess.Popen([*command, "--host=[::]", f"--port={port}"], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            for address in ("127.0.0.1", "[::1]"):
-                ask = tenacity.retry(
-                    retry=tenacity.retry_if_exception_type(httpx.TransportError),
-                    wait=tenacity.wait_fixed(0.1),
-                    stop=tenacity.stop_after_delay(60),
-                )(httpx.get)
-                assert ask(f"http://{address}:{port}/healthz").json() == {"status": "alive"}
-        finally:
-            process.terminate()
+    with httpx.Client() as client, collector(tmp_path, "[::]", port) as process:
+        for address in ("127.0.0.1", "[::1]"):
+            assert alive(client, f"http://{address}:{port}")
+        process.terminate()
         assert f"listening on [::]:{port}, keeping events in {tmp_path}" in process.communicate()[0]
