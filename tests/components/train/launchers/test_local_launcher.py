@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from patched_workers import started_with
 from skips import Need, skip_unless
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
@@ -208,12 +209,13 @@ def test_workers_that_hang_before_they_have_met_are_ended_by_the_launcher(
 ) -> None:
     """As TensorFlow hangs where a proxy has no way to a peer: in C, so that no thread of Python runs."""
     monkeypatch.setattr("kfp_image_classification.components.train.launchers.local.FIRST_MESSAGE_SECONDS", 1.0)
-    (tmp_path / "sitecustomize.py").write_text(
+    started_with(
+        tmp_path,
+        monkeypatch,
         "import ctypes, socket, sys\n"
         "if 'kfp_image_classification.components.train.worker' in sys.orig_argv:\n"
-        "    socket.socket.listen = lambda *_, **__: ctypes.PyDLL(None).sleep(600)\n"
+        "    socket.socket.listen = lambda *_, **__: ctypes.PyDLL(None).sleep(600)\n",
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     options = train_options.model_copy(update={"peer_seconds": 2})
     job = TrainingJob(options=options, dataset=str(digits.directory), directory=str(tmp_path / "job"))
     with pytest.raises(

@@ -1,12 +1,12 @@
 """Whose failure an error is: only what a peer's loss is called one. Real workers train models that fail."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 from log_lines import LogLines
+from patched_workers import patch_workers
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.step.errors import StageFailed
@@ -121,8 +121,9 @@ def test_lack_of_memory_is_told_with_what_helps() -> None:
     assert last.endswith("; lower batch_size, or give the workers more memory")
 
 
-# Python loads sitecustomize at its start: here it puts a user's own model in the place of `cnn`.
-OWN_MODEL = """
+# A user's own model in the place of `cnn`.
+OWN_MODEL = "import own_model; loaded.MODELS['cnn'] = own_model.cnn"
+MODEL = """
 import importlib.util, sys
 
 class Finder:
@@ -186,9 +187,8 @@ def test_an_own_error_is_shown_whole_and_not_tried_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(OWN_MODEL)
+    patch_workers(tmp_path, monkeypatch, "models", OWN_MODEL)
     (tmp_path / "own_model.py").write_text(MODEL.format(wrong=wrong))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("WRONG_ON", ",".join(map(str, wrong_on)))
     options = TrainOptions(model_type="cnn", workers=workers, epochs=2, batch_size=32, learning_rates="0:1e-3", seed=7)
     job = TrainingJob(options=options, dataset=str(digits.directory), directory=str(tmp_path / "job"))

@@ -19,6 +19,7 @@ import psutil
 import pytest
 from log_lines import LogLines
 from network_proxy import Change, Cut, Proxy, at, garbled
+from patched_workers import patch_workers, started_with
 
 from kfp_image_classification.components.contracts.dataset_manifest import Dataset
 from kfp_image_classification.components.contracts.records import read_batches
@@ -31,7 +32,7 @@ from kfp_image_classification.components.train.worker.worker_report import Worke
 from kfp_image_classification.components.train.worker_environment import WORKER_ENVIRONMENT
 
 # Dropout and batches both depend on the position in the training: a run that loses it ends with other weights.
-EPOCHS = 10
+EPOCHS = 7
 OPTIONS = TrainOptions(
     model_type="cnn_dropout",
     workers=2,
@@ -149,8 +150,7 @@ def test_job_recovers_with_the_same_weights(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(GETS_STUCK)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    started_with(tmp_path, monkeypatch, GETS_STUCK)
     job = make_job(digits, tmp_path, stuck_seconds=10 if sent == STUCK else OPTIONS.stuck_seconds)
     at: list[float] = []
 
@@ -197,25 +197,10 @@ def test_job_with_every_option_recovers_with_the_same_weights(
 
 # What XLA compiles for a GPU, on the CPU: the worker takes it for one, and hands several batches over at once.
 LIKE_A_GPU = """
-import dataclasses, importlib.util, sys
+import dataclasses
 
-module = "kfp_image_classification.components.train.worker.devices"
-
-class Finder:
-    def find_spec(self, wanted, path=None, target=None):
-        if wanted != module:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(wanted)
-        load = spec.loader.exec_module
-        def exec_module(loaded):
-            load(loaded)
-            find = loaded.find_devices
-            loaded.find_devices = lambda job: dataclasses.replace(find(job), gpus=1)
-        spec.loader.exec_module = exec_module
-        return spec
-
-sys.meta_path.insert(0, Finder())
+find = loaded.find_devices
+loaded.find_devices = lambda job: dataclasses.replace(find(job), gpus=1)
 """
 DENSE = """
 from keras import Sequential, layers
@@ -229,9 +214,8 @@ def build(shape, classes):
 def test_job_whose_batches_come_together_recovers_with_the_same_weights(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(LIKE_A_GPU)
+    patch_workers(tmp_path, monkeypatch, "devices", LIKE_A_GPU)
     (tmp_path / "dense_model.py").write_text(DENSE)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     # 17 steps an epoch, and 16 are a group: calls and restarts begin within one.
     change = {"model_type": "dense_model:build", "workers": 1, "batch_size": 211, "epochs": 5}
     whole = make_job(digits, tmp_path / "undisturbed", **change)
@@ -270,9 +254,9 @@ def test_restart_remembers_the_best_epoch_and_what_patience_is_left(digits: Data
 
 # Patches one function of a worker, once: at its second call (or first) the worker named stands still in it.
 STALLS = """
-import importlib.util, json, os, sys, time
+import json, os, time
 
-module, name, call, worker, how, flag = json.loads(os.environ["STALL"])
+name, call, worker, how, flag = json.loads(os.environ["STALL"])
 calls = [0]
 
 def stall():
@@ -284,7 +268,7 @@ def stall():
         import ctypes
         ctypes.PyDLL(None).sleep(1000)  # which keeps Python's lock
 
-def patch(loaded):
+if json.loads(os.environ["TF_CONFIG"])["task"]["index"] == worker:
     *owner, last = name.split(".")
     place = loaded
     for part in owner:
@@ -294,23 +278,6 @@ def patch(loaded):
         stall()
         return original(*arguments, **named)
     setattr(place, last, stalling)
-
-class Finder:
-    def find_spec(self, wanted, path=None, target=None):
-        if wanted != module:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(wanted)
-        load = spec.loader.exec_module
-        def exec_module(loaded):
-            load(loaded)
-            patch(loaded)
-        spec.loader.exec_module = exec_module
-        return spec
-
-config = os.environ.get("TF_CONFIG")
-if config and json.loads(config)["task"]["index"] == worker:
-    sys.meta_path.insert(0, Finder())
 """
 WORKER = "kfp_image_classification.components.train.worker"
 
@@ -339,8 +306,8 @@ STALL_TABLE = [
     Stall("build", "models", "build_model", 1, 1),
     Stall("restore", "checkpoints", "Checkpoints.restore", 1, 0),
     Stall("train", "steps", "Pace.steps", 1, 1),
-    Stall("train", "steps", "Pace.steps", 9, 0, "lock"),
-    Stall("train", "steps", "Pace.steps", 9, 1, quick=True),
+    Stall("train", "steps", "Pace.steps", 6, 0, "lock"),
+    Stall("train", "steps", "Pace.steps", 6, 1, quick=True),
     Stall("validate", "training", "_Training._scores", 3, 1),
     Stall("log", "epoch_log", "EpochLog.add", 3, 0),
     Stall("checkpoint", "checkpoints", "Checkpoints.save", 2, 0),
@@ -359,9 +326,8 @@ def test_worker_that_stands_still_in_any_phase_is_noticed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(STALLS)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    told = [f"{WORKER}.{stall.module}", stall.function, stall.call, stall.worker, stall.how, str(tmp_path / "stalled")]
+    patch_workers(tmp_path, monkeypatch, stall.module, STALLS)
+    told = [stall.function, stall.call, stall.worker, stall.how, str(tmp_path / "stalled")]
     monkeypatch.setenv("STALL", json.dumps(told))
     log = LogLines()
     result = run_job(make_job(digits, tmp_path, stuck_seconds=10), tmp_path / "model", log.logger)
