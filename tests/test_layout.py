@@ -127,6 +127,19 @@ def drawn_tree() -> dict[str, str]:
     return found
 
 
+def test_whoever_reads_with_tf_data_decides_its_numbers() -> None:
+    """See `step/untuned_reading.py`."""
+    readers = {
+        name
+        for name, path in MODULES.items()
+        if re.search(r"tf\.data\.(Dataset|TFRecordDataset)\b.*\(|\.as_dataset\(", path.read_text())
+    }
+    assert {"components.train.worker.input_pipeline", "components.ingest.sources.tfds"} <= readers
+    for reader in readers:
+        text = MODULES[reader].read_text()
+        assert "with_options(untuned())" in text or "options=untuned()" in text, reader
+
+
 def test_drawn_tree_is_the_real_one() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True

@@ -152,7 +152,10 @@ class TensorFlowExamples:
 
     def _batches(self, start: int, stop: int, key: str, dtype: str) -> Iterator[np.ndarray]:
         """One feature of a range of examples, as it is stored."""
-        import tensorflow as tf  # who only looks at a data set needs none, which takes seconds to load
+        # Who only looks at a data set needs no TensorFlow, which takes seconds to load.
+        import tensorflow as tf
+
+        from kfp_image_classification.components.step.untuned_reading import untuned
 
         feature = tf.io.FixedLenFeature([], tf.as_dtype(dtype))
         if start >= stop:
@@ -164,13 +167,15 @@ class TensorFlowExamples:
         for file in self._builder.info.splits[f"{self._split}[{start}:{stop}]"].file_instructions:
             stored = tf.data.TFRecordDataset(file.filename).skip(file.skip).take(file.take)
             parsed = stored.batch(READ_TOGETHER).map(lambda some: tf.io.parse_example(some, {key: feature})[key])
-            for batch in parsed.prefetch(1):
+            for batch in parsed.prefetch(1).with_options(untuned()):
                 yield batch.numpy()
 
     def _batches_of_any_format(self, start: int, stop: int, key: str) -> Iterator[np.ndarray]:
+        from kfp_image_classification.components.step.untuned_reading import untuned
+
         decoders = {key: tfds.decode.SkipDecoding()} if key == self._image_key else None
         # One file after the other: only so are ranges parts of the whole, in the same order.
-        in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False, add_tfds_id=False)
+        in_order = tfds.ReadConfig(options=untuned(), interleave_cycle_length=1, try_autocache=False, add_tfds_id=False)
         found = self._builder.as_dataset(
             split=tfds.core.ReadInstruction(self._split, from_=start, to=stop, unit="abs"),
             shuffle_files=False,

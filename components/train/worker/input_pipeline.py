@@ -18,6 +18,7 @@ import tensorflow as tf
 from kfp_image_classification.components.contracts import records
 from kfp_image_classification.components.contracts.dataset_manifest import RAW, Dataset, Shard
 from kfp_image_classification.components.step.cpu_limit import usable_cores
+from kfp_image_classification.components.step.untuned_reading import untuned
 from kfp_image_classification.components.train.worker.augmentation import AUGMENTATIONS
 from kfp_image_classification.components.train.worker.decoded_images import DecodedImages
 from kfp_image_classification.components.train.worker.shuffled_windows import ShuffledWindows
@@ -101,7 +102,8 @@ def training_batches(
     # Knowing that the stream never ends spares the strategy a round of messages before each step.
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
     stream = stream.apply(endless)
-    return (stream.batch(together, drop_remainder=True) if together else stream).prefetch(BATCHES_AHEAD)
+    stream = stream.batch(together, drop_remainder=True) if together else stream
+    return stream.prefetch(BATCHES_AHEAD).with_options(untuned())
 
 
 Decode = Callable[..., tuple[tf.Tensor, tf.Tensor]]

@@ -13,7 +13,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -307,13 +307,7 @@ class _Training:
         # Made once: each data set brings functions of its own, which have to be traced.
         cache_bytes = self._options.image_cache_mb * 10**6 // VALIDATION_PART
         self._validation_batches = ValidationBatches(share.dataset, share.validation, VALIDATION_BATCH, cache_bytes)
-        batches = iter(
-            strategy.distribute_datasets_from_function(
-                self._own_batches,
-                tf.distribute.InputOptions(experimental_per_replica_buffer_size=BATCHES_ON_DEVICE),
-            )
-        )
-        self._batches = BatchGroups(batches, self._together, self._begun) if self._together else batches
+        self._batches = self._batches_on_devices()
         self._pace = Pace(cluster.workers, max(1, self._together))
         self._log = EpochLog(self._directory, self._options.epochs) if cluster.is_chief else None
 
@@ -358,8 +352,11 @@ class _Training:
         if self._exchange:
             self._exchange.close()
         self._best.give_back(self.model)
-        # The export takes memory, and with the input and its windows no more is done.
-        del self._batches, self._validation_batches, self._train_steps, self._validate
+        # The export takes memory, and with the input and its windows no more is done. What hands batches over to a GPU
+        # is kept: its end would wait for a thread of TensorFlow's that sleeps for up to a minute.
+        if not self._devices.gpus:
+            del self._batches
+        del self._validation_batches, self._train_steps, self._validate
         gc.collect()
 
     @property
@@ -435,13 +432,21 @@ class _Training:
         """Steps done of the group in which the next one is: groups begin where they would without a restart."""
         return self._position.step % self._together if self._together else 0
 
-    def _own_batches(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
+    def _batches_on_devices(self) -> Iterator[Any] | BatchGroups:
+        """This worker's training batches, where they are computed with."""
+        if not self._devices.gpus:
+            return iter(self._own_batches())
+        ahead = tf.distribute.InputOptions(experimental_per_replica_buffer_size=BATCHES_ON_DEVICE)
+        batches = iter(self._strategy.distribute_datasets_from_function(lambda _: self._own_batches(), ahead))
+        return BatchGroups(batches, self._together, self._begun) if self._together else batches
+
+    def _own_batches(self) -> tf.data.Dataset:
         replicas = self._size.local_replicas
         cache_bytes = self._options.image_cache_mb * 10**6 * (VALIDATION_PART - 1) // VALIDATION_PART
         return training_batches(
             self._share.dataset,
             self._share.train,
-            context.get_per_replica_batch_size(self._options.batch_size * context.num_replicas_in_sync),
+            self._options.batch_size,
             self._size.epoch_steps * replicas,
             self._options.seed,
             (self._position.step - self._begun) * replicas,

@@ -103,6 +103,12 @@ def test_groups_are_the_same_batches(data: Data, first: int) -> None:
     assert [labels.tolist() for _, labels in single] == [labels.tolist() for _, of in groups for labels in of]
 
 
+def test_nothing_tunes_the_stream(digits: Dataset) -> None:
+    """Its end would wait for the thread that does, for as long as it was read, up to a minute."""
+    shards = digits.manifest.splits["train"].shards
+    assert training_batches(digits, shards, 50, 36, SEED).options().autotune.enabled is False
+
+
 def test_classes_are_mixed(data: Data) -> None:
     for _, labels in worker_batches(data, 0, 5):
         assert len(set(labels.tolist())) >= 7
