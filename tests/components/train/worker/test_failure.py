@@ -124,25 +124,6 @@ def test_lack_of_memory_is_told_with_what_helps() -> None:
 # A user's own model in the place of `cnn`.
 OWN_MODEL = "import own_model; loaded.MODELS['cnn'] = own_model.cnn"
 MODEL = """
-import importlib.util, sys
-
-class Finder:
-    def find_spec(self, wanted, path=None, target=None):
-        if wanted != "kfp_image_classification.components.train.worker.models":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(wanted)
-        load = spec.loader.exec_module
-        def exec_module(loaded):
-            load(loaded)
-            import own_model
-            loaded.MODELS["cnn"] = own_model.cnn
-        spec.loader.exec_module = exec_module
-        return spec
-
-sys.meta_path.insert(0, Finder())
-"""
-MODEL = """
 import json, os
 import keras, tensorflow as tf
 from keras import layers
