@@ -38,7 +38,7 @@ class FileExamples:
 
     def pick(self, indices: np.ndarray) -> Iterator[Content | Missing]:
         names = [self.name(int(index)) for index in indices]
-        for name, content in zip(names, self._contents(names) if names else (), strict=True):
+        for name, content in zip(names, self._contents(names), strict=True):
             if isinstance(content, Unreadable):
                 yield Missing(f"{name} cannot be read: {content.reason}; mend or remove it")
             else:

@@ -20,6 +20,7 @@ from kfp_image_classification.components.ingest.options import (
 from kfp_image_classification.components.ingest.sources.fitted_shape import fitted_shape
 from kfp_image_classification.components.ingest.sources.source import Content, Examples, Source
 from kfp_image_classification.components.step.errors import InvalidInput
+from kfp_image_classification.components.step.untuned_reading import untuned
 
 # Examples read in one step, at most.
 READ_TOGETHER = 32
@@ -152,10 +153,7 @@ class TensorFlowExamples:
 
     def _batches(self, start: int, stop: int, key: str, dtype: str) -> Iterator[np.ndarray]:
         """One feature of a range of examples, as it is stored."""
-        # Who only looks at a data set needs no TensorFlow, which takes seconds to load.
-        import tensorflow as tf
-
-        from kfp_image_classification.components.step.untuned_reading import untuned
+        import tensorflow as tf  # who only looks at a data set needs none, which takes seconds to load
 
         feature = tf.io.FixedLenFeature([], tf.as_dtype(dtype))
         if start >= stop:
@@ -171,8 +169,6 @@ class TensorFlowExamples:
                 yield batch.numpy()
 
     def _batches_of_any_format(self, start: int, stop: int, key: str) -> Iterator[np.ndarray]:
-        from kfp_image_classification.components.step.untuned_reading import untuned
-
         decoders = {key: tfds.decode.SkipDecoding()} if key == self._image_key else None
         # One file after the other: only so are ranges parts of the whole, in the same order.
         in_order = tfds.ReadConfig(options=untuned(), interleave_cycle_length=1, try_autocache=False, add_tfds_id=False)

@@ -3,18 +3,18 @@
 A step of a small model takes a GPU a millisecond. Handing a batch over, and starting a program, take as long.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from kfp_image_classification.components.contracts.preprocessing import ImageShape
+from kfp_image_classification.components.train.worker.compiled_step import Step
 
 # More bring nothing, and larger ones take longer to compute with than to hand over.
 MOST_BATCHES = 16
 GROUP_BYTES = 16 * 2**20
 
-Step = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 Group = tuple[tf.Tensor, tf.Tensor]
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from kfp_image_classification.components.train.worker.failure import in_short
 
-Step = Callable[..., Any]
+Step = Callable[[tf.Tensor, tf.Tensor], Any]
 
 
 def is_wanted(option: str, gpus: int) -> bool:

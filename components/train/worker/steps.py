@@ -121,13 +121,14 @@ def build_train_steps(
     elif with_xla:
         shape = [global_batch // replicas, *model.input_shape[1:]]
         black = tf.zeros(shape, tf.uint8), tf.zeros(shape[:1], tf.int64)
-        # Where there are other replicas, only what is before their sum.
+        # Where there are other replicas, or XLA does not compile the whole, only what is before the sum.
         before_sum = compiled_part(gradients_of)
-        ways = [(taken(step_with(before_sum)), lambda: strategy.run(before_sum, args=black))]
+        ways: list[tuple[Any, Callable[[], object]]] = []
         if together:
             whole_group = GroupSteps(strategy, step, together, with_xla=True)
             group = tf.stack([black[0]] * together), tf.stack([black[1]] * together)
-            ways.insert(0, (whole_group, lambda: whole_group.with_all(group)))
+            ways.append((whole_group, lambda: whole_group.with_all(group)))
+        ways.append((taken(step_with(before_sum)), lambda: strategy.run(before_sum, args=black)))
         steps = _compiled([*model.variables, *optimizer.variables], ways) or steps
     return _in_groups(steps, sum_over_workers) if together else _one_by_one(strategy, steps, sum_over_workers)
 

@@ -109,7 +109,7 @@ def test_own_model_from_the_current_folder(code: str, compute_dtype: str) -> Non
         ("_missing:build", "cannot be imported: ModuleNotFoundError: .*must be installed where the workers run"),
         (
             "_broken:build",
-            "cannot be imported: ModuleNotFoundError in line 1 of .*_broken.py: No module",
+            "cannot be imported: ModuleNotFoundError in line 1 of .*_broken.py: No module named 'no_such_package'",
         ),
     ],
 )
